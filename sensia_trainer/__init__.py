@@ -1,0 +1,1 @@
+"""Sense adaptation of Backpack language models: losses, schedule, trainer, data, evaluation, analysis."""

@@ -1,0 +1,1 @@
+"""What adaptation did to the senses: word alignment, topology, Procrustes, ablation, figures."""

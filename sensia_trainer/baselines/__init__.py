@@ -1,0 +1,1 @@
+"""What sense adaptation is compared with."""

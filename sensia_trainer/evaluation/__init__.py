@@ -1,0 +1,1 @@
+"""What an adapted model can do: retrieval, perplexity, multiple choice."""

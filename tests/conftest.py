@@ -1,0 +1,93 @@
+"""What every test stands on: offline, seeded, one thread a worker, a temporary Hugging Face home, tiny model parts."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+# Set before anything imports torch or a Hugging Face library: they read these once. Subprocesses inherit them.
+HF_HOME = tempfile.mkdtemp(prefix="sensia-tests-")
+os.environ.update(
+    HF_HOME=HF_HOME,
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    MPLBACKEND="Agg",
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from transformers import GPT2Config, GPT2Tokenizer, set_seed  # noqa: E402
+
+
+torch.set_num_threads(1)
+
+SENTENCES = [
+    "The cat sleeps on the chair.",
+    "Kucing tidur di atas kursi.",
+    "A good book is worth reading twice.",
+    "Buku yang bagus layak dibaca dua kali.",
+    "Where is the nearest station?",
+    "Di mana stasiun terdekat?",
+    "The river runs down to the sea.",
+    "Sungai mengalir ke laut.",
+    "We will meet again tomorrow morning.",
+    "Kita akan bertemu lagi besok pagi.",
+]
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The random state of Python, NumPy and torch at the start of every test."""
+    set_seed(0)
+
+
+@pytest.fixture(scope="session")
+def sensia_data() -> Path:
+    """The folder of real data sets (`train/`, `english/`, `eval/`) that SENSIA_DATA names."""
+    folder = os.environ.get("SENSIA_DATA")
+    if not folder:
+        pytest.skip("SENSIA_DATA is unset: it names the folder with train/, english/ and eval/")
+    if not Path(folder).is_dir():
+        pytest.skip(f"SENSIA_DATA is {folder!r}, which is not a folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> GPT2Tokenizer:
+    """A byte-level BPE of 300 tokens; begin, end and padding are `<|endoftext|>`."""
+    tokenizer = GPT2Tokenizer().train_new_from_iterator(SENTENCES, vocab_size=300)
+    tokenizer.add_special_tokens(dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>"))
+    tokenizer.model_max_length = 64
+    return tokenizer
+
+
+@pytest.fixture
+def tiny_model(tokenizer):
+    """A factory of freshly initialised Backpacks in evaluation mode: `tiny_model(num_senses=4, hidden_size=32)`.
+
+    Keyword arguments go to `BackpackConfig`, except the sizes of the backbone named in the signature.
+    """
+    from modeling_backpack import BackpackConfig, BackpackForCausalLM
+
+    def build(hidden_size=32, num_layers=2, num_heads=2, num_positions=64, num_senses=4, **config):
+        backbone = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_embd=hidden_size,
+            n_layer=num_layers,
+            n_head=num_heads,
+            n_positions=num_positions,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        return BackpackForCausalLM(BackpackConfig(backbone_config=backbone, num_senses=num_senses, **config)).eval()
+
+    return build

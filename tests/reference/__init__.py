@@ -1,0 +1,1 @@
+"""The plain, slow, obviously right implementation of every formula."""

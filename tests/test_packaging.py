@@ -1,0 +1,86 @@
+"""The package description agrees with itself: pins, packages, licence, continuous integration."""
+
+import configparser
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def setup() -> configparser.RawConfigParser:
+    parser = configparser.RawConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_every_named_distribution_is_pinned(setup, pins):
+    extras = "\n".join(setup["options.extras_require"].values())
+    requirements = (setup["options"]["install_requires"] + extras).split()
+    names = {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements} - {"sensia"}
+    assert {"torch", "transformers", "django", "pytest", "simalign"} <= names
+    assert not names - set(pins)
+
+
+def test_exact_requirements_agree_with_the_pins(setup, pins):
+    extras = "\n".join(setup["options.extras_require"].values())
+    exact = re.findall(r"^([\w.-]+)==(\S+)$", extras, flags=re.MULTILINE)
+    assert exact and all(pins[canonical(name)] == version for name, version in exact)
+
+
+def test_pins_have_no_local_versions(pins):
+    assert pins["torch"] == "2.13.0"
+    assert not [name for name, version in pins.items() if "+" in version]
+
+
+def test_every_package_is_listed(setup):
+    listed = set(setup["options"]["packages"].split())
+    found = {
+        ".".join(file.parent.relative_to(ROOT).parts)
+        for package in ("modeling_backpack", "sensia_trainer")
+        for file in (ROOT / package).rglob("__init__.py")
+    }
+    assert listed == found
+
+
+def test_templates_are_package_data(setup):
+    patterns = setup["options.package_data"]["sensia_trainer"].split()
+    packaged = {file for pattern in patterns for file in (ROOT / "sensia_trainer").glob(pattern)}
+    assert packaged == set((ROOT / "sensia_trainer" / "templates").iterdir())
+
+
+def test_the_linter_is_the_pinned_one(pins):
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["tool"]["ruff"]["line-length"] == 119
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]  # nothing is fetched
+
+
+def test_continuous_integration_calls_quality_and_test():
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    commands = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", "quality", "test", "VENV=elsewhere", f"PYTHON={sys.executable}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for command in ("ruff check", "ruff format --check", "mlinter", "-c constraints.txt", "pytest -n 2"):
+        assert command in commands
