@@ -1,0 +1,178 @@
+"""From model outputs to vectors: sense probabilities, sense and context sentence vectors (paper, Section 2.1).
+
+Notation: senses S (B, T, K, d), sense weights alpha (B, K, T, T) whose rows sum to one over key positions, contributions
+c_k[t] = sum_s alpha_k[t, s] S_k[s], sense probabilities pi (B, T, K). Everything is computed in float32 (float64 for
+float64 input) whatever the input or the autocast dtype. `attention_mask` may be padded on either side.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+DEFINITIONS = ("magnitude", "contextual", "contextual_share", "predictive")
+POOLINGS = ("magnitude", "contextual")
+
+
+def sense_probs(
+    senses: Tensor,
+    *,
+    definition: str = "magnitude",
+    temperature: float = 1.0,
+    sense_weights: Tensor | None = None,
+    context: Tensor | None = None,
+) -> Tensor:
+    """Sense probabilities pi: how much each sense of each token counts.
+
+    A Backpack's sense weights alpha sum to one over positions, separately for each sense, so they hold no distribution
+    over senses; these are the ones that can be defined.
+
+    Args:
+        senses (`torch.Tensor` of shape `(B, T, K, d)`): Sense vectors S; any leading shape for `"magnitude"`.
+        definition (`str`, *optional*, defaults to `"magnitude"`):
+            - `"magnitude"`: softmax_k(||S_k|| / temperature), before context (Section 2.1);
+            - `"contextual"`: softmax_k(||c_k|| / temperature), after context (the published code);
+            - `"contextual_share"`: ||c_k|| / sum_k ||c_k||;
+            - `"predictive"`: softmax_k(<context, S_k> / temperature).
+        temperature (`float`, *optional*, defaults to 1.0): Softmax temperature; the paper trains with 0.7.
+        sense_weights (`torch.Tensor` of shape `(B, K, T, T)`, *optional*): alpha, for the contextual definitions.
+        context (`torch.Tensor` of shape `(B, T, d)`, *optional*): The state that predicts, for `"predictive"`.
+
+    Returns:
+        `torch.Tensor` of shape `(B, T, K)`: sums to one over the last axis. Rows at padding positions mean nothing.
+
+    Raises:
+        ValueError: an unknown definition, a temperature that is not positive, or a tensor the definition lacks.
+    """
+    _check_choice("definition", definition, DEFINITIONS)
+    _check_temperature(temperature)
+    with torch.autocast(senses.device.type, enabled=False):
+        senses = _at_least_float32(senses)
+        if definition == "predictive":
+            context = _at_least_float32(_required("context", context, definition))
+            return torch.softmax(torch.einsum("btd,btkd->btk", context, senses) / temperature, dim=-1)
+        if definition == "magnitude":
+            norms = torch.linalg.vector_norm(senses, dim=-1)
+        else:
+            norms = _contribution_norms(
+                senses, _at_least_float32(_required("sense_weights", sense_weights, definition))
+            )
+        if definition == "contextual_share":
+            return norms / norms.sum(dim=-1, keepdim=True)
+        return torch.softmax(norms / temperature, dim=-1)
+
+
+def sense_sentence_vectors(
+    senses: Tensor,
+    attention_mask: Tensor,
+    *,
+    pooling: str = "magnitude",
+    temperature: float = 1.0,
+    sense_weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sentence vectors of the sense loss: the mean over non-padding tokens of mixed senses, L2-normalised.
+
+    Args:
+        senses (`torch.Tensor` of shape `(B, T, K, d)`): Sense vectors S.
+        attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for tokens, 0 for padding.
+        pooling (`str`, *optional*, defaults to `"magnitude"`):
+            - `"magnitude"`: mean_t sum_k pi_tk S_tk with pi from the senses themselves (Section 2.1);
+            - `"contextual"`: mean_t sum_k p_tk c_tk with p from the contributions c (the published code).
+        temperature (`float`, *optional*, defaults to 1.0): Softmax temperature of pi or p; the paper trains with 0.7.
+        sense_weights (`torch.Tensor` of shape `(B, K, T, T)`, *optional*): alpha, for `"contextual"`.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: unit vectors `(B, d)` (zero for a row that is all padding), and the sense
+        probabilities `(B, T, K)` they were pooled with.
+
+    Raises:
+        ValueError: as [`sense_probs`].
+    """
+    _check_choice("pooling", pooling, POOLINGS)
+    with torch.autocast(senses.device.type, enabled=False):
+        senses = _at_least_float32(senses)
+        probs = sense_probs(senses, definition=pooling, temperature=temperature, sense_weights=sense_weights)
+        weights = probs * _mean_weights(attention_mask, probs.dtype)[..., None]  # (B, T, K)
+        if pooling == "contextual":
+            # sum_t m_t sum_k p_tk c_tk = sum_k sum_s (sum_t m_t p_tk alpha_k[t, s]) S_k[s]: the contributions are
+            # linear in the senses, so their weighted sum is a sum over senses with weights w_k[s], and no (B, T, K, d)
+            # tensor of contributions is needed.
+            weights = torch.einsum("btk,bkts->bsk", weights, _at_least_float32(sense_weights))
+        # One product over the joint (position, sense) axis; both reshapes are views.
+        vectors = torch.bmm(weights.reshape(len(senses), 1, -1), senses.reshape(len(senses), -1, senses.shape[-1]))
+        return F.normalize(vectors.squeeze(1), dim=-1), probs
+
+
+def context_sentence_vectors(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+    """Sentence vectors of the context loss: the state of the last non-padding token, L2-normalised (Section 2.1).
+
+    Args:
+        hidden_states (`torch.Tensor` of shape `(B, T, d)`)
+        attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for tokens, 0 for padding, on either side.
+
+    Returns:
+        `torch.Tensor` of shape `(B, d)`: unit vectors.
+    """
+    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    last = (attention_mask.long() * positions).argmax(dim=1)
+    rows = torch.arange(len(hidden_states), device=hidden_states.device)
+    return F.normalize(_at_least_float32(hidden_states[rows, last]), dim=-1)
+
+
+def sense_entropy(probs: Tensor, attention_mask: Tensor) -> Tensor:
+    """Entropy of the sense probabilities in nats, mean over non-padding tokens: 0 (one sense) to ln K (all alike).
+
+    Args:
+        probs (`torch.Tensor` of shape `(B, T, K)`): From [`sense_probs`].
+        attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for tokens, 0 for padding.
+
+    Returns:
+        `torch.Tensor`: scalar.
+    """
+    with torch.autocast(probs.device.type, enabled=False):
+        probs, mask = _at_least_float32(probs), attention_mask.bool()
+        entropies = -(probs * probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(dim=-1)
+        return entropies.masked_fill(~mask, 0.0).sum() / mask.sum().clamp_min(1)
+
+
+def _contribution_norms(senses: Tensor, sense_weights: Tensor) -> Tensor:
+    """||c_k[t]|| as (B, T, K), without the contributions themselves.
+
+    With G_k = S_k S_k^T, the (T, T) Gram matrix of sense k, ||c_k[t]||^2 = ||sum_s alpha_k[t, s] S_k[s]||^2
+    = sum_{s, r} alpha_k[t, s] <S_k[s], S_k[r]> alpha_k[t, r] = (alpha_k G_k alpha_k^T)_tt.
+    What is kept for the backward pass is (B, K, T, T) instead of (B, K, T, d).
+    """
+    # Row by row, because one batched product over (B, K) would first copy the senses into (B, K, T, d) order.
+    grams = torch.stack([row.transpose(0, 1) @ row.permute(1, 2, 0) for row in senses.unbind(dim=0)])
+    squares = ((sense_weights @ grams) * sense_weights).sum(dim=-1)
+    # Rounding can leave a vanishing norm slightly below zero, and sqrt has no gradient at zero: below the smallest
+    # normal number the gradient is cut instead of infinite.
+    return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt().transpose(1, 2)
+
+
+def _mean_weights(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+    mask = attention_mask.to(dtype)
+    return mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"`{name}` is {value!r}, but must be one of {', '.join(map(repr, allowed))}.")
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"`temperature` is {temperature}, but must be positive; the paper uses 0.7.")
+
+
+def _required(name: str, tensor: Tensor | None, definition: str) -> Tensor:
+    if tensor is None:
+        raise ValueError(
+            f"`{name}` is None, but {definition!r} is computed from it; pass it, or use 'magnitude', which needs the "
+            "senses only."
+        )
+    return tensor
