@@ -1,1 +1,7 @@
-"""From a source of parallel text to one dataset with a `translation` column, and to batches of pairs."""
+"""From parallel text, wherever it lies, to one dataset with a `translation` column."""
+
+from .languages import language
+from .sources import cap_per_group, fingerprint, keep_rows, load_bitext
+
+
+__all__ = ["cap_per_group", "fingerprint", "keep_rows", "language", "load_bitext"]

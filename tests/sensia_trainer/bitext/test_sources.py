@@ -1,0 +1,210 @@
+import gzip
+import hashlib
+import json
+
+import datasets
+import polib
+import pytest
+
+from sensia_trainer.bitext.sources import cap_per_group, fingerprint, keep_rows, load_bitext
+
+
+PAIRS = [
+    ("Good morning", "Selamat pagi"),
+    ("A “cat” sleeps", "Seekor kucing tidur"),
+    ("Rain\u2028falls", "Hujan turun"),
+]
+
+
+def texts(dataset, source="en", target="id"):
+    return [(pair[source], pair[target]) for pair in dataset["translation"]]
+
+
+def write_tsv(path, rows, header="en\tid\tcorpus"):
+    body = "\n".join([header, *("\t".join(row) for row in rows)]) + "\n"
+    opener = gzip.open if str(path).endswith(".gz") else open
+    with opener(path, "wb") as handle:
+        handle.write(body.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.tsv.gz"])
+def test_tsv_keeps_quotes_line_separators_and_other_columns(tmp_path, name):
+    path = write_tsv(tmp_path / name, [(*pair, "toy") for pair in PAIRS])
+    dataset = load_bitext(path, "en", "ind_Latn")
+    assert texts(dataset) == PAIRS
+    assert list(dataset["corpus"]) == ["toy"] * 3
+
+
+def test_tsv_counts_what_it_leaves_out(tmp_path, caplog):
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"\xef\xbb\xbfen\tid\r\none\tsatu\r\ntwo\r\nthr\xffee\ttiga\r\n")
+    assert texts(load_bitext(path, "en", "id")) == [("one", "satu"), ("thr\ufffdee", "tiga")]
+    assert "invalid utf8: 1" in caplog.text and "malformed lines: 1" in caplog.text
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_jsonl_with_translation_or_with_flat_columns(tmp_path, nested):
+    path = tmp_path / "a.jsonl"
+    rows = [{"en": left, "id": right} for left, right in PAIRS]
+    rows = [{"translation": row, "score": 0.5} if nested else {**row, "score": 0.5} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    dataset = load_bitext(str(path), "en", "id")
+    assert texts(dataset) == PAIRS and dataset["score"][0] == 0.5
+
+
+def test_two_line_aligned_files_as_list_or_joined_by_a_comma(tmp_path):
+    (tmp_path / "a.en").write_bytes("\n".join(left for left, _ in PAIRS).encode())
+    (tmp_path / "a.id").write_bytes("\r\n".join(right for _, right in PAIRS).encode() + b"\r\n")
+    files = [str(tmp_path / "a.en"), str(tmp_path / "a.id")]
+    assert texts(load_bitext(files, "en", "id")) == PAIRS == texts(load_bitext(",".join(files), "en", "id"))
+
+
+@pytest.mark.parametrize("left, right", [(3, 5), (5, 3)])
+def test_files_of_different_lengths_give_both_counts(tmp_path, left, right):
+    (tmp_path / "a.en").write_text("x\n" * left)
+    (tmp_path / "a.id").write_text("y\n" * right)
+    with pytest.raises(ValueError, match=rf"a\.en has {left} lines, .*a\.id has {right}"):
+        load_bitext([tmp_path / "a.en", tmp_path / "a.id"], "en", "id")
+
+
+TMX = """<?xml version="1.0"?><!DOCTYPE tmx SYSTEM "tmx14.dtd"{entities}><tmx version="1.4"><header/><body>
+<tu><tuv xml:lang="en-US"><seg>Press <bpt i="1">&lt;b&gt;</bpt>Save<ept i="1">&lt;/b&gt;</ept> &amp; close</seg></tuv>
+<tuv xml:lang="ID"><seg>Tekan Simpan &amp; tutup{text}</seg></tuv></tu>
+<tu><tuv xml:lang="en"><seg>Alone</seg></tuv></tu></body></tmx>"""
+
+
+def test_tmx_takes_text_without_codes(tmp_path, caplog):
+    (tmp_path / "a.tmx").write_text(TMX.format(entities="", text=""))
+    assert texts(load_bitext(tmp_path / "a.tmx", "en", "id")) == [("Press Save & close", "Tekan Simpan & tutup")]
+    assert "units without both languages: 1" in caplog.text
+
+
+def test_tmx_refuses_entities_and_broken_xml(tmp_path):
+    (tmp_path / "a.tmx").write_text(TMX.format(entities=' [<!ENTITY lol "lol">]', text="&lol;"))
+    with pytest.raises(ValueError, match="declares the XML entity 'lol'"):
+        load_bitext(tmp_path / "a.tmx", "en", "id")
+    (tmp_path / "b.tmx").write_text("<tmx><body><tu>")
+    with pytest.raises(ValueError, match="not well-formed"):
+        load_bitext(tmp_path / "b.tmx", "en", "id")
+
+
+def write_catalogue(path, plural="nplurals=2; plural=(n != 1);", compiled=False):
+    catalogue = polib.POFile()
+    catalogue.metadata = {"Content-Type": "text/plain; charset=utf-8", "Plural-Forms": plural}
+    forms = {0: "%d berkas (satu)", 1: "%d berkas"} if "nplurals=2" in plural else {0: "%d berkas"}
+    catalogue += [
+        polib.POEntry(msgid="Open &File…\n", msgstr="Buka &Berkas…\n"),
+        polib.POEntry(msgid="Fuzzy", msgstr="Kabur", flags=["fuzzy"]),
+        polib.POEntry(msgid="Gone", msgstr="Hilang", obsolete=True),
+        polib.POEntry(msgid="Untranslated", msgstr=""),
+        polib.POEntry(msgid="%d file", msgid_plural="%d files", msgstr_plural=forms),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (catalogue.save_as_mofile if compiled else catalogue.save)(str(path))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_catalogue_has_finished_messages_as_they_are(tmp_path, compiled):
+    write_catalogue(tmp_path / "locale/id/LC_MESSAGES" / ("a.mo" if compiled else "a.po"), compiled=compiled)
+    plurals = [("%d file", "%d berkas (satu)"), ("%d files", "%d berkas")]
+    assert sorted(texts(load_bitext(tmp_path, "en", "id"))) == sorted([("Open &File…\n", "Buka &Berkas…\n"), *plurals])
+
+
+def test_catalogue_with_one_plural_form_pairs_it_with_the_plural(tmp_path):
+    write_catalogue(tmp_path / "id.po", plural="nplurals=1; plural=0;")
+    assert texts(load_bitext(tmp_path / "id.po", "en", "id"))[1:] == [("%d files", "%d berkas")]
+
+
+def test_catalogues_are_joined_each_pair_once_and_po_before_mo(tmp_path):
+    for name in ("a/locale/id/LC_MESSAGES/x.po", "b/locale/id/LC_MESSAGES/x.po", "b/locale/sw/LC_MESSAGES/x.po"):
+        write_catalogue(tmp_path / name)
+    write_catalogue(tmp_path / "a/locale/id/LC_MESSAGES/x.mo", compiled=True)
+    assert len(load_bitext(tmp_path, "en", "id")) == 3
+    with pytest.raises(ValueError, match="no gettext catalogue for target 'tr'.*languages there are: id, sw"):
+        load_bitext(tmp_path, "en", "tr")
+
+
+@pytest.mark.parametrize("language", ["et", "id", "sw", "tr", "zh"])
+def test_django_carries_human_translations(language):
+    pytest.importorskip("django", reason="the quickstart's bitext comes with the django wheel")
+    pairs = texts(load_bitext("django", "en", language), target=language)
+    assert len(pairs) == len(set(pairs)) > 500
+    assert all(source.strip() and target.strip() for source, target in pairs)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_saved_dataset(tmp_path, flat):
+    rows = [{"eng": left, "ind": right} for left, right in PAIRS]
+    dataset = datasets.Dataset.from_list(rows if flat else [{"translation": row, "score": 1.0} for row in rows])
+    datasets.DatasetDict(train=dataset).save_to_disk(tmp_path / "saved")
+    assert texts(load_bitext(tmp_path / "saved", "en", "id")) == PAIRS
+    with pytest.raises(ValueError, match="split='dev'.*splits are: train"):
+        load_bitext(tmp_path / "saved", "en", "id", split="dev")
+    with pytest.raises(ValueError, match="target.*'tr'.*its columns are: eng, ind.*target_column"):
+        load_bitext(tmp_path / "saved", "en", "tr")
+    assert texts(load_bitext(tmp_path / "saved", "en", "tr", target_column="ind"), target="tr") == PAIRS
+
+
+def test_a_hub_dataset_is_found_by_the_language_pair(monkeypatch):
+    called = {}
+
+    def load_dataset(path, name, split):
+        called.update(path=path, name=name, split=split)
+        return datasets.Dataset.from_list([{"translation": {"en": left, "id": right}} for left, right in PAIRS])
+
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda path: ["de-en", "en-id"])
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert texts(load_bitext("Helsinki-NLP/opus-100", "eng_Latn", "ind", split="validation")) == PAIRS
+    assert called == {"path": "Helsinki-NLP/opus-100", "name": "en-id", "split": "validation"}
+    with pytest.raises(ValueError, match="no configuration for en-tr; name one of: de-en, en-id"):
+        load_bitext("Helsinki-NLP/opus-100", "en", "tr")
+
+
+def test_errors_say_what_is_there_and_the_way_out(tmp_path):
+    (tmp_path / "empty.tsv").write_text("en\tid\n")
+    with pytest.raises(ValueError, match="holds no en-id pairs"):
+        load_bitext(tmp_path / "empty.tsv", "en", "id")
+    with pytest.raises(ValueError, match="no column for target language 'tr'.*its columns are: en, id.*target_column"):
+        load_bitext(tmp_path / "empty.tsv", "en", "tr")
+    (tmp_path / "a.docx").write_text("x")
+    with pytest.raises(ValueError, match="unknown format '.docx'; give a Hub dataset id"):
+        load_bitext(tmp_path / "a.docx", "en", "id")
+    with pytest.raises(ValueError, match="no such file or folder"):
+        load_bitext(tmp_path / "absent.tsv", "en", "id")
+    with pytest.raises(ValueError, match="nothing readable in this folder"):
+        load_bitext(tmp_path, "en", "id")
+    with pytest.raises(ValueError, match="same language"):
+        load_bitext(tmp_path / "empty.tsv", "en", "eng_Latn")
+    with pytest.raises(ValueError, match="has no splits"):
+        load_bitext(tmp_path / "empty.tsv", "en", "id", split="dev")
+
+
+def toy():
+    rows = [{"translation": {"en": f"e{n}", "id": f"i{n}"}, "corpus": "big" if n % 4 else "small"} for n in range(40)]
+    return datasets.Dataset.from_list(rows)
+
+
+def test_keep_rows():
+    assert len(keep_rows(toy(), {"corpus": "small"})) == 10
+    assert len(keep_rows(toy(), {"corpus": ["small", "big"]})) == 40
+    assert texts(keep_rows(toy().select(range(8)), {"corpus": "small"})) == [("e0", "i0"), ("e4", "i4")]
+    with pytest.raises(ValueError, match=r"'small' \(10\)"):
+        keep_rows(toy(), {"corpus": "none"})
+    with pytest.raises(ValueError, match="its columns: translation, corpus"):
+        keep_rows(toy(), {"colour": "red"})
+
+
+def test_cap_per_group_draws_a_seeded_part_of_each_group_in_order():
+    capped = cap_per_group(toy(), "corpus", 15, seed=0)
+    assert sorted(capped["corpus"]) == ["big"] * 15 + ["small"] * 10
+    numbers = [int(source[1:]) for source, _ in texts(capped)]
+    assert numbers == sorted(numbers)
+    assert texts(capped) == texts(cap_per_group(toy(), "corpus", 15, seed=0))
+    assert texts(capped) != texts(cap_per_group(toy(), "corpus", 15, seed=1))
+
+
+def test_fingerprint_is_of_the_texts_alone():
+    plain = hashlib.sha256("".join(f"en\te{n}\nid\ti{n}\n" for n in range(40)).encode()).hexdigest()
+    assert fingerprint(toy()) == plain == fingerprint(toy().remove_columns("corpus"))
+    assert fingerprint(toy().select(range(39, -1, -1))) != plain
