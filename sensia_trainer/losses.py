@@ -51,7 +51,7 @@ def info_nce(
         sources, targets = (gather_with_gradient(source), gather_with_gradient(target)) if gather else (source, target)
         if len(targets) < 2:
             raise ValueError(
-                "InfoNCE got a batch of 1 pair, which has no negatives; set `per_device_train_batch_size` to 2 or more."
+                "InfoNCE got a batch of 1 pair and so no negatives; set `per_device_train_batch_size` to 2 or more."
             )
         offset = _rank() * len(source) if gather else 0
         labels = torch.arange(offset, offset + len(source), device=source.device)

@@ -1,8 +1,8 @@
 """From model outputs to vectors: sense probabilities, sense and context sentence vectors (paper, Section 2.1).
 
-Notation: senses S (B, T, K, d), sense weights alpha (B, K, T, T) whose rows sum to one over key positions, contributions
-c_k[t] = sum_s alpha_k[t, s] S_k[s], sense probabilities pi (B, T, K). Everything is computed in float32 (float64 for
-float64 input) whatever the input or the autocast dtype. `attention_mask` may be padded on either side.
+Notation: senses S (B, T, K, d), sense weights alpha (B, K, T, T) whose rows sum to one over key positions,
+contributions c_k[t] = sum_s alpha_k[t, s] S_k[s], sense probabilities pi (B, T, K). Everything is computed in float32
+(float64 for float64 input) whatever the input or the autocast dtype. `attention_mask` may be padded on either side.
 """
 
 import torch

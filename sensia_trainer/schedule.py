@@ -183,6 +183,6 @@ class PhaseSchedule:
 def _check_weights(name: str, weights) -> None:
     if len(weights) != 3 or not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
         raise ValueError(
-            f"`{name}` is {weights!r}, but must be three numbers (w_sense, w_context, w_lm), none negative and not all "
-            "zero; set a weight to 0 to switch its loss off."
+            f"`{name}` is {weights!r}, but must be three numbers (w_sense, w_context, w_lm), none negative and not "
+            "all zero; set a weight to 0 to switch its loss off."
         )
