@@ -1,0 +1,69 @@
+"""Figures of the evaluation, drawn from measured numbers; distinguishable without colour."""
+
+from pathlib import Path
+
+
+def save_figure(figure, path) -> list[Path]:
+    """Saves as PNG and SVG beside each other (any suffix of `path` is replaced) and closes the figure."""
+    import matplotlib.pyplot as plt
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    for file in files:
+        # A fixed hash salt and no date: the same numbers give the same file.
+        with plt.rc_context({"svg.hashsalt": "sensia"}):
+            metadata = {"Date": None} if file.suffix == ".svg" else {}
+            figure.savefig(file, dpi=150, bbox_inches="tight", metadata=metadata)
+    plt.close(figure)
+    return files
+
+
+def training_dynamics(history, path, *, phase_starts=()) -> list[Path]:
+    """Figure 2: target-side sense entropy and recall@1 in both directions against training steps.
+
+    Args:
+        history (`list[dict]`): Evaluations in the order of training, each with `step` and the keys of
+            `evaluate_bitext`; keys that are absent (a model without senses) leave out their line.
+        path: Where to save; PNG and SVG are written.
+        phase_starts: Steps at which the joint and polish phases begin, drawn as vertical lines.
+
+    Returns:
+        The files written.
+    """
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    if not history:
+        raise ValueError("`history` is empty: there is nothing to draw before the first evaluation.")
+    lines = {
+        "(a) target sense entropy (nats)": [("sense_entropy_target", "sense", "-", "o")],
+        "(b) recall@1, source to target": [
+            ("sense_recall_source_to_target", "sense", "-", "o"),
+            ("context_recall_source_to_target", "context", "--", "s"),
+        ],
+        "(c) recall@1, target to source": [
+            ("sense_recall_target_to_source", "sense", "-", "o"),
+            ("context_recall_target_to_source", "context", "--", "s"),
+        ],
+    }
+    colours = {"sense": "#1b3a6b", "context": "#c4622d"}
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
+    for ax, (title, entries) in zip(axes, lines.items(), strict=True):
+        for key, label, style, marker in entries:
+            points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
+            if points:
+                steps, values = zip(*points, strict=True)
+                ax.plot(steps, values, style, marker=marker, markersize=3, color=colours[label], label=label)
+        for step in phase_starts:
+            ax.axvline(step, color="0.6", linestyle=":", linewidth=1)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("training steps")
+        ax.grid(alpha=0.25)
+        if "recall" in title:
+            ax.set_ylim(0, 1)
+            if ax.get_legend_handles_labels()[0]:
+                ax.legend(frameon=False, fontsize=9, loc="lower right")
+    return save_figure(figure, path)

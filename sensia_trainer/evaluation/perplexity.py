@@ -1,0 +1,110 @@
+"""Perplexity that depends on the model and the texts alone: not on batch size, padding or the order of texts.
+
+Sums of negative log-likelihood are taken over single tokens, in float32 or wider, and divided once at the end; a mean
+of batch means would weigh tokens by the batch they fell into. Per byte and per word the number can be compared
+between models with different tokenizers, which perplexity per token cannot (Section 2.2, footnote 2).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .batching import (
+    LOGITS_BUDGET,
+    batches_by_length,
+    check_vocabulary,
+    encode_texts,
+    evaluating,
+    gather_rows,
+    max_positions,
+    right_pad,
+    shard,
+    start_token,
+)
+
+
+def nll_per_row(hidden: Tensor, head, input_ids: Tensor, attention_mask: Tensor, *, chunk_size=2048) -> Tensor:
+    """Summed next-token NLL (B,) in nats from hidden states (B, T, d), with logits of `chunk_size` tokens at once."""
+    read = attention_mask[:, 1:].bool()
+    states, labels = hidden[:, :-1][read], input_ids[:, 1:][read]
+    pieces = [
+        F.cross_entropy(head(h).float(), y, reduction="none")
+        for h, y in zip(states.split(chunk_size), labels.split(chunk_size), strict=True)
+    ]
+    nll = hidden.new_zeros(read.shape, dtype=torch.float64)
+    if pieces:
+        nll[read] = torch.cat(pieces).double()
+    return nll.sum(1)
+
+
+def nll_per_row_from_logits(logits: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Summed next-token NLL (B,) in nats from logits (B, T, V)."""
+    nll = F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), input_ids[:, 1:], reduction="none")
+    return (nll.double() * attention_mask[:, 1:]).sum(1)
+
+
+def summarize_nll(nll: float, tokens: int, num_bytes: int, words: int) -> dict:
+    """The four views of one sum of negative log-likelihood (nats): per token, per word, per byte, bits per byte."""
+    if not math.isfinite(nll):
+        raise ValueError(f"The summed negative log-likelihood is {nll}: the model's logits are not finite.")
+    return {
+        "perplexity": math.exp(min(nll / tokens, 700.0)),
+        "perplexity_per_word": math.exp(min(nll / max(words, 1), 700.0)),
+        "nll_per_byte": nll / max(num_bytes, 1),
+        "bits_per_byte": nll / max(num_bytes, 1) / math.log(2),
+    }
+
+
+def perplexity(
+    model,
+    tokenizer,
+    texts,
+    *,
+    batch_size=32,
+    max_length=None,
+    start: int | str | None = "auto",
+    progress=False,
+    accelerator=None,
+) -> dict:
+    """Token-exact perplexity of a causal language model on `texts`.
+
+    Args:
+        start: Token put before every text, see `start_token`. With one, every token of a text is predicted, without
+            one every token but the first.
+        max_length (`int`, *optional*): Cut longer texts here; defaults to the model's positions.
+
+    Returns:
+        `perplexity`, `perplexity_per_word` (whitespace words), `nll_per_byte` (nats per UTF-8 byte),
+        `bits_per_byte`, the counts `tokens`, `words`, `bytes`, `truncated`, and `nll` (n,), nats for each text in
+        input order.
+    """
+    check_vocabulary(model, tokenizer)
+    start = start_token(tokenizer, start)
+    encoded = encode_texts(tokenizer, texts, start=start, max_length=max_length or max_positions(model))
+    mine = [encoded[i] for i in shard(len(encoded), accelerator)]
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    batches = batches_by_length([len(e.ids) for e in mine], batch_size, LOGITS_BUDGET // vocabulary)
+    device = model.get_input_embeddings().weight.device
+    nll = torch.zeros(len(mine), dtype=torch.float64, device=device)
+    with evaluating(model):
+        for batch in tqdm(batches, desc="perplexity", disable=not progress):
+            input_ids, attention_mask = right_pad([mine[i].ids for i in batch], device)
+            logits = model(input_ids=input_ids, attention_mask=attention_mask).logits
+            nll[batch] = nll_per_row_from_logits(logits, input_ids, attention_mask)
+    nll = gather_rows(nll, len(encoded), accelerator).cpu()
+    counts = {
+        "tokens": sum(len(e.ids) - 1 for e in encoded),
+        "words": sum(e.num_words for e in encoded),
+        "bytes": sum(e.num_bytes for e in encoded),
+        "truncated": sum(e.truncated for e in encoded),
+    }
+    bad = (~nll.isfinite()).nonzero()
+    if len(bad):
+        raise ValueError(f"The log-likelihood of text {int(bad[0])} is not finite ({len(bad)} texts are affected).")
+    if counts["tokens"] == 0:
+        raise ValueError("No token is predicted: every text is one token long and there is no start token.")
+    summary = summarize_nll(nll.sum().item(), counts["tokens"], counts["bytes"], counts["words"])
+    return summary | counts | {"nll": nll.tolist()}

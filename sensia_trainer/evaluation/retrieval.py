@@ -1,0 +1,76 @@
+"""Bilingual retrieval: does each sentence find its own translation? (Section 2.2, Figure 2)"""
+
+import torch
+from torch import Tensor
+
+from .significance import bootstrap_interval
+
+
+def retrieval_metrics(source: Tensor, target: Tensor, *, chunk_size=1024, bootstrap=0, seed=0) -> dict:
+    """Nearest-neighbour retrieval by cosine, in both directions; row i of `source` translates row i of `target`.
+
+    For each direction (`..._source_to_target`, `..._target_to_source`):
+
+    - `recall_...`: share of queries whose translation is the nearest candidate (recall@1);
+    - `margin_...`: mean of the cosine to the translation minus the cosine to the best wrong candidate;
+    - `mean_rank_...`: mean rank of the translation, 1 is best;
+    - `recall_..._interval`: 95 % bootstrap interval over queries, when `bootstrap` > 0 resamples are asked for.
+
+    Ties count as what a fair coin would give: a translation that shares the first place with m other candidates is a
+    hit of 1 / (m + 1) and has rank 1 + m / 2. So a collapsed model scores 1 / N, and duplicated sentences cost what
+    they should. Cosines closer than the rounding error of their dtype are tied.
+
+    Args:
+        source (`Tensor` of shape `(N, d)`): Unit vectors; half precision is computed in float32.
+        target (`Tensor` of shape `(N, d)`): Unit vectors.
+        chunk_size (`int`): Rows of the N x N cosine matrix held at once.
+
+    Raises:
+        ValueError: If the shapes differ, there are fewer than two pairs, or a row is not a finite unit vector.
+    """
+    if source.shape != target.shape or source.dim() != 2:
+        raise ValueError(
+            f"`source` and `target` must be two (N, d) matrices of equal shape (got {tuple(source.shape)} and "
+            f"{tuple(target.shape)}): row i of one is the translation of row i of the other."
+        )
+    if len(source) < 2:
+        raise ValueError(f"Retrieval needs at least two pairs to choose from (got {len(source)}).")
+    dtype = torch.float64 if source.dtype == torch.float64 else torch.float32
+    source, target = source.to(dtype), target.to(dtype)
+    for name, vectors in (("source", source), ("target", target)):
+        wrong = ~((vectors.norm(dim=-1) - 1).abs() < 1e-2)  # also true for NaN
+        if wrong.any():
+            row = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"`{name}` must hold finite unit vectors; row {row} has norm {vectors[row].norm().item():.4g} "
+                f"({int(wrong.sum())} of {len(vectors)} rows are wrong)."
+            )
+
+    tie = 1e-12 if dtype == torch.float64 else 1e-6
+    num = len(source)
+    own = (source * target).sum(-1)
+    better, tied = torch.zeros(2, num, device=own.device), torch.zeros(2, num, device=own.device)
+    best_other = torch.full((2, num), -2.0, dtype=dtype, device=own.device)
+    for start in range(0, num, chunk_size):
+        rows = torch.arange(start, min(start + chunk_size, num), device=own.device)
+        cosine = source[rows] @ target.T
+        cosine[torch.arange(len(rows), device=own.device), rows] = -2.0  # the translation itself is no competitor
+        # One product serves both directions: rows are source queries, columns are target queries.
+        by_row, by_column = cosine - own[rows, None], cosine - own[None, :]
+        better[0, rows] = (by_row > tie).sum(1).float()
+        tied[0, rows] = (by_row.abs() <= tie).sum(1).float()
+        best_other[0, rows] = cosine.amax(1)
+        better[1] += (by_column > tie).sum(0)
+        tied[1] += (by_column.abs() <= tie).sum(0)
+        best_other[1] = torch.maximum(best_other[1], cosine.amax(0))
+
+    hits = torch.where(better == 0, 1 / (1 + tied), 0.0)
+    ranks = 1 + better + tied / 2
+    metrics = {}
+    for i, direction in enumerate(("source_to_target", "target_to_source")):
+        metrics[f"recall_{direction}"] = hits[i].mean().item()
+        metrics[f"margin_{direction}"] = (own - best_other[i]).mean().item()
+        metrics[f"mean_rank_{direction}"] = ranks[i].mean().item()
+        if bootstrap:
+            metrics[f"recall_{direction}_interval"] = bootstrap_interval(hits[i].cpu(), samples=bootstrap, seed=seed)
+    return metrics
