@@ -1,0 +1,268 @@
+# Copyright 2026 The SENSIA authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Configuration of a Backpack language model (Hewitt et al., 2023)."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, GPT2Config, PreTrainedConfig
+
+
+MIXTURE_MODES = ("full", "top_k", "uniform")
+
+# Keys that configuration files of any model carry and that the base class consumes.
+BASE_KEYS = {
+    "_attn_implementation_internal",
+    "_commit_hash",
+    "_experts_implementation_internal",
+    "_name_or_path",
+    "attn_implementation",
+    "auto_map",
+    "experts_implementation",
+    "model_type",
+    "name_or_path",
+    "num_labels",
+    "output_attentions",
+    "per_layer_config",
+    "quantization_config",
+    "torch_dtype",
+}
+# Fields of a decoder: they belong in `backbone_config`.
+BACKBONE_KEYS = {
+    "activation_function",
+    "attn_pdrop",
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "n_ctx",
+    "n_embd",
+    "n_head",
+    "n_inner",
+    "n_layer",
+    "n_positions",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "reorder_and_upcast_attn",
+    "rope_parameters",
+    "scale_attn_by_inverse_layer_idx",
+    "scale_attn_weights",
+    "vocab_size",
+}
+
+
+def is_published_layout(config_dict):
+    """Whether `config_dict` is the flat configuration of stanfordnlp/backpack-gpt2 and its relatives."""
+    return (
+        config_dict.get("model_type") in ("gpt2", "backpack-gpt2")
+        and "num_senses" in config_dict
+        and "backbone_config" not in config_dict
+    )
+
+
+def nest_published_config(config_dict):
+    """
+    Turn a flat published configuration into keyword arguments of [`BackpackConfig`].
+
+    GPT-2 fields go to `backbone_config`; fields that the published sense network shares with GPT-2 (dropouts, layer
+    norm, activation, initialiser) are repeated for ours. Files of the Levanter family (`model_type` "backpack-gpt2")
+    divide the mixture by the number of senses.
+    """
+    published = {"vocab_size": 50264, "n_positions": 512, "scale_attn_by_inverse_layer_idx": True, **config_dict}
+    published.pop("auto_map", None)
+    published.pop("architectures", None)
+    family = published.pop("model_type")
+    num_senses = published.pop("num_senses")
+    sense_intermediate_scale = published.pop("sense_intermediate_scale", 4)
+    backbone = GPT2Config(**published)
+    return {
+        "backbone_config": backbone,
+        "num_senses": num_senses,
+        "sense_intermediate_scale": sense_intermediate_scale,
+        "sense_scale": 1.0 / num_senses if family == "backpack-gpt2" else 1.0,
+        "hidden_act": backbone.activation_function,
+        "resid_pdrop": backbone.resid_pdrop,
+        "embd_pdrop": backbone.embd_pdrop,
+        "layer_norm_epsilon": backbone.layer_norm_epsilon,
+        "initializer_range": backbone.initializer_range,
+        "dtype": backbone.dtype,
+    }
+
+
+@strict
+class BackpackConfig(PreTrainedConfig):
+    r"""
+    A Backpack is a decoder (the *backbone*, any decoder-only transformers configuration) that weighs the *senses* of
+    the words it reads. Everything about the backbone, its vocabulary and positions included, lives in
+    `backbone_config`; the fields below describe the sense network and the mixture.
+
+    Args:
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+            The decoder. Defaults to GPT-2 small with 512 positions, a vocabulary of 50,264 and attention scaled by the
+            inverse layer index, the backbone of stanfordnlp/backpack-gpt2. A `dict` without `model_type` is a GPT-2.
+        num_senses (`int`, *optional*, defaults to 16):
+            Number of sense vectors K of each word.
+        sense_intermediate_scale (`int`, *optional*, defaults to 4):
+            Inner size of the last MLP of the sense network, in multiples of the hidden size.
+        sense_scale (`float`, *optional*, defaults to 1.0):
+            Factor of the mixture. The Levanter family of checkpoints was trained with 1 / K.
+        tie_sense_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether the sense network reads the backbone's word embeddings. With `False` it has its own copy, which
+            keeps the senses constant while the word embeddings (tied to the head) go on learning.
+        hidden_act (`str`, *optional*, defaults to `"gelu_new"`):
+            Activation of the sense network.
+        resid_pdrop (`float`, *optional*, defaults to 0.1):
+            Dropout after each MLP of the sense network.
+        embd_pdrop (`float`, *optional*, defaults to 0.1):
+            Dropout of the embeddings that enter the sense network.
+        layer_norm_epsilon (`float`, *optional*, defaults to 1e-5):
+            Epsilon of the sense network's layer norms.
+        initializer_range (`float`, *optional*, defaults to 0.02):
+            Standard deviation of initial weights.
+        mixture_mode (`str`, *optional*, defaults to `"full"`):
+            What of the mixture is kept: `"full"`; `"top_k"`, the `mixture_top_k` contributions of largest norm at each
+            position; or `"uniform"`, the mean over senses instead of their sum. For ablations at inference.
+        mixture_top_k (`int`, *optional*, defaults to 1):
+            Senses kept by `mixture_mode="top_k"`.
+        mixture_norm_matched (`bool`, *optional*, defaults to `False`):
+            Whether an ablated mixture is rescaled to the norm of the full one, so that the ablation does not also
+            change the scale of the logits.
+        use_cache (`bool`, *optional*, defaults to `True`):
+            Whether the model returns keys, values and senses for fast decoding.
+        tie_word_embeddings (`bool`, *optional*, defaults to `True`):
+            Whether the head shares the backbone's word embeddings.
+        bos_token_id, eos_token_id, pad_token_id (`int`, *optional*):
+            Default to the backbone's.
+
+    Raises:
+        `ValueError`: for an unknown field, a backbone field given beside `backbone_config`, an unknown `mixture_mode`,
+        or sizes that make no Backpack.
+
+    ```python
+    >>> from transformers import GPT2Config, LlamaConfig
+    >>> from modeling_backpack import BackpackConfig
+
+    >>> small = BackpackConfig()
+    >>> micro = BackpackConfig(backbone_config=GPT2Config(vocab_size=8192, n_embd=128, n_layer=4, n_head=4))
+    >>> llama = BackpackConfig(backbone_config=LlamaConfig(hidden_size=256, num_hidden_layers=4))
+    ```
+    """
+
+    model_type = "backpack"
+    sub_configs = {"backbone_config": AutoConfig}
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    num_senses: int = 16
+    sense_intermediate_scale: int = 4
+    sense_scale: float | int = 1.0
+    tie_sense_embeddings: bool = True
+    hidden_act: str = "gelu_new"
+    resid_pdrop: float | int = 0.1
+    embd_pdrop: float | int = 0.1
+    layer_norm_epsilon: float = 1e-5
+    initializer_range: float = 0.02
+    mixture_mode: str = "full"
+    mixture_top_k: int = 1
+    mixture_norm_matched: bool = False
+    use_cache: bool = True
+    tie_word_embeddings: bool = True
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self, **kwargs):
+        self._refuse_unknown(kwargs)
+        if self.backbone_config is None:
+            self.backbone_config = {
+                "vocab_size": 50264,
+                "n_positions": 512,
+                "scale_attn_by_inverse_layer_idx": True,
+            }
+        if isinstance(self.backbone_config, dict):
+            backbone = dict(self.backbone_config)
+            self.backbone_config = AutoConfig.for_model(backbone.pop("model_type", "gpt2"), **backbone)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(self, name) is None:
+                setattr(self, name, getattr(self.backbone_config, name, None))
+        super().__post_init__(**kwargs)
+        # All three, whichever class is saved: a folder then loads with every Auto class.
+        self.auto_map = {
+            "AutoConfig": "configuration_backpack.BackpackConfig",
+            "AutoModel": "modeling_backpack.BackpackModel",
+            "AutoModelForCausalLM": "modeling_backpack.BackpackForCausalLM",
+        }
+        self.validate_senses()
+
+    @staticmethod
+    def _refuse_unknown(kwargs):
+        misplaced = sorted(BACKBONE_KEYS & kwargs.keys())
+        if misplaced:
+            raise ValueError(
+                f"BackpackConfig got the backbone field(s) {misplaced} beside `backbone_config`. A Backpack keeps every "
+                "field of its decoder in one place: pass them inside `backbone_config`, e.g. "
+                "`BackpackConfig(backbone_config=GPT2Config(n_embd=128))`."
+            )
+        generation = {"max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams"}
+        unknown = sorted(kwargs.keys() - BASE_KEYS - generation)
+        if unknown:
+            known = sorted(BackpackConfig.__annotations__)
+            raise ValueError(f"BackpackConfig got the unknown field(s) {unknown}. Known fields: {known}.")
+
+    def validate_senses(self):
+        if self.mixture_mode not in MIXTURE_MODES:
+            raise ValueError(f"`mixture_mode` must be one of {MIXTURE_MODES}, got {self.mixture_mode!r}.")
+        if not 1 <= self.num_senses <= self.hidden_size:
+            raise ValueError(
+                f"`num_senses` must lie between 1 and the backbone's hidden size ({self.hidden_size}), because each "
+                f"sense needs at least one dimension of the weight network; got {self.num_senses}."
+            )
+        if not 1 <= self.mixture_top_k <= self.num_senses:
+            raise ValueError(
+                f"`mixture_top_k` must lie between 1 and `num_senses` ({self.num_senses}), got {self.mixture_top_k}."
+            )
+        if self.sense_scale <= 0:
+            raise ValueError(f"`sense_scale` must be positive (1.0, or 1 / num_senses), got {self.sense_scale}.")
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """Build a configuration from `config_dict`, in our layout or in the flat published one."""
+        if is_published_layout(config_dict):
+            config_dict = nest_published_config(config_dict)
+        return super().from_dict(config_dict, **kwargs)
+
+    def get_text_config(self, decoder=None, encoder=None):
+        """The backbone's configuration: generation and caches size themselves by it."""
+        return self.backbone_config
+
+    @property
+    def hidden_size(self):
+        return self.backbone_config.hidden_size
+
+    @property
+    def vocab_size(self):
+        return self.backbone_config.vocab_size
+
+    @property
+    def num_hidden_layers(self):
+        return self.backbone_config.num_hidden_layers
+
+    @property
+    def num_attention_heads(self):
+        return self.backbone_config.num_attention_heads
+
+    @property
+    def max_position_embeddings(self):
+        return self.backbone_config.max_position_embeddings
+
+
+__all__ = ["BackpackConfig"]

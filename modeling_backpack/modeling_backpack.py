@@ -1,0 +1,723 @@
+# Copyright 2026 The SENSIA authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""
+Backpack language models (Hewitt et al., 2023) on any decoder backbone.
+
+A Backpack writes every word as K *sense* vectors that depend on the word alone, lets a decoder (the backbone) weigh
+them in context, and predicts from their sum, so that the contribution of each sense to each logit is linear:
+
+    S[b, s]      = SenseNetwork(embedding(ids[b, s]))                          (K, d), independent of context
+    alpha[b,k,t] = softmax_s(<q_k H[b, t], k_k H[b, s]> / sqrt(m)), m = d // K  causal, over positions, for each sense
+    h[b, t]      = sense_scale * sum_k sum_s alpha[b, k, t, s] S[b, s, k]       the mixture
+    logits       = h @ embedding^T
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, StaticLayer
+from transformers.generation import GenerationMixin
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+
+from .configuration_backpack import MIXTURE_MODES, BackpackConfig
+from .conversion_backpack import published_checkpoint
+
+
+# Largest block of logits that `skip_logits` ever holds, in bytes of float32.
+LOGITS_BUDGET = 64 * 2**20
+
+
+@dataclass
+class BackpackModelOutputWithPast(ModelOutput):
+    """
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            The mixture of senses, which the head reads.
+        past_key_values (`Cache`): Keys and values of the backbone, and one more layer for the senses.
+        hidden_states (`tuple(torch.FloatTensor)`): The backbone's, embeddings first (`output_hidden_states=True`).
+        attentions (`tuple(torch.FloatTensor)`): The backbone's (`output_attentions=True`, eager attention).
+        backbone_last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            The backbone's final state, from which the senses are weighed.
+        senses (`torch.FloatTensor` of shape `(batch_size, sequence_length, num_senses, hidden_size)`):
+            Sense vectors of the tokens of this call (`output_senses=True`).
+        sense_weights (`torch.FloatTensor` of shape `(batch_size, num_senses, sequence_length, key_length)`):
+            Weights over positions, each row summing to one (`output_sense_weights=True`).
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    backbone_last_hidden_state: torch.FloatTensor | None = None
+    senses: torch.FloatTensor | None = None
+    sense_weights: torch.FloatTensor | None = None
+
+
+@dataclass
+class BackpackCausalLMOutputWithPast(BackpackModelOutputWithPast):
+    """
+    [`BackpackModelOutputWithPast`] with
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`): Next-token cross-entropy in nats, when `labels` are given.
+        logits (`torch.FloatTensor` of shape `(batch_size, kept_length, vocab_size)`): `None` with `skip_logits`.
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+
+
+class BackpackMLP(nn.Module):
+    def __init__(self, config, intermediate_size, output_size):
+        super().__init__()
+        self.c_fc = nn.Linear(config.hidden_size, intermediate_size)
+        self.c_proj = nn.Linear(intermediate_size, output_size)
+        self.act = ACT2FN[config.hidden_act]
+        self.dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, hidden_states):
+        return self.dropout(self.c_proj(self.act(self.c_fc(hidden_states))))
+
+
+class BackpackNoMixBlock(nn.Module):
+    """A transformer block whose mixer is the identity: no token sees another."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.ln_2 = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.mlp = BackpackMLP(config, 4 * config.hidden_size, config.hidden_size)
+        self.resid_dropout = nn.Dropout(config.resid_pdrop)
+
+    def forward(self, hidden_states, residual):
+        residual = self.resid_dropout(hidden_states) + residual
+        residual = self.resid_dropout(self.mlp(self.ln_1(residual))) + residual
+        return self.ln_2(residual)
+
+
+class BackpackSenseNetwork(GradientCheckpointingLayer):
+    """Word embeddings `(..., d)` to senses `(..., K, d)`."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.num_senses = config.num_senses
+        self.dropout = nn.Dropout(config.embd_pdrop)
+        self.ln = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_epsilon)
+        self.block = BackpackNoMixBlock(config)
+        self.final_mlp = BackpackMLP(
+            config, config.sense_intermediate_scale * config.hidden_size, config.num_senses * config.hidden_size
+        )
+
+    def forward(self, embeddings):
+        embeddings = self.dropout(embeddings)
+        senses = self.final_mlp(self.block(self.ln(embeddings), embeddings))
+        return senses.unflatten(-1, (self.num_senses, -1))
+
+
+class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
+    """Weighs the senses of a text by the backbone's states and sums them to the mixture."""
+
+    def __init__(self, config, layer_idx):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.hidden_size // config.num_senses
+        self.scaling = self.head_dim**-0.5
+        self.c_attn = nn.Linear(config.hidden_size, 2 * config.num_senses * self.head_dim)
+
+    def forward(self, hidden_states, senses, sense_mask, past_key_values=None):
+        """
+        Args:
+            hidden_states: The backbone's states, `(B, T, d)`.
+            senses: `(B, T, K, d)`.
+            sense_mask: Function of the number of keys S that returns a boolean mask, `(B or 1, 1, T, S)`.
+
+        Returns:
+            The mixture `(B, T, d)` and the sense weights `(B, K, T, S)`.
+        """
+        batch_size, length = hidden_states.shape[:2]
+        query_key = self.c_attn(hidden_states).view(batch_size, length, 2, self.config.num_senses, self.head_dim)
+        query, key = query_key.unbind(2)
+        query, key, value = query.transpose(1, 2), key.transpose(1, 2), senses.transpose(1, 2)
+        cached = past_key_values is not None
+        if cached:
+            # Senses depend on the token alone, so they could be recomputed instead of kept. On GPT-2 small (two CPU
+            # cores, batch 1, 288 tokens, float32) keeping them costs 14 MB beside the backbone's 21 MB, recomputing
+            # them 22 GFLOP a token; `examples/benchmark.py model` measures both.
+            key, value = past_key_values.update(key, value, self.layer_idx)
+
+        scores = torch.matmul(query, key.transpose(2, 3)) * self.scaling
+        mask = sense_mask(key.shape[2])
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+
+        if self.config.mixture_mode == "full":
+            mixture = mix_senses(weights, value, sense_major=cached)
+        else:
+            mixture = ablated_mixture(weights, value, self.config)
+        return mixture * self.config.sense_scale, weights
+
+
+def mix_senses(weights, value, sense_major):
+    """
+    The mixture sum_k sum_s alpha[b, k, t, s] S[b, k, s] as one matrix product over the joint (sense, position) axis,
+    so that no (B, K, T, d) tensor exists.
+
+    Args:
+        weights: `(B, K, T, S)`.
+        value: Senses, `(B, K, S, d)`.
+        sense_major: Order of the joint axis. A cache holds (K, S, d), a fresh text (S, K, d) seen as (K, S, d): each
+            is flattened in its own order, which makes it a view.
+
+    Returns:
+        `(B, T, d)`.
+    """
+    if sense_major:
+        return torch.bmm(weights.transpose(1, 2).flatten(2), value.flatten(1, 2))
+    return torch.bmm(weights.permute(0, 2, 3, 1).flatten(2), value.transpose(1, 2).flatten(1, 2))
+
+
+def ablated_mixture(weights, value, config):
+    """
+    The mixture of a `top_k` or `uniform` model, `(B, T, d)`, from per-sense contributions c_k = alpha_k S_k.
+
+    `uniform` is the mean over senses where the full mixture is the sum: without `mixture_norm_matched` it is the full
+    mixture divided by K, with it the full mixture itself.
+    """
+    if config.mixture_mode not in MIXTURE_MODES:
+        raise ValueError(f"`mixture_mode` must be one of {MIXTURE_MODES}, got {config.mixture_mode!r}.")
+    contributions = torch.matmul(weights, value)  # (B, K, T, d)
+    full = contributions.sum(1)
+    if config.mixture_mode == "uniform":
+        mixture = full / contributions.shape[1]
+    else:
+        norms = contributions.norm(dim=-1)  # (B, K, T)
+        kept = torch.zeros_like(norms).scatter_(1, norms.topk(config.mixture_top_k, dim=1).indices, 1.0)
+        mixture = (kept.unsqueeze(-1) * contributions).sum(1)
+    if config.mixture_norm_matched:
+        tiny = torch.finfo(mixture.dtype).tiny
+        mixture = mixture * (full.norm(dim=-1, keepdim=True) / mixture.norm(dim=-1, keepdim=True).clamp_min(tiny))
+    return mixture
+
+
+def causal_sense_mask(attention_mask, query_positions):
+    """
+    The mask of the sense weights, as a function of the number of keys.
+
+    Args:
+        attention_mask: What the backbone got: `None`, `(B, S)` with 0 at padding, a prepared `(B, 1, T, S)` mask
+            (boolean, or added to scores), or a `dict` of prepared masks by layer type.
+        query_positions: Index of each query among the keys, `(T,)`. Comparing indices, not trusting the number of
+            keys, stays right with a static cache, which is longer than what it holds.
+    """
+    if isinstance(attention_mask, dict):
+        attention_mask = attention_mask.get("full_attention")
+
+    def mask(num_keys):
+        if attention_mask is not None and attention_mask.ndim == 4:
+            prepared = attention_mask[..., :num_keys]
+            return prepared if prepared.dtype == torch.bool else prepared == 0
+        key_positions = torch.arange(num_keys, device=query_positions.device)
+        causal = (key_positions[None, :] <= query_positions[:, None])[None, None]
+        if attention_mask is None:
+            return causal
+        padding = attention_mask.bool()[:, :num_keys]
+        padding = nn.functional.pad(padding, (0, num_keys - padding.shape[1]), value=False)
+        return causal & padding[:, None, None, :]
+
+    return mask
+
+
+class LinearCrossEntropy(torch.autograd.Function):
+    """
+    Sum of the label-smoothed cross-entropies of `hidden @ weight.T`, block by block.
+
+    The gradient is computed with the loss, because each block of logits is then needed once and dropped: the memory
+    is `LOGITS_BUDGET` whatever the number of tokens.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, weight, labels, label_smoothing):
+        compute_dtype = hidden.dtype
+        if torch.is_autocast_enabled(hidden.device.type):
+            compute_dtype = torch.get_autocast_dtype(hidden.device.type)
+        vocab_size = weight.shape[0]
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros_like(weight) if need_weight else None
+        rows = max(1, LOGITS_BUDGET // (4 * vocab_size))
+        loss = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        with torch.autocast(hidden.device.type, enabled=False):
+            weight = weight.to(compute_dtype)
+            for start in range(0, len(labels), rows):
+                block, target = hidden[start : start + rows].to(compute_dtype), labels[start : start + rows, None]
+                log_probs = torch.log_softmax((block @ weight.T).to(loss.dtype), dim=-1)
+                loss -= (1 - label_smoothing) * log_probs.gather(1, target).sum()
+                if label_smoothing:
+                    loss -= label_smoothing / vocab_size * log_probs.sum()
+                if not (need_hidden or need_weight):
+                    continue
+                # d loss / d logits = softmax - ((1 - eps) onehot + eps / V)
+                grad_logits = log_probs.exp_().sub_(label_smoothing / vocab_size)
+                grad_logits.scatter_add_(1, target, grad_logits.new_full(target.shape, label_smoothing - 1.0))
+                grad_logits = grad_logits.to(compute_dtype)
+                if need_hidden:
+                    grad_hidden[start : start + rows] = grad_logits @ weight
+                if need_weight:
+                    if compute_dtype == grad_weight.dtype:
+                        grad_weight.addmm_(grad_logits.T, block)
+                    else:
+                        grad_weight += grad_logits.T @ block
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad_loss):
+        grad_hidden, grad_weight = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * grad_loss.to(grad_hidden.dtype),
+            None if grad_weight is None else grad_weight * grad_loss.to(grad_weight.dtype),
+            None,
+            None,
+        )
+
+
+def next_token_loss(hidden_states, weight, labels, label_smoothing=0.0, num_items_in_batch=None, ignore_index=-100):
+    """
+    Next-token cross-entropy (nats) of a head `weight`, with logits only where a label wants them.
+
+    Args:
+        hidden_states: `(B, T, d)`; position t predicts label t + 1.
+        weight: `(V, d)`.
+        labels: `(B, T)`, `ignore_index` where nothing is predicted.
+        label_smoothing: Share epsilon of the target spread evenly over the vocabulary (Section 2.1).
+        num_items_in_batch: Divisor of the sum; the number of labels predicted by default.
+
+    Returns:
+        A scalar, float32 at least; zero when there is no label.
+    """
+    predicted = labels[:, 1:] != ignore_index
+    hidden, targets = hidden_states[:, :-1][predicted], labels[:, 1:][predicted]
+    total = LinearCrossEntropy.apply(hidden, weight, targets, label_smoothing)
+    return total / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch)
+
+
+class BackpackPreTrainedModel(PreTrainedModel):
+    config: BackpackConfig
+    config_class = BackpackConfig
+    base_model_prefix = "backpack"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["BackpackSenseNetwork", "BackpackSenseWeightNetwork"]
+    _skip_keys_device_placement = ["past_key_values"]
+    # The sense layer computes its own weights whatever the implementation; the backbone decides what it can do.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, BackpackMLP):
+            # As in the original training code: outputs of residual branches shrink with the depth of the backbone.
+            std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
+            init.normal_(module.c_proj.weight, mean=0.0, std=std)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, state_dict=None, **kwargs):
+        """
+        Load our layout, or the published one (stanfordnlp/backpack-gpt2, the SENSIA checkpoints, the Levanter family).
+
+        Published checkpoints claim `scale_attn_by_inverse_layer_idx=True`, yet some were trained with a transformers
+        release (4.42 to 5.3) that ignored it; pass `scale_attn_by_inverse_layer_idx=False` for those, and see
+        [`BackpackForCausalLM.inverse_layer_losses`] to find out.
+        """
+        inverse_layer = kwargs.pop("scale_attn_by_inverse_layer_idx", None)
+        if state_dict is None and pretrained_model_name_or_path is not None:
+            published = published_checkpoint(pretrained_model_name_or_path, **kwargs)
+            if published is not None:
+                published_config, state_dict = published
+                config = config or BackpackConfig(**published_config)
+                pretrained_model_name_or_path = None
+        if inverse_layer is not None:
+            config = config or BackpackConfig.from_pretrained(pretrained_model_name_or_path)
+            config.backbone_config.scale_attn_by_inverse_layer_idx = inverse_layer
+        return super().from_pretrained(
+            pretrained_model_name_or_path, *args, config=config, state_dict=state_dict, **kwargs
+        )
+
+
+class BackpackModel(BackpackPreTrainedModel):
+    """The backbone, the sense network and the sense weights: everything but the head."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.backbone = AutoModel.from_config(config.backbone_config)
+        self.sense_network = BackpackSenseNetwork(config)
+        self.sense_weight_net = BackpackSenseWeightNetwork(config, layer_idx=config.num_hidden_layers)
+        # CODEPATH: a model that was trained with constant senses carries the embeddings they were computed from.
+        self.sense_embeddings = (
+            None if config.tie_sense_embeddings else nn.Embedding(config.vocab_size, config.hidden_size)
+        )
+        self._interventions: list[Callable] = []
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value):
+        self.backbone.set_input_embeddings(value)
+
+    def untie_sense_embeddings(self):
+        """Give the sense network its own copy of the word embeddings, equal to them now."""
+        if self.sense_embeddings is None:
+            word_embeddings = self.get_input_embeddings().weight
+            self.sense_embeddings = nn.Embedding.from_pretrained(word_embeddings.detach().clone(), freeze=False)
+            self.config.tie_sense_embeddings = False
+
+    def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
+        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if self.sense_embeddings is not None:
+            self.sense_embeddings = self._get_resized_embeddings(
+                self.sense_embeddings, embeddings.num_embeddings, mean_resizing=mean_resizing
+            )
+        return embeddings
+
+    def compute_senses(self, input_ids=None, inputs_embeds=None):
+        """
+        Sense vectors `(..., K, d)` of tokens `(...)` or of embeddings `(..., d)`.
+
+        Each distinct token is computed once; in training, its dropout mask is then shared by its occurrences.
+        """
+        if input_ids is None:
+            if self.sense_embeddings is not None:
+                raise ValueError(
+                    "`inputs_embeds` cannot be used with `tie_sense_embeddings=False`: the senses of this model come "
+                    "from embeddings of its own. Pass `input_ids`."
+                )
+            return self.sense_network(inputs_embeds)
+        embeddings = self.sense_embeddings or self.get_input_embeddings()
+        if torch.compiler.is_compiling():  # the number of distinct tokens has no static shape
+            return self._intervened(self.sense_network(embeddings(input_ids)), input_ids)
+        distinct, inverse = torch.unique(input_ids, return_inverse=True)
+        self._check_ids(distinct)
+        senses = self._intervened(self.sense_network(embeddings(distinct)), distinct)
+        # An embedding lookup, because the backward of advanced indexing is slow on CPU.
+        return nn.functional.embedding(inverse, senses.flatten(1)).unflatten(-1, senses.shape[1:])
+
+    def _check_ids(self, distinct):
+        if distinct.device.type == "meta" or distinct.numel() == 0:
+            return
+        if distinct[0] < 0 or distinct[-1] >= self.config.vocab_size:
+            raise ValueError(
+                f"`input_ids` must lie in [0, {self.config.vocab_size}), the vocabulary of this model; got "
+                f"{int(distinct[0])} to {int(distinct[-1])}. Check that the tokenizer is the model's, or call "
+                "`resize_token_embeddings`."
+            )
+
+    def _intervened(self, senses, token_ids):
+        for intervention in self._interventions:
+            senses = intervention(senses, token_ids)
+        return senses
+
+    @contextlib.contextmanager
+    def intervene_on_senses(self, token_ids, sense, scale=None, vector=None):
+        """
+        Within this context, sense `sense` of the tokens `token_ids` is multiplied by `scale` or replaced by `vector`,
+        in `forward` and in `generate`. Contexts nest; nothing remains afterwards.
+
+        Args:
+            token_ids (`list[int]` or `torch.LongTensor`): The tokens changed.
+            sense (`int`): Index of the sense, 0 to K - 1.
+            scale (`float`, *optional*): Factor.
+            vector (`torch.FloatTensor` of shape `(hidden_size,)`, *optional*): Replacement.
+        """
+        if (scale is None) == (vector is None):
+            raise ValueError("Give exactly one of `scale` (a factor) and `vector` (a replacement).")
+        if not 0 <= sense < self.config.num_senses:
+            raise ValueError(f"`sense` must lie in [0, {self.config.num_senses}), got {sense}.")
+        changed = torch.as_tensor(token_ids, device=self.device).reshape(-1)
+
+        def intervention(senses, ids):
+            hit = torch.isin(ids, changed)[..., None] & (torch.arange(senses.shape[-2], device=ids.device) == sense)
+            new = senses * scale if vector is None else vector.to(senses).expand_as(senses)
+            return torch.where(hit[..., None], new, senses)
+
+        self._interventions.append(intervention)
+        try:
+            yield self
+        finally:
+            self._interventions.remove(intervention)
+
+    @can_return_tuple
+    @merge_with_config_defaults
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        output_senses: bool = False,
+        output_sense_weights: bool = False,
+        **kwargs,
+    ) -> BackpackModelOutputWithPast:
+        r"""
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Token ids.
+            attention_mask (`torch.Tensor` of shape `(batch_size, key_length)`, *optional*):
+                1 for tokens, 0 for padding on either side. Honoured by the backbone and by the sense weights;
+                positions count tokens only, so a padded row gives the states of the unpadded one.
+            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Positions.
+            past_key_values (`Cache`, *optional*): What earlier calls returned.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
+                Word embeddings instead of `input_ids`; the senses are computed from them.
+            use_cache (`bool`, *optional*): Whether to return `past_key_values`.
+            output_senses (`bool`, *optional*, defaults to `False`): Whether to return the senses.
+            output_sense_weights (`bool`, *optional*, defaults to `False`): Whether to return the sense weights.
+
+        Raises:
+            `ValueError`: for both or none of `input_ids` and `inputs_embeds`, a sequence longer than the backbone's
+            positions, or token ids outside the vocabulary.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
+        senses = self.compute_senses(input_ids, inputs_embeds)
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+        length = inputs_embeds.shape[1]
+
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None:
+            self._add_sense_layer(past_key_values)
+        past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        self._check_length(past_length, length)
+        query_positions = torch.arange(length, device=inputs_embeds.device) + past_length
+        if position_ids is None:
+            position_ids = query_positions[None, :]
+            if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
+                position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -length:]
+
+        backbone_outputs = self.backbone(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        hidden_states = backbone_outputs.last_hidden_state
+        mixture, sense_weights = self.sense_weight_net(
+            hidden_states,
+            senses,
+            causal_sense_mask(attention_mask, query_positions),
+            past_key_values=past_key_values,
+        )
+        return BackpackModelOutputWithPast(
+            last_hidden_state=mixture,
+            past_key_values=past_key_values,
+            hidden_states=backbone_outputs.hidden_states,
+            attentions=backbone_outputs.attentions,
+            backbone_last_hidden_state=hidden_states,
+            senses=senses if output_senses else None,
+            sense_weights=sense_weights if output_sense_weights else None,
+        )
+
+    def _add_sense_layer(self, cache):
+        """One more cache layer, of the cache's own kind: caches are made for the backbone's layers only."""
+        if cache.layer_class_to_replicate is None and len(cache.layers) == self.config.num_hidden_layers:
+            last = cache.layers[-1]
+            static = isinstance(last, StaticLayer)
+            cache.layers.append(StaticLayer(max_cache_len=last.max_cache_len) if static else DynamicLayer())
+
+    def _check_length(self, past_length, length):
+        limit = self.config.max_position_embeddings
+        if isinstance(past_length, int) and past_length + length > limit:
+            raise ValueError(
+                f"`input_ids` has {past_length + length} positions (cached ones included), but the backbone has "
+                f"`max_position_embeddings`={limit}. Truncate the text, or use a backbone with more positions."
+            )
+
+
+class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
+    """A Backpack with its language-modelling head, which is tied to the backbone's word embeddings."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.backpack = BackpackModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # Where the word embeddings are depends on the backbone.
+        word_embeddings = self.backpack.get_input_embeddings()
+        name = next(name for name, module in self.backpack.named_modules() if module is word_embeddings)
+        self._tied_weights_keys = {"lm_head.weight": f"backpack.{name}.weight"}
+        self.post_init()
+
+    @classmethod
+    def from_backbone(cls, pretrained_model_name_or_path, backbone_kwargs=None, **config_kwargs):
+        """
+        A Backpack on a pretrained decoder, with freshly initialised senses.
+
+        Args:
+            pretrained_model_name_or_path (`str`): A decoder on the Hub or in a folder, e.g. `"gpt2"`.
+            backbone_kwargs (`dict`, *optional*): Arguments of its `from_pretrained`, e.g. `{"dtype": "bfloat16"}`.
+            config_kwargs: Fields of [`BackpackConfig`], e.g. `num_senses=8`.
+        """
+        backbone = AutoModel.from_pretrained(pretrained_model_name_or_path, **(backbone_kwargs or {}))
+        model = cls(BackpackConfig(backbone_config=backbone.config, **config_kwargs)).to(backbone.dtype)
+        model.backpack.backbone.load_state_dict(backbone.state_dict())
+        model.tie_weights()
+        return model
+
+    def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
+        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if self.backpack.sense_embeddings is not None:
+            self.backpack.sense_embeddings = self._get_resized_embeddings(
+                self.backpack.sense_embeddings, embeddings.num_embeddings, mean_resizing=mean_resizing
+            )
+        return embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        label_smoothing: float = 0.0,
+        skip_logits: bool = False,
+        **kwargs,
+    ) -> BackpackCausalLMOutputWithPast:
+        r"""
+        Args:
+            labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Usually `input_ids`; shifted here. Positions with -100 are not predicted.
+            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
+                Logits of that many last positions only (0: all), or of these position indices.
+            label_smoothing (`float`, *optional*, defaults to 0.0):
+                Share of each target spread evenly over the vocabulary.
+            skip_logits (`bool`, *optional*, defaults to `False`):
+                Return no logits, and compute the loss from labelled positions in blocks: for training.
+
+        For the other arguments see [`BackpackModel.forward`].
+        """
+        outputs = self.backpack(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **{key: value for key, value in kwargs.items() if key != "num_items_in_batch"},
+        )
+        mixture = outputs.last_hidden_state
+        logits = None
+        if not skip_logits:
+            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(mixture[:, kept, :])
+
+        loss = None
+        if labels is not None and (skip_logits or label_smoothing):
+            loss = next_token_loss(
+                mixture, self.lm_head.weight, labels, label_smoothing, kwargs.get("num_items_in_batch")
+            )
+        elif labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return BackpackCausalLMOutputWithPast(loss=loss, logits=logits, **outputs)
+
+    def get_senses(self, token_ids):
+        """
+        Sense vectors of tokens, independent of context.
+
+        Args:
+            token_ids (`torch.LongTensor` of any shape): Tokens.
+
+        Returns:
+            `torch.FloatTensor` of shape `(*token_ids.shape, num_senses, hidden_size)`.
+        """
+        return self.backpack.compute_senses(torch.as_tensor(token_ids, device=self.device))
+
+    def nearest_words(self, senses, top_k=10):
+        """
+        The words that vectors vote for most: their projection on the vocabulary.
+
+        Args:
+            senses (`torch.FloatTensor` of shape `(..., hidden_size)`): Sense vectors.
+            top_k (`int`, *optional*, defaults to 10): Number of words.
+
+        Returns:
+            Scores and token ids, each of shape `(..., top_k)`, best first.
+        """
+        return self.lm_head(senses).topk(top_k, dim=-1)
+
+    def intervene_on_senses(self, token_ids, sense, scale=None, vector=None):
+        """See [`BackpackModel.intervene_on_senses`]."""
+        return self.backpack.intervene_on_senses(token_ids, sense, scale=scale, vector=vector)
+
+    def set_inverse_layer_scaling(self, enabled):
+        """
+        Switch GPT-2's division of attention scores by the layer number on or off.
+
+        The flag of a published configuration is no proof that a checkpoint was trained that way: releases 4.42 to 5.3
+        of transformers ignored it in their default attention.
+        """
+        attentions = [m for m in self.modules() if hasattr(m, "scale_attn_by_inverse_layer_idx")]
+        if not attentions:
+            raise ValueError(
+                f"Only a GPT-2 backbone scales attention by the layer; this one is "
+                f"`model_type`={self.config.backbone_config.model_type!r}."
+            )
+        for module in attentions:
+            module.scale_attn_by_inverse_layer_idx = enabled
+            module.scaling = module.head_dim**-0.5 if module.scale_attn_weights else 1.0
+            module.scaling /= module.layer_idx + 1 if enabled else 1
+        self.config.backbone_config.scale_attn_by_inverse_layer_idx = enabled
+
+    @torch.no_grad()
+    def inverse_layer_losses(self, input_ids, attention_mask=None):
+        """
+        Cross-entropy (nats a token) of a text with and without the inverse-layer factor. The lower one tells which
+        setting the checkpoint was trained with; the model is left as it was.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): A text the model should know.
+
+        Returns:
+            `dict[bool, float]`: the loss by setting.
+        """
+        was = self.config.backbone_config.scale_attn_by_inverse_layer_idx
+        labels = input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -100)
+        losses = {}
+        for enabled in (True, False):
+            self.set_inverse_layer_scaling(enabled)
+            outputs = self(input_ids, attention_mask=attention_mask, labels=labels, skip_logits=True)
+            losses[enabled] = outputs.loss.item()
+        self.set_inverse_layer_scaling(was)
+        return losses
+
+
+__all__ = ["BackpackForCausalLM", "BackpackModel", "BackpackPreTrainedModel"]
