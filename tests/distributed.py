@@ -1,0 +1,52 @@
+"""Run a function on several processes that talk to each other over gloo, as ranks of one training would."""
+
+import multiprocessing
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+
+# Ranks are forked from a server that has done the slow imports once (a name that cannot be imported is skipped).
+multiprocessing.set_forkserver_preload(["torch.distributed", "sensia_trainer.trainer"])
+
+
+def run_on_processes(function: Callable, *args, num_processes: int = 2) -> list:
+    """What `function(*args)` returns on each rank, in rank order.
+
+    `function` must be at the top level of a module, its arguments and result made of tensors, numbers, strings, lists
+    and dicts. The process group exists when it is called, and so do the environment variables of `torchrun`. An
+    exception on any rank fails the caller with that rank's traceback.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (num_processes, free_port(), folder, function, args)
+        mp.start_processes(_worker, arguments, nprocs=num_processes, start_method="forkserver")
+        return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(num_processes)]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _worker(rank, num_processes, port, folder, function, args):
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(num_processes),
+        LOCAL_WORLD_SIZE=str(num_processes),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    try:
+        torch.save(function(*args), Path(folder) / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,61 @@
+"""InfoNCE gathered over two processes is InfoNCE of the global batch on one."""
+
+import pytest
+import torch
+
+from sensia_trainer.losses import duplicate_mask, gather_with_gradient, info_nce
+from tests.distributed import run_on_processes
+
+
+pytestmark = pytest.mark.distributed
+
+PAIRS, WIDTH = 6, 5
+
+
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    source, target = (torch.randn(PAIRS, WIDTH, generator=generator) for _ in range(2))
+    # Pairs 0 and 4 (on different ranks) share their source sentence, pairs 1 and 2 (on one rank) their target.
+    return source, target, torch.tensor([7, 1, 2, 3, 7, 5]), torch.tensor([0, 8, 8, 3, 4, 5])
+
+
+def step(rows: slice, gather: bool):
+    """Losses and the parameter gradient of a linear encoder, for each form of the loss."""
+    source, target, source_keys, target_keys = (part[rows] for part in batch())
+    mask = duplicate_mask(source_keys, target_keys, gather=gather)
+    results = {}
+    for name, options in {
+        "symmetric": {},
+        "one direction": {"symmetric": False},
+        "duplicates": {"duplicates": mask},
+    }.items():
+        encoder = torch.eye(WIDTH).add(0.1).requires_grad_()
+        loss = info_nce(source @ encoder, target @ encoder, 0.07, gather=gather, **options)
+        loss.backward()
+        results[name] = {"loss": loss.detach(), "grad": encoder.grad}
+    return results
+
+
+def on_two_ranks():
+    rank = torch.distributed.get_rank()
+    results = step(slice(rank * PAIRS // 2, (rank + 1) * PAIRS // 2), gather=True)
+    results["gathered"] = gather_with_gradient(torch.full((2, 3), float(rank)))
+    for uneven in (gather_with_gradient, lambda rows: info_nce(rows, rows, 0.05, gather=True)):
+        with pytest.raises(ValueError, match=r"\[2, 3\] rows.*dataloader_drop_last"):
+            uneven(torch.ones(2 + rank, 3))
+    # One pair on each process still has a negative: the other's.
+    results["single"] = info_nce(torch.eye(2)[[rank]], torch.eye(2)[[rank]], 1.0, gather=True)
+    return results
+
+
+def test_gathered_loss_and_gradients_equal_one_process():
+    expected = step(slice(None), gather=False)
+    ranks = run_on_processes(on_two_ranks)
+    for name, one in expected.items():
+        for key in ("loss", "grad"):  # averaged over processes, as DDP does
+            mean = sum(rank[name][key] for rank in ranks) / 2
+            torch.testing.assert_close(mean, one[key], rtol=1e-6, atol=1e-6)
+    assert expected["duplicates"]["loss"] < expected["symmetric"]["loss"]
+    for rank in ranks:
+        assert rank["gathered"][:, 0].tolist() == [0, 0, 1, 1]
+        assert rank["single"].item() == pytest.approx(0.3132617, abs=1e-6)
