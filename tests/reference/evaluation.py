@@ -43,3 +43,33 @@ def mcnemar_p_value(only_a, only_b):
     n = only_a + only_b
     observed = math.comb(n, only_a)
     return sum(math.comb(n, k) for k in range(n + 1) if math.comb(n, k) <= observed) / 2**n
+
+
+def choice_log_likelihood(model, context, continuation):
+    """log p(continuation | context), tokens one after the other, each from its own forward pass."""
+    values = token_log_probs(model, context + continuation)
+    return sum(values[len(context) - 1 :])
+
+
+def interpolated_score(conditional, unconditional, length, lam, alpha):
+    """Appendix E for one choice: (1 - lambda) PMI(A, C) + lambda log p(A|C) + alpha len(A), averages over tokens."""
+    given, alone = conditional / length, unconditional / length
+    return (1 - lam) * (given - alone) + lam * given + alpha * length
+
+
+def search_grid(conditional, unconditional, lengths, labels):
+    """Accuracy of each of the 121 cells in plain loops; the best, then the smallest alpha, then the largest lambda."""
+    cells = {}
+    for i in range(11):
+        for j in range(11):
+            correct = 0
+            for item, label in enumerate(labels):
+                values = [
+                    interpolated_score(conditional[item][c], unconditional[item][c], lengths[item][c], i / 10, j / 10)
+                    for c in range(len(conditional[item]))
+                ]
+                correct += values.index(max(values)) == label
+            cells[(i / 10, j / 10)] = correct / len(labels)
+    best = max(cells.values())
+    lam, alpha = min((cell for cell in cells if cells[cell] == best), key=lambda cell: (cell[1], -cell[0]))
+    return lam, alpha, best

@@ -1,0 +1,297 @@
+"""Reports from result files: Table 1 with the paper's columns beside measured ones, as Markdown, CSV and a figure."""
+
+import csv
+import json
+from pathlib import Path
+
+from ..bitext.languages import language
+from .figures import save_figure
+from .significance import mcnemar
+from .suite import items_file
+
+
+PAPER = json.loads((Path(__file__).parent / "data" / "paper_table1.json").read_text(encoding="utf-8"))
+TITLES = {
+    "xcopa": "XCOPA", "copa": "COPA", "xstorycloze": "XStoryCloze", "belebele": "Belebele",
+    "xstorycloze_like": "XStoryCloze-like (stand-in)", "global_mmlu_lite": "Global-MMLU-Lite (stand-in)",
+}  # fmt: skip
+FLORES_ROWS = {
+    "sense_recall_source_to_target": "recall@1, sense vectors, source → target",
+    "sense_recall_target_to_source": "recall@1, sense vectors, target → source",
+    "context_recall_source_to_target": "recall@1, context vectors, source → target",
+    "context_recall_target_to_source": "recall@1, context vectors, target → source",
+    "sense_mean_rank_source_to_target": "mean rank, sense vectors, source → target",
+    "context_mean_rank_source_to_target": "mean rank, context vectors, source → target",
+    "sense_margin_source_to_target": "cosine margin, sense vectors, source → target",
+    "context_margin_source_to_target": "cosine margin, context vectors, source → target",
+    "sense_entropy_source": "sense entropy of the source (nats)",
+    "sense_entropy_target": "sense entropy of the target (nats)",
+    "target_perplexity": "target perplexity per token",
+}
+FROM_START_ROWS = {
+    "perplexity": "target perplexity per token, from a start token",
+    "perplexity_per_word": "target perplexity per word, from a start token",
+    "bits_per_byte": "target bits per byte, from a start token",
+}
+CSV_FIELDS = [
+    "model", "task", "language", "template", "scoring", "accuracy", "low", "high", "correct", "total", "chance",
+    "at_chance", "p_value", "only_this", "only_first", "data", "source",
+]  # fmt: skip
+
+
+def load_results(paths) -> list[dict]:
+    """Result files with their per-item predictions under "items". `ValueError` for other files and equal names."""
+    results = []
+    for path in paths:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(result, dict) or result.get("kind") != "evaluation":
+            raise ValueError(f"{path} is no result of examples/evaluate.py (its `kind` is not 'evaluation').")
+        items = items_file(path)
+        result["items"] = json.loads(items.read_text(encoding="utf-8")) if items.is_file() else {}
+        results.append(result)
+    names = [result["name"] for result in results]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Each result needs a name of its own (got {names}); set `name` when evaluating.")
+    return results
+
+
+def significance(first: dict, other: dict, key: str, scoring: str) -> dict | None:
+    """Exact McNemar test of `other` against `first` on one task; `None` unless both were scored on the same items."""
+    a, b = other["items"].get(key), first["items"].get(key)
+    if not a or not b or a["fingerprint"] != b["fingerprint"] or a["ids"] != b["ids"]:
+        return None
+    if scoring not in a["predictions"] or scoring not in b["predictions"]:
+        return None
+    hits = [[int(p == y) for p, y in zip(x["predictions"][scoring], x["labels"], strict=True)] for x in (a, b)]
+    return mcnemar(*hits)
+
+
+def accuracy_rows(results) -> list[dict]:
+    """One row per model, task, language, template and scoring, with the test against the first result."""
+    rows = []
+    for result in results:
+        for task in result["tasks"]:
+            key = f"{task['task']}/{task['language']}/{task['template']}"
+            for scoring, score in task["scores"].items():
+                row = {name: task[name] for name in ("task", "language", "template", "data")}
+                row |= {"model": result["name"], "scoring": scoring, "source": "measured"}
+                row |= {name: score[name] for name in ("accuracy", "correct", "total", "chance", "at_chance")}
+                row["low"], row["high"] = score["interval"]
+                test = None if result is results[0] else significance(results[0], result, key, scoring)
+                if test:
+                    row |= {"p_value": test["p_value"], "only_this": test["only_a"], "only_first": test["only_b"]}
+                rows.append(row)
+    return rows
+
+
+def paper_rows(languages) -> list[dict]:
+    """The paper's accuracies for some languages (ISO 639-1), in the fields of `accuracy_rows`."""
+    return [
+        {"model": column, "task": row["task"], "language": row["language"], "accuracy": value, "source": "paper"}
+        for row in PAPER["rows"]
+        if row["language"] in languages
+        for column, value in zip(PAPER["columns"], row["values"], strict=True)
+        if value is not None
+    ]
+
+
+def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
+    """Renders results: Markdown at `output`, and beside it a CSV of everything and a figure (PNG and SVG).
+
+    Args:
+        paths: Result files; significance is tested against the first.
+        scoring, template: What the main table shows; all others are in the last table and in the CSV.
+
+    Returns:
+        The files written.
+    """
+    output = Path(output)
+    results = load_results(paths)
+    rows = accuracy_rows(results)
+    shown = [row for row in rows if (row["scoring"], row["template"]) == (scoring, template)]
+    if rows and not shown:
+        present = sorted({(row["scoring"], row["template"]) for row in rows})
+        raise ValueError(f"Nothing was scored by {scoring!r} with template {template!r}; there are {present}.")
+    paper = paper_rows({row["language"] for row in shown})
+    output.parent.mkdir(parents=True, exist_ok=True)
+    names = [result["name"] for result in results]
+    parts = ["# Evaluation", "", *_accuracy_table(names, shown, paper, scoring, template), *_remarks(results, shown)]
+    parts += _flores_table(results)
+    parts += _all_scorings(names, rows)
+    parts += _generation(results)
+    output.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    table = output.with_suffix(".csv")
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows + paper)
+    return [output, table, *_accuracy_figure(names, shown, paper, output.with_suffix(".png"))]
+
+
+def _ordered_keys(shown, paper) -> list[tuple[str, str]]:
+    order = list(TITLES)
+    keys = {(row["task"], row["language"]) for row in shown + paper}
+    return sorted(keys, key=lambda key: (order.index(key[0]), key[1]))
+
+
+def _accuracy_table(names, shown, paper, scoring, template) -> list[str]:
+    header = ["Benchmark", "Language", *(f"{name} (paper)" for name in PAPER["columns"]), *names]
+    lines = ["## Accuracy", "", _line(header), _line(["---", "---", *["--:"] * (len(header) - 2)])]
+    by_paper = {(row["task"], row["language"], row["model"]): row for row in paper}
+    by_model = {(row["task"], row["language"], row["model"]): row for row in shown}
+    for task, code in _ordered_keys(shown, paper):
+        cells = [by_paper.get((task, code, column)) for column in PAPER["columns"]]
+        cells = [f"{cell['accuracy']:.3f}" if cell else "–" for cell in cells]
+        cells += [_cell(by_model.get((task, code, name))) for name in names]
+        lines.append(_line([TITLES[task], language(code).name, *cells]))
+    lines += [
+        "",
+        f"Measured columns: scoring `{scoring}`, template `{template}`, 95 % Wilson intervals. ≈ the interval holds "
+        f"the chance level; * differs from {names[0]} on the same items (exact McNemar test, p < .05, not corrected "
+        "for the number of tests). – not measured or not published.",
+        "",
+        f"Paper columns: {PAPER['source']}",
+    ]
+    return lines
+
+
+def _cell(row) -> str:
+    if row is None:
+        return "–"
+    marks = ("≈" if row["at_chance"] else "") + ("*" if row.get("p_value", 1) < 0.05 else "")
+    return f"{row['accuracy']:.3f}{marks} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _remarks(results, shown) -> list[str]:
+    lines = []
+    for result in results:
+        rows = [row for row in shown if row["model"] == result["name"]]
+        chance = sum(row["at_chance"] for row in rows)
+        if rows:
+            lines.append(f"- {result['name']}: {chance} of {len(rows)} measured cells above are at chance.")
+    seen = {}
+    for result in results:
+        for task in result["tasks"]:
+            facts = [task["note"]] if task["note"] else []
+            if task["questions_corrected"]:
+                facts.append(f"{task['questions_corrected']} of {task['items']} `question` fields corrected")
+            for side in ("context", "answer"):
+                if task[f"cut_{side}"]:
+                    facts.append(
+                        f"{task[f'cut_{side}']} of {task['items']} items did not fit {result['name']} with template "
+                        f"`{task['template']}`: the {side} was cut"
+                    )
+            for fact in facts:
+                seen.setdefault(f"- {TITLES[task['task']]}, {language(task['language']).name}: {fact}.")
+    return ["", *lines, *seen]
+
+
+def _flores_table(results) -> list[str]:
+    measured = [result for result in results if "flores" in result]
+    if not measured:
+        return []
+    pairs = sorted({f"{r['flores']['source']} – {r['flores']['target']}, {r['flores']['split']}" for r in measured})
+    lines = ["", f"## FLORES-200 ({'; '.join(pairs)})", ""]
+    lines += [_line(["", *(r["name"] for r in measured)]), _line(["---", *["--:"] * len(measured)])]
+    for key, title in FLORES_ROWS.items():
+        cells = []
+        for result in measured:
+            value, interval = result["flores"].get(key), result["flores"].get(f"{key}_interval")
+            text = "–" if value is None else _number(value)
+            cells.append(f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else text)
+        lines.append(_line([title, *cells]))
+    for key, title in FROM_START_ROWS.items():
+        lines.append(_line([title, *(_number(r["flores"]["target_from_start"][key]) for r in measured)]))
+    lines.append(
+        _line(["pairs (truncated)", *(f"{r['flores']['pairs']} ({r['flores']['truncated']})" for r in measured)])
+    )
+    return lines
+
+
+def _all_scorings(names, rows) -> list[str]:
+    if not rows:
+        return []
+    lines = ["", "## Every template and scoring", ""]
+    lines += [_line(["Benchmark", "Language", "Template", "Scoring", *names])]
+    lines += [_line([*["---"] * 4, *["--:"] * len(names)])]
+    keys = dict.fromkeys((row["task"], row["language"], row["template"], row["scoring"]) for row in rows)
+    for task, code, template, scoring in keys:
+        cells = [
+            next((row for row in rows if (row["task"], row["language"], row["template"], row["scoring"], row["model"])
+                  == (task, code, template, scoring, name)), None)
+            for name in names
+        ]  # fmt: skip
+        lines.append(_line([TITLES[task], language(code).name, template, scoring, *map(_cell, cells)]))
+    lines += ["", "`paper` uses λ and α of Table 11, `searched` those found on the validation split of the same task."]
+    return lines
+
+
+def _generation(results) -> list[str]:
+    lines = []
+    for result in results:
+        if "generation" in result:
+            sampling = ", ".join(f"{key}={value}" for key, value in result["generation"]["sampling"].items())
+            lines += ["", f"### {result['name']} ({sampling})", ""]
+            for example in result["generation"]["examples"]:
+                continuation = " ".join(example["continuation"].split())
+                lines.append(f"- **{example['prompt']}** {continuation}")
+    return ["", "## Generation", *lines] if lines else []
+
+
+def _number(value: float) -> str:
+    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def _line(cells) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _accuracy_figure(names, shown, paper, path) -> list[Path]:
+    """One row per benchmark and language: measured accuracies with intervals, the paper's beside them, chance."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    keys = _ordered_keys(shown, [row for row in paper if row["model"] in ("Goldfish", "SENSIA")])
+    if not keys:
+        return []
+    figure, ax = plt.subplots(figsize=(8, 1 + 0.55 * len(keys)), layout="constrained")
+    styles = [("o", "#1b3a6b"), ("s", "#c4622d"), ("^", "#5a8f3c"), ("v", "#7a5195"), ("P", "#444444")]
+    for y, key in enumerate(keys):
+        chance = 0.25 if key[0] in ("belebele", "global_mmlu_lite") else 0.5
+        ax.plot([chance] * 2, [y - 0.4, y + 0.4], color="0.55", linestyle=":", label="chance" if y == 0 else None)
+        for column, marker in (("Goldfish", "x"), ("SENSIA", "*")):
+            for row in paper:
+                if (row["task"], row["language"], row["model"]) == (*key, column):
+                    ax.plot(row["accuracy"], y, marker, color="black", markersize=7, zorder=3)
+        for i, name in enumerate(names):
+            for row in shown:
+                if (row["task"], row["language"], row["model"]) == (*key, name):
+                    marker, colour = styles[i % len(styles)]
+                    offset = y + (i - (len(names) - 1) / 2) * 0.6 / max(len(names), 2)
+                    error = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
+                    fill = colour if row.get("p_value", 1) < 0.05 else "white"
+                    ax.errorbar(
+                        row["accuracy"],
+                        offset,
+                        xerr=error,
+                        fmt=marker,
+                        color=colour,
+                        markerfacecolor=fill,
+                        markersize=5,
+                    )
+    handles = [plt.Line2D([], [], color="0.55", linestyle=":", label="chance")]
+    handles += [
+        plt.Line2D([], [], color="black", marker=m, linestyle="", label=f"{c} (paper)")
+        for c, m in (("Goldfish", "x"), ("SENSIA", "*"))
+    ]
+    for i, name in enumerate(names):
+        marker, colour = styles[i % len(styles)]
+        handles.append(plt.Line2D([], [], color=colour, marker=marker, markerfacecolor="white", label=name))
+    ax.set_yticks(range(len(keys)), [f"{TITLES[task]}, {language(code).name}" for task, code in keys])
+    ax.invert_yaxis()
+    ax.set_xlabel(f"accuracy, 95 % intervals; filled: differs from {names[0]} (p < .05)")
+    ax.grid(axis="x", alpha=0.25)
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
+    return save_figure(figure, path)

@@ -1,0 +1,252 @@
+"""The whole evaluation of one model by one protocol, written as JSON: what `examples/evaluate.py` runs."""
+
+import json
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+from ..bitext.languages import language
+from .bitext import evaluate_bitext
+from .flores import load_flores
+from .generation import generate_examples, prompts_for
+from .language_check import check_language
+from .likelihood import choice_likelihoods
+from .perplexity import perplexity
+from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
+from .tasks import TASKS, TEMPLATES, load_task, make_items
+
+
+HUB_FLORES = "facebook/flores"
+
+
+@dataclass
+class EvaluationConfig:
+    """What to evaluate. `data_dir` may hold environment variables: `${SENSIA_DATA}/eval`."""
+
+    model: str = field(metadata={"help": "Model folder or Hub id; any causal language model."})
+    output: str = field(metadata={"help": "JSON file to write; per-item predictions go beside it as *.items.json."})
+    target: str = field(default="ind_Latn", metadata={"help": "Language evaluated, e.g. ind_Latn or id."})
+    source: str = field(default="eng_Latn", metadata={"help": "The other side of the bitext."})
+    name: str | None = field(default=None, metadata={"help": "Name in tables; the last part of `model` by default."})
+    tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if not in the model folder."})
+    data_dir: str | None = field(default=None, metadata={"help": "Folder with local data; the Hub by default."})
+    flores: bool = field(default=True, metadata={"help": "Whether to evaluate on FLORES-200."})
+    flores_purpose: str = field(default="reporting", metadata={"help": "reporting (devtest) or selection (dev)."})
+    tasks: list[str] = field(
+        default_factory=lambda: ["xcopa", "xstorycloze", "belebele"],
+        metadata={"help": f"Of {', '.join(TASKS)}; in another language as task:code, e.g. copa:en."},
+    )
+    templates: list[str] = field(
+        default_factory=lambda: ["plain", "harness"], metadata={"help": "plain, harness, goldfish (reading tasks)."}
+    )
+    questions: str = field(default="corrected", metadata={"help": "XCOPA's question field: corrected or published."})
+    grid_search: bool = field(default=True, metadata={"help": "Search lambda and alpha on the validation split."})
+    generate: bool = field(default=True, metadata={"help": "Whether to sample the prompts of Appendix F."})
+    max_items: int | None = field(default=None, metadata={"help": "First items of each task only."})
+    batch_size: int = field(default=32, metadata={"help": "Items in a batch; results do not depend on it."})
+    max_length: int | None = field(default=None, metadata={"help": "The model's positions by default."})
+    context_state: str = field(default="mixture", metadata={"help": "Backpacks: mixture or backbone."})
+    pooling: str = field(default="magnitude", metadata={"help": "Backpacks: magnitude or contextual."})
+    dtype: str = field(default="float32", metadata={"help": "Weights' dtype; metrics are float32 in any case."})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, ..."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
+    random_weights: bool = field(default=False, metadata={"help": "Use only the config of `model`: a chance line."})
+    check_languages: bool = field(default=True, metadata={"help": "Refuse files in the wrong language."})
+    bootstrap: int = field(default=1000, metadata={"help": "Resamples for intervals of recall."})
+    seed: int = 0
+    progress: bool = True
+
+
+def load_model(config: EvaluationConfig):
+    """The model in evaluation mode and its tokenizer. `random_weights` draws fresh weights from the seed."""
+    import modeling_backpack  # noqa: F401  # registers Backpacks with the Auto classes
+
+    set_seed(config.seed)
+    trust = {"trust_remote_code": config.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model, **trust)
+    dtype = getattr(torch, config.dtype, None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"`dtype` must name a torch dtype such as 'float32' or 'bfloat16' (got {config.dtype!r}).")
+    if config.random_weights:
+        model_config = transformers.AutoConfig.from_pretrained(config.model, **trust)
+        model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, **trust)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype, **trust)
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval(), tokenizer
+
+
+def check_config(config: EvaluationConfig) -> None:
+    """Refuses what would fail after an hour: unknown tasks, templates, languages, an output that is no JSON file."""
+    if Path(config.output).suffix != ".json":
+        raise ValueError(f"`output` must be a .json file (got {config.output!r}).")
+    known = sorted({name for templates in TEMPLATES.values() for name in templates})
+    for template in config.templates:
+        if template not in known:
+            raise ValueError(f"`templates` may hold {known} (got {template!r}).")
+    for entry in config.tasks:
+        task, _, code = entry.partition(":")
+        if task not in TASKS:
+            raise ValueError(f"`tasks` may hold {sorted(TASKS)}, each with an optional `:language` (got {entry!r}).")
+        language(code or config.target)
+    language(config.source)
+
+
+def run(config: EvaluationConfig) -> dict:
+    """Evaluates and writes `output` and its `.items.json`; returns what it wrote to `output`.
+
+    Raises:
+        ValueError: Before the model is loaded for a wrong configuration; with the item named for wrong data.
+    """
+    check_config(config)
+    started = time.perf_counter()
+    data_dir = os.path.expandvars(config.data_dir) if config.data_dir else None
+    if data_dir and not Path(data_dir).is_dir():
+        raise ValueError(f"`data_dir` {config.data_dir!r} is no folder; leave it out to load from the Hub.")
+    model, tokenizer = load_model(config)
+    result = {
+        "kind": "evaluation",
+        "name": config.name or Path(config.model).name + (" (random)" if config.random_weights else ""),
+        "parameters": model.num_parameters(),
+        "config": asdict(config),
+        "versions": {
+            "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+        },
+    }  # fmt: skip
+    items = {}
+    if config.flores:
+        result["flores"] = _flores(config, model, tokenizer, data_dir)
+    result["tasks"] = []
+    for entry in config.tasks:
+        task, _, code = entry.partition(":")
+        for template in config.templates:
+            if template in TEMPLATES[TASKS[task].kind]:
+                summary, detail = evaluate_task(
+                    config, model, tokenizer, task, code or config.target, template, data_dir
+                )
+                result["tasks"].append(summary)
+                items[f"{task}/{summary['language']}/{template}"] = detail
+    if config.generate:
+        prompts = prompts_for(config.target)
+        result["generation"] = generate_examples(model, tokenizer, prompts, seed=config.seed)
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    output = Path(config.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    items_file(output).write_text(json.dumps(items, ensure_ascii=False) + "\n", encoding="utf-8")
+    return result
+
+
+def items_file(output) -> Path:
+    """Where the per-item predictions of the result file `output` are."""
+    return Path(output).with_suffix(".items.json")
+
+
+def _flores(config, model, tokenizer, data_dir) -> dict:
+    split = {"reporting": "devtest", "selection": "dev"}.get(config.flores_purpose, config.flores_purpose)
+    path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
+    texts = load_flores(path, split, [config.source, config.target], purpose=config.flores_purpose)
+    source, target = texts[config.source][: config.max_items], texts[config.target][: config.max_items]
+    shares = {}
+    if config.check_languages:
+        for code, lines in ((config.source, source), (config.target, target)):
+            shares[code] = check_language(lines, code, f"FLORES {split} {code}")
+    metrics = evaluate_bitext(
+        model,
+        tokenizer,
+        source,
+        target,
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+        pooling=config.pooling,
+        context_state=config.context_state,
+        bootstrap=config.bootstrap,
+        seed=config.seed,
+        progress=config.progress,
+    )
+    comparable = perplexity(
+        model,
+        tokenizer,
+        target,
+        batch_size=config.batch_size,
+        max_length=config.max_length,
+        progress=config.progress,
+    )
+    del comparable["nll"]
+    return {
+        "split": split,
+        "purpose": config.flores_purpose,
+        "source": language(config.source).flores,
+        "target": language(config.target).flores,
+        "identified_share": shares,
+        **metrics,
+        # Every token of every sentence after the start token: the same bytes for every model and tokenizer.
+        "target_from_start": comparable,
+    }
+
+
+def evaluate_task(config, model, tokenizer, task, code, template, data_dir) -> tuple[dict, dict]:
+    """Every scoring of one task under one template: a summary, and ids, labels, scores, predictions of the items."""
+    options = {"batch_size": config.batch_size, "max_length": config.max_length, "progress": config.progress}
+    if template == "goldfish":  # its scripts start every text with a special token and keep the first tokens
+        options |= {"context_start": "auto", "truncation": "tail"}
+    load = {"data_dir": data_dir, "questions": config.questions}
+    data = load_task(task, code, "test", max_items=config.max_items, **load)
+    if config.check_languages:
+        check_language([" ".join(_texts(row)) for row in data.rows], data.language, f"{task} ({data.source})")
+    found = choice_likelihoods(model, tokenizer, make_items(data, template), **options)
+
+    values = {name: scores(found, name) for name in SCORINGS if name != "pmi" or found.unconditional is not None}
+    parameters = {}
+    preset = paper_parameters(task, data.language)
+    if preset and (preset["lambda"] == 1 or found.unconditional is not None):
+        parameters["paper"] = preset
+    summary = {
+        "task": task,
+        "language": data.language,
+        "template": template,
+        "split": data.split,
+        "data": data.source,
+        "fingerprint": data.fingerprint,
+        "note": data.note,
+        "items": len(data.rows),
+        "questions_corrected": len(data.corrected),
+        "cut_context": found.cut.count("context"),
+        "cut_answer": found.cut.count("answer"),
+    }
+    if found.unconditional is None:
+        summary["no_pmi"] = "the tokenizer has no start token for the unconditional prior"
+    elif config.grid_search and "validation" in TASKS[task].splits:
+        chosen = load_task(task, code, "validation", max_items=config.max_items, **load)
+        on_validation = choice_likelihoods(model, tokenizer, make_items(chosen, template), **options)
+        summary["grid_search"] = grid_search(on_validation, split=chosen.split) | {"items": len(chosen.rows)}
+        parameters["searched"] = {key: summary["grid_search"][key] for key in ("lambda", "alpha")}
+    for name, chosen in parameters.items():
+        values[name] = interpolate(found, chosen["lambda"], chosen["alpha"])
+    summary["scores"] = {
+        name: accuracy(value, found.labels) | parameters.get(name, {}) for name, value in values.items()
+    }
+    rounded = {"conditional": found.conditional.round(4).tolist(), "lengths": found.lengths.tolist()}
+    if found.unconditional is not None:
+        rounded["unconditional"] = found.unconditional.round(4).tolist()
+    detail = {
+        "fingerprint": data.fingerprint,
+        "ids": found.ids,
+        "labels": found.labels.tolist(),
+        "corrected": data.corrected,
+        **rounded,
+        "predictions": {name: value.argmax(1).tolist() for name, value in values.items()},
+    }
+    return summary, detail
+
+
+def _texts(row) -> list[str]:
+    return [row.get("premise", ""), *row.get("sentences", ()), row.get("passage", ""), *row["choices"]]
