@@ -1,4 +1,4 @@
-"""Run a function on several processes that talk to each other over gloo, as ranks of one training would."""
+"""Run a function in a process of its own, or on several that talk over gloo as the ranks of one training do."""
 
 import multiprocessing
 import os
@@ -12,8 +12,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-# Ranks are forked from a server that has done the slow imports once (a name that cannot be imported is skipped).
-multiprocessing.set_forkserver_preload(["torch.distributed", "sensia_trainer.trainer"])
+# Processes are forked from a server that has done the slow imports once (a name that cannot be imported is skipped).
+multiprocessing.set_forkserver_preload(["sensia_trainer.checkpointing", "sensia_trainer.trainer"])
 
 
 def run_on_processes(function: Callable, *args, num_processes: int = 2) -> list:
@@ -27,6 +27,14 @@ def run_on_processes(function: Callable, *args, num_processes: int = 2) -> list:
         arguments = (num_processes, free_port(), folder, function, args)
         mp.start_processes(_worker, arguments, nprocs=num_processes, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(num_processes)]
+
+
+def run_in_process(function: Callable, *args) -> int:
+    """The exit code of a process of its own that calls `function(*args)`; minus the signal that killed it."""
+    process = multiprocessing.get_context("forkserver").Process(target=function, args=args)
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 def free_port() -> int:
