@@ -117,8 +117,18 @@ def sense_topology(source_senses, target_senses, *, chunk_size=512):
             "Source and target must hold the same pairs and the same number of senses, "
             f"got {source_senses.shape} and {target_senses.shape}."
         )
-    source = standardised_ranks(sense_geometry(source_senses, chunk_size=chunk_size))
-    target = standardised_ranks(sense_geometry(target_senses, chunk_size=chunk_size))
+    sides = (sense_geometry(senses, chunk_size=chunk_size) for senses in (source_senses, target_senses))
+    return topology_scores(*(standardised_ranks(geometry) for geometry in sides))
+
+
+def topology_scores(source, target):
+    """`sense_topology` from what it needs of each word only: the standardised ranks of its geometry.
+
+    A word's geometry depends on its spelling alone, so a corpus needs it once for every distinct spelling.
+
+    Args:
+        source, target (`np.ndarray` of shape `(pairs, K * (K - 1) / 2)`): rows of `standardised_ranks`.
+    """
     usable = ~(np.isnan(source).any(axis=1) | np.isnan(target).any(axis=1))
     scores = np.full(len(source), np.nan)
     mismatched = np.full(len(source), np.nan)

@@ -1,0 +1,246 @@
+"""A figure for each analysis, drawn from result files; told apart by line, hatch and lightness, not by colour."""
+
+from pathlib import Path
+
+import numpy as np
+
+
+STYLES = {
+    "model": {"color": "#1b3a6b", "hatch": ""},
+    "control": {"color": "#b9c4d6", "hatch": "///"},
+    "base": {"color": "#ffffff", "hatch": "..."},
+}
+LINES = {"model": "-", "control": "--", "base": ":"}
+
+
+def save_figures(results, folder) -> list[Path]:
+    """Draws every figure for results of `analyse` (each with `target_language`); PNG and SVG, in `folder`."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    drawings = {
+        "topology": topology,
+        "procrustes": procrustes,
+        "mixture": mixture,
+        "recall_by_sense": recall_by_sense,
+        "translation_precision": precision_by_sense,
+        "mutual_information": information,
+        "drift": drift,
+    }
+    files = []
+    for name, draw in drawings.items():
+        figure = draw(results)
+        if figure is not None:
+            files += save(figure, Path(folder) / name)
+    return files
+
+
+def save(figure, path) -> list[Path]:
+    """Saves as PNG and SVG and closes the figure; the same numbers give the same bytes."""
+    import matplotlib.pyplot as plt
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
+    with plt.rc_context({"svg.hashsalt": "sensia"}):
+        figure.savefig(files[0], dpi=150)
+        figure.savefig(files[1], metadata={"Date": None})
+    plt.close(figure)
+    return files
+
+
+def _panels(count, width=4.2, height=3.2, rows=1, **options):
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(rows, count, figsize=(width * count, height * rows), squeeze=False, **options)
+    figure.set_layout_engine("constrained")
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _present(entry):
+    return [name for name in STYLES if entry.get(name) is not None]
+
+
+def _bars(axis, groups, series, *, digits=2, label=True):
+    """Grouped bars. `series`: `{model name: [(value, interval or None), ...]}`, one per group."""
+    width = 0.8 / len(series)
+    for index, (name, values) in enumerate(series.items()):
+        places = np.arange(len(groups)) + (index - (len(series) - 1) / 2) * width
+        heights = [value for value, _ in values]
+        axis.bar(places, heights, width, edgecolor="black", linewidth=0.6, label=name, **STYLES[name])
+        for place, (value, interval) in zip(places, values):
+            top = value
+            if interval is not None:
+                axis.plot([place, place], interval, color="black", linewidth=1)
+                top = max(value, interval[1])
+            if label:
+                axis.annotate(
+                    f"{value:.{digits}f}",
+                    (place, max(top, 0)),
+                    xytext=(0, 2),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=7,
+                )
+    axis.set_xticks(range(len(groups)), groups)
+    axis.axhline(0, color="black", linewidth=0.6)
+    axis.margins(y=0.12)
+
+
+def _legend(figure, axis):
+    """Below the panels, where it covers nothing."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+
+
+def topology(results):
+    """Distribution of the topology score over pairs without a shared subword, with means and shuffled baselines."""
+    figure, axes = _panels(len(results), sharey=True)
+    for axis, result in zip(axes[0], results):
+        entry = result["topology"]["no_shared_subword"] or result["topology"]["all"]
+        for name in _present(entry["histogram"]):
+            counts = np.array(entry["histogram"][name])
+            edges = np.linspace(-1, 1, len(counts) + 1)
+            style = {"linestyle": LINES[name], "color": "#1b3a6b" if name == "model" else "#666666"}
+            axis.stairs(counts / max(counts.sum(), 1), edges, linewidth=1.6, label=name, **style)
+            axis.axvline(entry[name]["mean"], linewidth=1, **style)
+            axis.plot(
+                entry["shuffled"][name]["mean"],
+                0,
+                marker="^" if name == "model" else "v",
+                markersize=7,
+                color=style["color"],
+                linestyle="none",
+                clip_on=False,
+                zorder=3,
+                label=f"{name}, shuffled pairs",
+            )
+        axis.set_title(f"{result['target_language']} (n = {entry['items']})")
+        axis.set_xlabel("topology score ρ; lines: means")
+    axes[0, 0].set_ylim(bottom=0)  # after the last panel: it ends the automatic scaling of the shared axis
+    axes[0, 0].set_ylabel("share of word pairs")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def procrustes(results):
+    """In-sample and held-out cosines beside those of random pairs, by the first definition of the sense weights."""
+    groups = {"in_sample": "in-sample", "held_out": "held out"}
+    groups |= {"random_in_sample": "random,\nin-sample", "random_held_out": "random,\nheld out"}
+    figure, axes = _panels(len(results), sharey=True)
+    for axis, result in zip(axes[0], results):
+        label, entry = next(iter(result["procrustes"].items()))
+        if entry is None:
+            continue
+        series = {}
+        for name in _present(entry):
+            compared = entry["compared"]
+            values = [(compared[g][name]["mean"], compared[g][name]["interval"]) for g in list(groups)[:2]]
+            series[name] = values + [(entry[name][g]["mean"], None) for g in list(groups)[2:]]
+        _bars(axis, list(groups.values()), series)
+        axis.set_title(f"{result['target_language']} (n = {entry['model']['pairs_used']}, {label})")
+    axes[0, 0].set_ylabel("mean cosine after rotation")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def mixture(results):
+    """Cross-entropy under ablated mixtures (Table 5)."""
+    k = results[0]["settings"]["top_k"]
+    groups = {"full": "full", "top_k": f"top-{k}", "top_k_norm_matched": f"top-{k}\nnorm-\nmatched"}
+    groups |= {"uniform": "uniform\n(full / K)", "uniform_norm_matched": "uniform\nnorm-\nmatched"}
+    figure, axes = _panels(len(results), width=4.8, sharey=True)
+    for axis, result in zip(axes[0], results):
+        series = {
+            name: [(result["mixture"][name][g]["mean"], result["mixture"][name][g]["interval"]) for g in groups]
+            for name in _present(result["mixture"])
+        }
+        _bars(axis, list(groups.values()), series, digits=1)
+        axis.set_title(result["target_language"])
+    axes[0, 0].set_ylabel("cross-entropy (nats per token)")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def _by_sense(axis, series, *, title, reference=None):
+    """Lines over the sense index. `series`: `{model name: K numbers}`; `reference`: horizontal lines by name."""
+    for name, values in series.items():
+        marker = {"model": "o", "control": "s", "base": "x"}[name]
+        colour = {"model": "#1b3a6b", "control": "#777777", "base": "#000000"}[name]
+        axis.plot(values, LINES[name], marker=marker, markersize=4, linewidth=1, color=colour, label=name)
+        if reference and name in reference:
+            axis.axhline(reference[name], linestyle=LINES[name], linewidth=0.8, color=colour, alpha=0.7)
+    axis.set_title(title)
+    axis.set_xlabel("sense k")
+    axis.set_xticks(range(0, len(next(iter(series.values()))), max(1, len(next(iter(series.values()))) // 8)))
+
+
+def recall_by_sense(results):
+    """Recall@1, source to target, without each sense (above) and with it alone (below); lines: all senses."""
+    figure, axes = _panels(len(results), rows=2, height=2.6, sharex=True, sharey=True)
+    for column, result in zip(axes.T, results):
+        recall = {name: result["senses"]["recall"][name]["source_to_target"] for name in result["senses"]["recall"]}
+        everything = {name: entry["all"] for name, entry in recall.items()}
+        language = result["target_language"]
+        for axis, key, title in zip(column, ("without", "alone"), ("without sense k", "sense k alone")):
+            series = {name: entry[key] for name, entry in recall.items()}
+            _by_sense(axis, series, title=f"{language}: {title}", reference=everything)
+        column[0].set_xlabel("")
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("recall@1")
+    axes[1, 0].set_ylabel("recall@1")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def precision_by_sense(results):
+    """How often the nearest target word by sense k is a translation; lines: by all senses side by side."""
+    usable = [r for r in results if r["senses"]["translation_precision"]]
+    if not usable:
+        return None
+    figure, axes = _panels(len(usable), sharey=True)
+    for axis, result in zip(axes[0], usable):
+        precision = result["senses"]["translation_precision"]
+        _by_sense(
+            axis,
+            {name: entry["by_sense"] for name, entry in precision.items()},
+            title=result["target_language"],
+            reference={name: entry["all_senses"] for name, entry in precision.items()},
+        )
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("precision@1; lines: all senses")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def information(results):
+    """I(word; sense) by every definition of the sense weights, target side."""
+    figure, axes = _panels(len(results), width=5.2, sharey=True)
+    for axis, result in zip(axes[0], results):
+        definitions = result["settings"]["definitions"]
+        values = result["senses"]["mutual_information"]
+        series = {name: [(values[name]["target"][d], None) for d in definitions] for name in _present(values)}
+        _bars(axis, [d.replace("_", "\n") for d in definitions], series)
+        axis.set_title(f"{result['target_language']}, target words")
+    axes[0, 0].set_ylabel("I(word; sense) in nats")
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def drift(results):
+    """Cosine between each sense before and after training, source words (above) and target words (below)."""
+    usable = [r for r in results if r["senses"].get("drift")]
+    if not usable:
+        return None
+    figure, axes = _panels(len(usable), rows=2, height=2.6, sharex=True, sharey=True)
+    for column, result in zip(axes.T, usable):
+        for axis, side in zip(column, ("source", "target")):
+            series = {name: entry[side]["cosine_by_sense"] for name, entry in result["senses"]["drift"].items()}
+            _by_sense(axis, series, title=f"{result['target_language']}: {side} words")
+        column[0].set_xlabel("")
+    axes[0, 0].set_ylabel("cosine to base")
+    axes[1, 0].set_ylabel("cosine to base")
+    _legend(figure, axes[0, 0])
+    return figure

@@ -1,0 +1,95 @@
+"""What the mixture of senses is worth: cross-entropy with part of it taken away at inference (Eq. 10-12, Table 5)."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from .bootstrap import paired_bootstrap
+from .words import padded_batches
+
+
+# Every variant and what it isolates; the captions of tables and figures are made from these.
+VARIANTS = {
+    "full": "the learned mixture",
+    "top_k": "one contribution per position, as published: both the loss of the others and a smaller logit scale",
+    "top_k_norm_matched": "the same, rescaled to the full mixture's norm: the loss of the others alone",
+    "uniform": "the mean over senses, as published: exactly the full mixture divided by K, so logit scale alone",
+    "uniform_norm_matched": "the same, rescaled: equal to the full mixture by construction",
+}
+
+
+@contextmanager
+def ablated(model, variant: str, *, top_k: int = 1):
+    """Sets the mixture switches of a Backpack's configuration to `variant` and puts them back afterwards."""
+    if variant not in VARIANTS:
+        raise ValueError(f"`variant` is {variant!r}, but must be one of {sorted(VARIANTS)}.")
+    if not 1 <= top_k <= model.config.num_senses:
+        raise ValueError(f"`top_k` is {top_k}, but the model has {model.config.num_senses} senses.")
+    switches = {
+        "mixture_mode": variant.removesuffix("_norm_matched"),
+        "mixture_top_k": top_k,
+        "mixture_norm_matched": variant.endswith("_norm_matched"),
+    }
+    before = {name: getattr(model.config, name) for name in switches}
+    try:
+        for name, value in switches.items():
+            setattr(model.config, name, value)
+        yield model
+    finally:
+        for name, value in before.items():
+            setattr(model.config, name, value)
+
+
+@torch.no_grad()
+def sentence_nll(model, sequences: list[list[int]], *, batch_size: int = 16, progress: bool = False):
+    """Negative log-likelihood of each sentence, every token but the first predicted from those before it (Eq. 12).
+
+    Args:
+        sequences: Token ids of each sentence; one of a single token has nothing to predict and counts no token.
+
+    Returns:
+        `tuple` of two arrays of shape `(sentences,)`: summed nats (float64) and predicted tokens (int).
+    """
+    device = model.get_input_embeddings().weight.device
+    nll = np.zeros(len(sequences))
+    model.eval()
+    batches = padded_batches(sequences, batch_size, device)
+    total = -(-len(sequences) // batch_size)
+    for indices, ids, mask in tqdm(batches, total=total, desc="cross-entropy", disable=not progress, leave=False):
+        logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
+        losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double()
+        nll[indices] = (losses * mask[:, 1:]).sum(dim=1).cpu().numpy()
+    return nll, np.array([max(0, len(sequence) - 1) for sequence in sequences])
+
+
+def mixture_ablation(
+    model, sequences, *, top_k: int = 1, batch_size: int = 16, iterations: int = 10_000, seed: int = 0, progress=False
+) -> dict:
+    """Token-level cross-entropy in nats under every variant, with bootstrap intervals over sentences (Table 5).
+
+    Args:
+        sequences: Token ids of the target sentences.
+
+    Returns:
+        `dict`: `tokens`, `top_k`, and for each name of `VARIANTS` `mean`, `interval` and, but for `full`, the paired
+        `difference` to it as `paired_bootstrap` gives it.
+    """
+    nll = {}
+    for variant in VARIANTS:
+        with ablated(model, variant, top_k=top_k):
+            nll[variant], tokens = sentence_nll(model, sequences, batch_size=batch_size, progress=progress)
+    if tokens.sum() == 0:
+        raise ValueError("No sentence has a second token, so there is nothing to predict.")
+    predicted = tokens > 0
+    result = {"tokens": int(tokens.sum()), "top_k": top_k}
+    full = nll["full"][predicted] / tokens[predicted]
+    for variant, values in nll.items():
+        values = values[predicted] / tokens[predicted]
+        compared = paired_bootstrap(values, full, weights=tokens[predicted], iterations=iterations, seed=seed)
+        result[variant] = compared["model"]
+        if variant != "full":
+            result[variant]["difference"] = compared["difference"]
+    return result

@@ -1,0 +1,251 @@
+"""Tables of the analyses as Markdown, rendered from result files; nothing is computed here."""
+
+from .mixture import VARIANTS
+
+
+# Tables 3-5 of "Multilinguality as Sense Adaptation" (arXiv 2601.10310): GPT-2 small, two million pairs, 150k steps.
+# Model and control; for the mixture, cross-entropy of full, top-1 and uniform.
+PAPER = {
+    "et": {"topology": (0.27, 0.17), "procrustes": (0.36, 0.29), "mixture": (3.28, 8.95, 10.16)},
+    "id": {"topology": (0.30, 0.21), "procrustes": (0.44, 0.33), "mixture": (2.88, 8.58, 10.10)},
+    "sw": {"topology": (0.26, 0.17), "procrustes": (0.42, 0.31), "mixture": (2.98, 8.77, 10.10)},
+    "tr": {"topology": (0.25, 0.16), "procrustes": (0.35, 0.26), "mixture": (2.82, 8.83, 10.13)},
+}
+SUBSETS = {
+    "all": "all pairs (as published)",
+    "different_words": "pairs of different words",
+    "no_shared_subword": "pairs without a shared subword",
+    "distinct_pairs": "distinct pairs without a shared subword",
+}
+
+
+def table(header, rows) -> str:
+    """A Markdown table; cells are written as they are."""
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(lines)
+
+
+def number(value, digits=3) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def estimate(entry, digits=3) -> str:
+    """A mean with its interval: `0.301 [0.295, 0.307]`."""
+    if entry is None:
+        return "–"
+    low, high = entry["interval"]
+    return f"{entry['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def p_value(entry) -> str:
+    return "–" if entry is None else f"{entry['p_value']:.2g}"
+
+
+def paper_pair(language, analysis) -> str:
+    values = PAPER.get(language, {}).get(analysis)
+    return "–" if values is None else " / ".join(f"{value:.2f}" for value in values)
+
+
+def render_report(results) -> str:
+    """The report of one or more results of `analyse`, each with `source_language`, `target_language` and `models`."""
+    sections = [
+        "# Sense analyses",
+        "Rendered from the result files beside it. Intervals are 95 % percentile intervals of a paired bootstrap; "
+        "p-values are two-sided, from the same resamples. The paper's numbers are of a GPT-2 small trained on two "
+        "million pairs: they are beside ours to compare signs and orders, not digits.",
+        _inputs(results),
+        _topology(results),
+        _procrustes(results),
+        _mixture(results),
+        _senses(results),
+        _neighbours(results),
+        _findings(results),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _inputs(results):
+    header = ["language", "sentences", "links", "one-to-one", "content words", "frequent pairs", "of different words"]
+    header += ["without a shared subword"]
+    keys = ["sentences", "links", "one_to_one", "content", "pairs", "pairs_of_different_words"]
+    keys += ["pairs_without_shared_subword"]
+    rows = [[r["target_language"], *(r["corpus"][key] for key in keys)] for r in results]
+    filters = "\n".join(
+        f"- {r['target_language']}: model `{r['models']['model']}`, control `{r['models']['control'] or 'none'}`, "
+        f"base `{r['models']['base'] or 'none'}`; {r['source_language']} words by {r['corpus']['source_filter']}, "
+        f"{r['target_language']} words by {r['corpus']['target_filter']}; "
+        f"both at least {r['corpus']['minimum_count']} times"
+        for r in results
+    )
+    return f"## Word pairs\n\n{table(header, rows)}\n\n{filters}"
+
+
+def _topology(results):
+    header = ["language", "pairs", "n", "model ρ", "control ρ", "Δρ", "p", "shuffled, model", "shuffled, control"]
+    rows = []
+    for r in results:
+        for subset, label in SUBSETS.items():
+            entry = r["topology"][subset]
+            if entry is None:
+                continue
+            shuffled = entry["shuffled"]
+            cells = [estimate(entry["model"]), estimate(entry["control"]), estimate(entry["difference"])]
+            cells += [p_value(entry["difference"]), estimate(shuffled["model"]), estimate(shuffled.get("control"))]
+            rows.append([r["target_language"], label, entry["items"], *cells])
+        rows.append(
+            [r["target_language"], "paper (model / control)", "", paper_pair(r["target_language"], "topology")]
+        )
+        rows[-1] += [""] * (len(header) - len(rows[-1]))
+    return (
+        "## Sense topology (Table 3)\n\n"
+        "Spearman correlation of the cosine patterns of the K senses of aligned words (Eq. 4–6). *Shuffled* is the "
+        "mean over all mismatched pairs: what the sense index alone explains. Words spelled alike on both sides have "
+        "equal senses and score 1 under any model, and words that share subwords share senses, so the next rows leave "
+        "them out; the last counts every pair of words once.\n\n"
+        f"{table(header, rows)}\n\n![Distribution of the topology score](figures/topology.png)"
+    )
+
+
+def _procrustes(results):
+    header = [
+        "language",
+        "sense weights",
+        "n",
+        "d",
+        "model in-sample",
+        "control",
+        "model held-out",
+        "control",
+        "Δ",
+        "p",
+    ]
+    header += ["random in-sample", "random held-out"]
+    rows = []
+    for r in results:
+        for label, entry in r["procrustes"].items():
+            if entry is None:
+                continue
+            inside, outside = entry["compared"]["in_sample"], entry["compared"]["held_out"]
+            cells = [number((inside[name] or {}).get("mean")) for name in ("model", "control")]
+            cells += [estimate(outside["model"]), estimate(outside["control"]), estimate(outside["difference"])]
+            cells += [p_value(outside["difference"])]
+            cells += [number(entry["model"][f"random_{name}"]["mean"]) for name in ("in_sample", "held_out")]
+            warning = " (under-determined)" if entry["model"]["underdetermined"] else ""
+            size = [f"{entry['model']['pairs_used']}{warning}", entry["model"]["dimensions"]]
+            rows.append([r["target_language"], label, *size, *cells])
+        rows.append([r["target_language"], "paper (model / control)", "10000", "768"])
+        rows[-1] += [paper_pair(r["target_language"], "procrustes")] + [""] * (len(header) - 5)
+    return (
+        "## Procrustes analysis (Table 4)\n\n"
+        "Mean cosine of aligned words' mixtures after the best rotation (Eq. 7–9), five subsamples, centred unless "
+        "said otherwise. The in-sample cosine grows with the dimension, as *random* shows: the same fit to shuffled "
+        "pairs. Held out, the rotation is fitted on half of the source words and scored on the others, where random "
+        "pairs score 0; Δ and p are of the held-out cosine.\n\n"
+        f"{table(header, rows)}\n\n![Procrustes cosines](figures/procrustes.png)"
+    )
+
+
+def _mixture(results):
+    names = {"top_k": "top-{k}", "top_k_norm_matched": "top-{k}, norm-matched", "uniform": "uniform"}
+    names["uniform_norm_matched"] = "uniform, norm-matched"
+    k = results[0]["settings"]["top_k"]
+    header = ["language", "model", "full", *(name.format(k=k) for name in names.values())]
+    rows = []
+    for r in results:
+        for which in ("model", "control"):
+            entry = r["mixture"][which]
+            if entry is not None:
+                rows.append([r["target_language"], which, *(estimate(entry[v], 2) for v in ("full", *names))])
+        paper = PAPER.get(r["target_language"], {}).get("mixture")
+        if paper is not None:
+            rows.append(
+                [r["target_language"], "paper", *(number(v, 2) for v in paper[:2]), "", number(paper[2], 2), ""]
+            )
+    isolates = "; ".join(f"**{names.get(v, v).format(k=k)}**: {what}" for v, what in VARIANTS.items())
+    return (
+        "## Sense-mixture ablation (Table 5)\n\n"
+        "Cross-entropy of the target sentences in nats per token, lower is better (Eq. 12, without the source "
+        f"sentence as context). What each column isolates — {isolates}.\n\n"
+        f"{table(header, rows)}\n\n![Cross-entropy under ablated mixtures](figures/mixture.png)"
+    )
+
+
+def _senses(results):
+    header = ["language", "model", "recall@1 →", "recall@1 ←", "lowest without one sense →", "best sense alone →"]
+    header += ["I(word; sense) source", "target", "translation precision@1", "best sense", "cosine to base, source"]
+    header += ["target"]
+    rows = []
+    for r in results:
+        senses = r["senses"]
+        definition = r["settings"]["definitions"][0]
+        for name, recall in senses["recall"].items():
+            forward = recall["source_to_target"]
+            worst = min(range(len(forward["without"])), key=forward["without"].__getitem__)
+            best = max(range(len(forward["alone"])), key=forward["alone"].__getitem__)
+            cells = [number(forward["all"]), number(recall["target_to_source"]["all"])]
+            cells += [
+                f"{number(forward['without'][worst])} (k={worst})",
+                f"{number(forward['alone'][best])} (k={best})",
+            ]
+            cells += [number(senses["mutual_information"][name][side][definition]) for side in ("source", "target")]
+            precision = senses["translation_precision"].get(name)
+            cells += [number(precision and precision["all_senses"]), number(precision and max(precision["by_sense"]))]
+            drift = senses.get("drift", {}).get(name)
+            cells += [number(drift and drift[side]["cosine"]) for side in ("source", "target")]
+            rows.append([r["target_language"], name, *cells])
+    return (
+        "## Single senses\n\n"
+        "Recall@1 of sentence sense vectors, with the sense whose removal costs most and the best sense alone; how "
+        "much the sense distribution tells about the word (mutual information in nats; its gap to the base is in the "
+        "figure); how often the nearest target word is a translation, by all senses side by side and by the best "
+        "one; and the mean cosine between each sense before and after training.\n\n"
+        f"{table(header, rows)}\n\n"
+        "![Recall@1 by sense](figures/recall_by_sense.png)\n\n"
+        "![Translation precision by sense](figures/translation_precision.png)\n\n"
+        "![Mutual information of words and senses](figures/mutual_information.png)\n\n"
+        "![Sense drift](figures/drift.png)"
+    )
+
+
+def _neighbours(results):
+    sections = ["## Nearest target words of frequent source words, sense by sense"]
+    for r in results:
+        count = min(4, r["settings"]["num_senses"])
+        header = [r["source_language"], *(f"sense {k}" for k in range(count))]
+        rows = [
+            [entry["word"], *(", ".join(names) for names in entry["by_sense"][:count])]
+            for entry in r["senses"]["neighbours"]
+        ]
+        sections.append(f"**{r['target_language']}**\n\n{table(header, rows)}")
+    return "\n\n".join(sections)
+
+
+def _findings(results):
+    """Which of the paper's findings these results show, decided by the intervals."""
+    lines = []
+    for r in results:
+        language, top = r["target_language"], r["mixture"]["model"]
+        for title, difference in (
+            ("topology: ρ above the control, all pairs", r["topology"]["all"]),
+            ("topology: ρ above the control, pairs without a shared subword", r["topology"]["no_shared_subword"]),
+        ):
+            lines.append(f"- {language}, {title}: {_verdict(difference and difference['difference'])}")
+        first = next(iter(r["procrustes"].values()))
+        for name, title in (("in_sample", "in-sample"), ("held_out", "held-out")):
+            verdict = _verdict(first and first["compared"][name]["difference"])
+            lines.append(f"- {language}, Procrustes: {title} cosine above the control: {verdict}")
+        for variant, title in (
+            ("top_k", "one sense alone is worse than the mixture, as published"),
+            ("top_k_norm_matched", "the same at equal norm"),
+            ("uniform", "dividing the mixture by K is worse"),
+        ):
+            lines.append(f"- {language}, mixture: {title}: {_verdict(top[variant]['difference'])}")
+    return "## Which findings hold here\n\n" + "\n".join(lines)
+
+
+def _verdict(difference):
+    if difference is None:
+        return "not tested (no control, or too few pairs)"
+    low, high = difference["interval"]
+    word = "holds" if low > 0 else "the opposite holds" if high < 0 else "not decided"
+    return f"**{word}** ({estimate(difference)})"

@@ -1,0 +1,244 @@
+"""All analyses of one adapted Backpack beside its control, as one result."""
+
+import time
+import warnings
+
+import numpy as np
+
+from .bootstrap import paired_bootstrap
+from .corpus import AlignedCorpus
+from .mixture import mixture_ablation
+from .procrustes import compare_procrustes, procrustes
+from .senses import mutual_information, recall_by_sense, sense_drift, sense_neighbours, translation_precision
+from .topology import sense_geometry, standardised_ranks, topology_scores
+from .words import sentence_senses, word_senses
+
+
+DEFINITIONS = ("magnitude", "contextual", "contextual_share", "predictive")
+HISTOGRAM_BINS = np.linspace(-1, 1, 21)
+
+
+def analyse(
+    model,
+    corpus: AlignedCorpus,
+    *,
+    control=None,
+    base=None,
+    definitions=DEFINITIONS,
+    temperature=0.7,
+    top_k=1,
+    batch_size=16,
+    iterations=10_000,
+    seed=0,
+    queries=12,
+    progress=False,
+) -> dict:
+    """Every analysis of `model` on `corpus`, beside `control`.
+
+    Args:
+        model, control, base: Backpacks with the tokenizer that `corpus` was made with: the adapted model, the one
+            that was fine-tuned on the same data with the language modelling loss only (may be None: its columns are
+            then None), and the English one both started from (may be None: no drift).
+        definitions: The sense probabilities of `sense_probs` that Procrustes is computed with; the first is reported.
+        temperature (`float`, defaults to 0.7): of the sense probabilities.
+        queries (`int`): how many frequent source words get a list of nearest target words.
+
+    Returns:
+        `dict` of numbers, strings and lists, ready for JSON: `topology`, `procrustes`, `mixture`, `senses`, `corpus`.
+    """
+    if control is None:
+        warnings.warn("There is no control: scores cannot be told from what any fine-tuning gives.", stacklevel=2)
+    models = {name: m for name, m in (("model", model), ("control", control), ("base", base)) if m is not None}
+    _check_vocabularies(models, corpus)
+    options = {"batch_size": batch_size, "progress": progress}
+    bootstrap = {"iterations": iterations, "seed": seed}
+    started = time.perf_counter()
+    spellings = {side: sorted(set(corpus.spellings[side])) for side in ("source", "target")}
+    lexicon = {
+        name: {side: word_senses(m, spellings[side]) for side in ("source", "target")} for name, m in models.items()
+    }
+    passes = {
+        name: {
+            side: sentence_senses(
+                m,
+                corpus.ids[side],
+                corpus.positions[side],
+                definitions=definitions,
+                temperature=temperature,
+                **options,
+            )
+            for side in ("source", "target")
+        }
+        for name, m in models.items()
+    }
+    result = {
+        "corpus": corpus.statistics,
+        "topology": _topology(corpus, lexicon, spellings, bootstrap),
+        "procrustes": _procrustes(corpus, passes, definitions, bootstrap),
+        "mixture": {
+            name: mixture_ablation(models[name], corpus.ids["target"], top_k=top_k, **bootstrap, **options)
+            for name in ("model", "control")
+            if name in models
+        },
+        "senses": _senses(corpus, lexicon, spellings, passes, queries),
+        "settings": {
+            "num_senses": model.config.num_senses,
+            "definitions": list(definitions),
+            "temperature": temperature,
+            "top_k": top_k,
+            "iterations": iterations,
+            "seed": seed,
+        },
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    result["mixture"].setdefault("control", None)
+    return result
+
+
+def _check_vocabularies(models, corpus):
+    largest = max(token for side in corpus.ids.values() for ids in side for token in ids)
+    for name, model in models.items():
+        rows = len(model.get_input_embeddings().weight)
+        if rows <= largest:
+            raise ValueError(
+                f"The tokenizer gives token {largest}, but `{name}` embeds only {rows} tokens: they do not belong "
+                "together. Model, control and base must share one vocabulary."
+            )
+    shapes = {
+        name: (len(model.get_input_embeddings().weight), model.config.num_senses) for name, model in models.items()
+    }
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            f"Model, control and base must share vocabulary and number of senses to be compared, got {shapes}."
+        )
+
+
+def _topology(corpus, lexicon, spellings, bootstrap):
+    """Eq. 4-6 over all pairs (as published), over pairs of different words, over pairs without a shared subword, and
+    over the distinct ones of those.
+
+    Names and loans that are spelled alike have equal senses on both sides, so they score 1 whatever was learned, and
+    words that share subwords share part of their senses.
+    """
+    rows = {}
+    for side, names in spellings.items():
+        index = {spelling: row for row, spelling in enumerate(names)}
+        rows[side] = np.array([index[spelling] for spelling in corpus.spellings[side]])
+    subsets = {
+        "all": np.arange(len(corpus.disjoint)),
+        "different_words": np.flatnonzero(corpus.different),
+        "no_shared_subword": np.flatnonzero(corpus.disjoint),
+        "distinct_pairs": corpus.types,
+    }
+    scores = {}
+    for name in ("model", "control"):
+        if name in lexicon:
+            ranks = {side: standardised_ranks(sense_geometry(lexicon[name][side])) for side in rows}
+            scores[name] = {
+                subset: topology_scores(
+                    ranks["source"][rows["source"][chosen]], ranks["target"][rows["target"][chosen]]
+                )
+                for subset, chosen in subsets.items()
+            }
+    result = {}
+    for subset in subsets:
+        usable = np.all([~np.isnan(s[subset][1]) for s in scores.values()], axis=0)
+        if usable.sum() < 2:
+            result[subset] = None
+            continue
+        own, mismatched = zip(*(tuple(part[usable] for part in s[subset]) for s in scores.values()))
+        control = own[1] if len(own) > 1 else None
+        result[subset] = paired_bootstrap(own[0], control, **bootstrap)
+        result[subset] |= {
+            "discarded": int((~usable).sum()),
+            "shuffled": {
+                name: paired_bootstrap(mismatched[k], own[k], **bootstrap)["model"] for k, name in enumerate(scores)
+            },
+            "histogram": {name: np.histogram(own[k], HISTOGRAM_BINS)[0].tolist() for k, name in enumerate(scores)},
+        }
+    return result
+
+
+def _procrustes(corpus, passes, definitions, bootstrap):
+    """Eq. 7-9 by every definition of the sense probabilities, centred; the first one also uncentred and for pairs
+    without a shared subword. Held-out halves never share a source word."""
+    groups = np.unique(corpus.words["source"], return_inverse=True)[1]
+    everything = np.ones(len(groups), dtype=bool)
+    runs = [(definition, definition, everything, True) for definition in definitions]
+    runs += [
+        (f"{definitions[0]}, uncentred", definitions[0], everything, False),
+        (f"{definitions[0]}, no shared subword", definitions[0], corpus.disjoint, True),
+    ]
+    result = {}
+    for label, definition, chosen, center in runs:
+        if len(np.unique(groups[chosen])) < 2:
+            result[label] = None
+            continue
+        fits = {}
+        for name in ("model", "control"):
+            if name in passes:
+                source, target = (passes[name][side].word_vectors[definition][chosen] for side in ("source", "target"))
+                fits[name] = procrustes(source, target, groups=groups[chosen], center=center, seed=bootstrap["seed"])
+        compared = compare_procrustes(fits["model"], fits.get("control"), **bootstrap)
+        result[label] = {"compared": compared} | {
+            name: {key: value for key, value in fit.items() if key != "scores"} for name, fit in fits.items()
+        }
+    return result
+
+
+def _senses(corpus, lexicon, spellings, passes, queries):
+    result = {"recall": {}, "mutual_information": {}, "translation_precision": {}}
+    for name, sides in passes.items():
+        result["recall"][name] = recall_by_sense(sides["source"].contributions, sides["target"].contributions)
+        # Over distinct spellings, so that frequent words do not count more.
+        result["mutual_information"][name] = {
+            side: {
+                definition: mutual_information(probs[corpus.first_of_spelling[side]])
+                for definition, probs in part.word_probs.items()
+            }
+            for side, part in sides.items()
+        }
+    gold = np.zeros(tuple(len(spellings[side]) for side in ("source", "target")), dtype=bool)
+    rows = {side: {spelling: row for row, spelling in enumerate(names)} for side, names in spellings.items()}
+    for source, target in zip(corpus.spellings["source"], corpus.spellings["target"]):
+        gold[rows["source"][source], rows["target"][target]] = True
+    for name, senses in lexicon.items():
+        # Words that are their own translation are found by any model; they are no candidates here.
+        distinct = [row for row, spelling in enumerate(spellings["source"]) if spelling not in rows["target"]]
+        if distinct:
+            result["translation_precision"][name] = translation_precision(
+                senses["source"][distinct], senses["target"], gold[distinct]
+            )
+    if "base" in lexicon:
+        result["drift"] = {
+            name: {side: sense_drift(lexicon["base"][side], lexicon[name][side]) for side in spellings}
+            for name in lexicon
+            if name != "base"
+        }
+        result["mutual_information_gap"] = {
+            name: {
+                side: {
+                    definition: value - result["mutual_information"]["base"][side][definition]
+                    for definition, value in result["mutual_information"][name][side].items()
+                }
+                for side in spellings
+            }
+            for name in passes
+            if name != "base"
+        }
+    result["neighbours"] = _neighbours(corpus, lexicon["model"], spellings, rows, queries)
+    return result
+
+
+def _neighbours(corpus, senses, spellings, rows, count):
+    """The nearest target words, by each sense, of the most frequent source words that share no subword
+    with their translation."""
+    text = {side: dict(zip(corpus.spellings[side], corpus.words[side])) for side in spellings}
+    spelled = [s for s, differs in zip(corpus.spellings["source"], corpus.disjoint) if differs]
+    by_word = {text["source"][s]: s for s in sorted(set(spelled), key=lambda s: (spelled.count(s), s))}
+    frequent = list(by_word.values())[::-1][:count]
+    # One spelling of each word: the same word with and without a space before it would fill the list.
+    chosen = {text["target"][spelling]: row for row, spelling in enumerate(spellings["target"])}
+    queries = senses["source"][[rows["source"][spelling] for spelling in frequent]]
+    found = sense_neighbours(queries, senses["target"][list(chosen.values())], list(chosen), count=3)
+    return [{"word": text["source"][spelling], "by_sense": by_sense} for spelling, by_sense in zip(frequent, found)]
