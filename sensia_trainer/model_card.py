@@ -82,7 +82,10 @@ def adaptation_card(metrics: dict) -> str:
     config = metrics.get("config") or {}
     pairs = metrics.get("examples") or list(zip(ENGLISH_EXAMPLES, EXAMPLES.get(target.code, ()), strict=False))
     base = base_model_name(metrics["base_model"])
+    relation = metrics.get("base_model_relation", "finetune")
     values = {
+        "base_id": base,
+        "is_adapter": relation == "adapter",
         "base_model": f"[{base}](https://huggingface.co/{base})" if "/" in base else f"`{base}`",
         "pooling": config.get("sense_pooling", "magnitude"),
         "temperature": config.get("sense_pool_temperature", 0.7),
@@ -92,7 +95,7 @@ def adaptation_card(metrics: dict) -> str:
         "lm_only": _is_lm_only(config),
         "control_text": _control_text(metrics),
     }
-    metadata = {"base_model": base, "base_model_relation": metrics.get("base_model_relation", "finetune")}
+    metadata = {"base_model": base, "base_model_relation": relation}
     tags = ["backpack", "sensia", "cross-lingual"]
     return _card("adaptation.md", metrics, source, target, values, metadata, tags)
 
@@ -120,6 +123,8 @@ def write_card(folder) -> Path:
             f"`kind` in {folder / 'metrics.json'} is {metrics.get('kind')!r}; allowed: {list(renderers)}."
         )
     metrics["model"] = model_facts(folder)
+    if "Adapter" in metrics["model"]:
+        metrics["base_model_relation"] = "adapter"
     if not metrics.get("figure"):
         figures = sorted(file.name for file in folder.glob("*.png"))
         metrics["figure"] = next((name for name in figures if "training" in name), None)
@@ -168,6 +173,11 @@ def validate_card(text: str, repo_type: str = "model") -> None:
 def model_facts(folder) -> dict:
     """Parameters, weights' dtype and sizes of a model folder, for the card's first table."""
     folder = Path(folder)
+    if (folder / "adapter_config.json").is_file():
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        facts = {"Adapter": config["peft_type"], "Rank": config.get("r"), "Adapted modules": config["target_modules"]}
+        facts |= _weight_facts(folder / "adapter_model.safetensors")
+        return {label: value for label, value in facts.items() if value is not None}
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     backbone = config.get("backbone_config") or config
     names = {
@@ -177,18 +187,21 @@ def model_facts(folder) -> dict:
         "Positions": ("max_position_embeddings", "n_positions"),
         "Vocabulary": ("vocab_size",),
     }
-    facts = {}
-    weights = folder / "model.safetensors"
-    if weights.is_file():
-        with safe_open(weights, framework="np") as tensors:
-            slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118 (not a dict)
-            facts["Parameters"] = sum(math.prod(part.get_shape()) for part in slices)
-            facts["Stored as"] = ", ".join(sorted({part.get_dtype() for part in slices}))
+    facts = _weight_facts(folder / "model.safetensors")
     facts["Backbone"] = backbone.get("model_type")
     facts["Senses per word"] = config.get("num_senses")
     for label, keys in names.items():
         facts[label] = next((backbone[key] for key in keys if key in backbone), None)
     return {label: value for label, value in facts.items() if value is not None}
+
+
+def _weight_facts(weights: Path) -> dict:
+    if not weights.is_file():
+        return {}
+    with safe_open(weights, framework="np") as tensors:
+        slices = [tensors.get_slice(name) for name in tensors.keys()]  # noqa: SIM118 (not a dict)
+        parameters = sum(math.prod(part.get_shape()) for part in slices)
+        return {"Parameters": parameters, "Stored as": ", ".join(sorted({part.get_dtype() for part in slices}))}
 
 
 def base_model_name(base: str) -> str:
@@ -333,7 +346,7 @@ def _card(template: str, metrics: dict, source, target, values: dict, metadata: 
     card = ModelCardData(
         language=list(dict.fromkeys((source.code, target.code))),
         license=license,
-        library_name="transformers",
+        library_name="peft" if metadata.get("base_model_relation") == "adapter" else "transformers",
         pipeline_tag="text-generation",
         datasets=([hub_ids] if isinstance(hub_ids, str) else list(hub_ids)) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,

@@ -69,11 +69,11 @@ def tokenizer() -> GPT2Tokenizer:
     return tokenizer
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_model(tokenizer):
     """A factory of freshly initialised Backpacks in evaluation mode: `tiny_model(num_senses=4, hidden_size=32)`.
 
-    Keyword arguments go to `BackpackConfig`, except the sizes of the backbone named in the signature.
+    Keyword arguments that the signature does not name go to `BackpackConfig`.
     """
     from modeling_backpack import BackpackConfig, BackpackForCausalLM
 

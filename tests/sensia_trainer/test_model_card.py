@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
 
 from sensia_trainer.model_card import (
     MODEL_FIELDS,
@@ -324,12 +325,28 @@ def test_vectors_of_the_snippet_are_those_of_the_library(folder, tokenizer, pool
     assert capsys.readouterr().out.count(" -> ") == 3
 
 
+def test_the_snippet_of_an_adapter_adds_it_to_its_base(folder, tiny_model, tmp_path, capsys):
+    adapter = tmp_path / "adapter"
+    config = LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True, r=2)
+    get_peft_model(tiny_model(), config).save_pretrained(adapter)
+    (adapter / "metrics.json").write_text(json.dumps(ADAPTATION))
+    card = write_card(adapter).read_text(encoding="utf-8")
+    validate_card(card)
+    data = ModelCard(card).data.to_dict()
+    assert data["library_name"] == "peft" and data["base_model_relation"] == "adapter"
+    assert "| Rank | 2 |" in card
+    exec(snippet_of(card, adapter).replace('"sensia/backpack-micro-en"', repr(str(folder))), {})
+    assert capsys.readouterr().out.count(" -> ") == 3
+
+
 @pytest.mark.parametrize("metrics", [ADAPTATION, PRETRAINING], ids=["adapted", "base"])
 def test_snippet_runs_where_only_torch_and_transformers_are(folder, metrics, tmp_path):
     (folder / "metrics.json").write_text(json.dumps(metrics))
     script = tmp_path / "snippet.py"
     hidden = "import sys\nsys.modules.update(modeling_backpack=None, sensia_trainer=None)\n"
     script.write_text(hidden + snippet_of(write_card(folder).read_text(encoding="utf-8"), folder))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 4
