@@ -7,7 +7,7 @@ import torch
 from transformers import GenerationConfig, set_seed
 
 from ..bitext.languages import language
-from .batching import evaluating, start_token
+from .batching import evaluating, max_positions, start_token
 
 
 SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "max_new_tokens": 40}
@@ -34,14 +34,20 @@ def generate_examples(model, tokenizer, prompts, *, seed=0, **sampling) -> dict:
     """
     settings = SAMPLING | sampling
     end = tokenizer.eos_token_id
-    config = GenerationConfig(**settings, eos_token_id=end, pad_token_id=end if end is not None else 0)
+    defaults = {"eos_token_id": end, "pad_token_id": 0 if end is None else end}
+    config = GenerationConfig(**defaults | settings)
     start, device = start_token(tokenizer, "own"), model.get_input_embeddings().weight.device
+    positions = max_positions(model)
     examples = []
     with evaluating(model):
         for prompt in prompts:
             set_seed(seed)
             ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
             ids = torch.tensor([ids if start is None else [start, *ids]], device=device)
+            if positions is not None:  # a continuation ends where the model's positions do
+                config.max_new_tokens = min(settings["max_new_tokens"], positions - ids.shape[1])
+            if config.max_new_tokens < 1:
+                raise ValueError(f"The prompt {prompt!r} fills all {positions} positions of the model.")
             output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
             continuation = tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
             examples.append({"prompt": prompt, "continuation": continuation})

@@ -1,0 +1,127 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from sensia_trainer.evaluation.report import compare, significance
+from sensia_trainer.evaluation.suite import EvaluationConfig, items_file, run
+from tests.conftest import SENTENCES
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    folder = tmp_path / "data"
+    for code, lines in (("eng_Latn", SENTENCES[::2]), ("ind_Latn", SENTENCES[1::2])):
+        file = folder / "flores200/devtest" / f"{code}.devtest"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rng = np.random.default_rng(0)
+    for split, count in (("val", 6), ("test", 12)):
+        labels = rng.integers(0, 2, count)
+        for name in (f"xcopa/id/{split}.id.jsonl", f"copa_en/{split}.en.labelled.jsonl"):
+            rows = [
+                {"premise": SENTENCES[i % 10], "choice1": SENTENCES[(i + 3) % 10], "choice2": SENTENCES[(i + 6) % 10],
+                 "question": "cause" if i % 2 or "xcopa" in name else "effect", "label": int(labels[i]), "idx": i}
+                for i in range(count)
+            ]  # fmt: skip
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path, data_dir, tiny_model, tokenizer):
+    model = tiny_model()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return EvaluationConfig(
+        model=str(tmp_path / "model"), output=str(tmp_path / "results" / "tiny.json"), data_dir=str(data_dir),
+        tasks=["xcopa"], bootstrap=20, check_languages=False, progress=False, device="cpu",
+    )  # fmt: skip
+
+
+def test_everything_is_measured_and_written(config):
+    result = run(config)
+    assert result == json.loads(open(config.output, encoding="utf-8").read())
+    assert result["flores"]["split"] == "devtest" and 0 <= result["flores"]["sense_recall_source_to_target"] <= 1
+    assert result["flores"]["target_from_start"]["bytes"] == sum(len(s.encode()) for s in SENTENCES[1::2])
+    assert [(t["task"], t["template"]) for t in result["tasks"]] == [("xcopa", "plain"), ("xcopa", "harness")]
+    task = result["tasks"][0]
+    assert set(task["scores"]) == {"sum", "cond", "pmi", "paper", "searched"}
+    assert task["scores"]["paper"]["lambda"] == 0.5 and task["scores"]["cond"]["total"] == 12
+    assert task["questions_corrected"] == 6 and task["grid_search"]["items"] == 6
+    assert len(result["generation"]["examples"]) == 3 and result["generation"]["sampling"]["seed"] == 0
+    items = json.loads(items_file(config.output).read_text(encoding="utf-8"))["xcopa/id/plain"]
+    assert items["ids"] == [str(i) for i in range(12)]
+    hits = [p == y for p, y in zip(items["predictions"]["cond"], items["labels"], strict=True)]
+    assert sum(hits) == task["scores"]["cond"]["correct"]
+    assert not any(sentence in json.dumps(items) for sentence in SENTENCES)  # ids and scores, not the texts
+
+
+def test_the_same_seed_gives_the_same_result(config):
+    first = run(config)
+    second = run(config)
+    assert first["generation"] == second["generation"] and first["tasks"] == second["tasks"]
+
+
+def test_compare_renders_table_csv_and_figure(config, tmp_path):
+    run(config)
+    config.name, config.output, config.random_weights = "chance", str(tmp_path / "results" / "chance.json"), True
+    config.seed = 5
+    run(config)
+    paths = [tmp_path / "results" / f"{name}.json" for name in ("tiny", "chance")]
+    files = compare(paths, tmp_path / "report" / "EVALUATION.md")
+    assert [f.name for f in files] == ["EVALUATION.md", "EVALUATION.csv", "EVALUATION.png", "EVALUATION.svg"]
+    text = files[0].read_text(encoding="utf-8")
+    header = next(line for line in text.splitlines() if line.startswith("| Benchmark | Language | XGLM"))
+    assert header.endswith("| SENSIA (paper) | model | chance |")
+    row = next(line for line in text.splitlines() if line.startswith("| XCOPA | Indonesian | 0.580"))
+    assert "| 0.516 |" in row and "≈" in row
+    assert "6 of 12 `question` fields corrected" in text and "## FLORES-200 (eng_Latn – ind_Latn, devtest)" in text
+    with files[1].open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["source"] for row in rows} == {"measured", "paper"}
+    measured = [row for row in rows if row["model"] == "chance" and row["scoring"] == "cond"]
+    assert len(measured) == 2 and all(0 <= float(row["p_value"]) <= 1 for row in measured)
+    with pytest.raises(ValueError, match="Nothing was scored by 'best'"):
+        compare(paths, tmp_path / "x.md", scoring="best")
+    with pytest.raises(ValueError, match="name of its own"):
+        compare([paths[0], paths[0]], tmp_path / "x.md")
+
+
+def test_significance_needs_the_same_items():
+    detail = {"fingerprint": "f", "ids": ["a", "b"], "labels": [0, 1], "predictions": {"cond": [0, 1]}}
+    first, other = {"items": {"t": detail}}, {"items": {"t": detail | {"predictions": {"cond": [0, 0]}}}}
+    assert significance(first, other, "t", "cond") == {"only_a": 0, "only_b": 1, "p_value": 1.0}
+    assert significance(first, {"items": {"t": detail | {"fingerprint": "g"}}}, "t", "cond") is None
+    assert significance(first, {"items": {}}, "t", "cond") is None
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"tasks": ["xcopy"]}, "`tasks` may hold .*xcopa"),
+        ({"tasks": ["xcopa:xx"]}, "unknown language code 'xx'"),
+        ({"templates": ["fancy"]}, "`templates` may hold"),
+        ({"output": "results"}, "`output` must be a .json"),
+        ({"data_dir": "/nowhere"}, "`data_dir` '/nowhere' is no folder"),
+        ({"dtype": "float7"}, "`dtype` must name a torch dtype"),
+        ({"flores_purpose": "fun"}, "`purpose` must be one of"),
+        ({"target": "swh_Latn"}, "lacks .'swh_Latn'"),
+    ],
+)
+def test_bad_configuration(config, change, message):
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(ValueError, match=message):
+        run(config)
+
+
+def test_wrong_language_is_refused(config, data_dir):
+    pytest.importorskip("py3langid")
+    config.check_languages = True
+    file = data_dir / "flores200/devtest/ind_Latn.devtest"
+    file.write_text("\n".join(SENTENCES[::2]) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="should be in Indonesian"):
+        run(config)
