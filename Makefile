@@ -15,7 +15,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 # Pip is quiet about its caches and indexes; errors are still shown.
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
-SOURCES := modeling_backpack sensia_trainer examples tests
+SOURCES := modeling_backpack sensia_trainer examples tests .ci
 
 .PHONY: adapt test quality style clean
 
@@ -28,7 +28,7 @@ test: $(VENV)/.installed-test
 quality: $(VENV)/.installed-quality
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mlinter modeling_backpack --no-cache --no-progress
+	$(BIN)/python .ci/lint_model.py
 
 style: $(VENV)/.installed-quality
 	$(BIN)/ruff check --fix $(SOURCES)

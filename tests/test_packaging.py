@@ -82,5 +82,5 @@ def test_continuous_integration_calls_quality_and_test():
         text=True,
         check=True,
     ).stdout
-    for command in ("ruff check", "ruff format --check", "mlinter", "-c constraints.txt", "pytest -n 2"):
+    for command in ("ruff check", "ruff format --check", "lint_model.py", "-c constraints.txt", "pytest -n 2"):
         assert command in commands
