@@ -1,0 +1,89 @@
+"""Shards: files that are either complete or not there, with the counts of what was done to make them inside."""
+
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+FACTS = b"sensia"  # key of the counts in a shard's schema
+
+
+@contextmanager
+def written_atomically(path: Path):
+    """A temporary path to write to, which becomes `path` at the end; whatever happens before, `path` is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data) -> None:
+    with written_atomically(path) as partial:
+        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_shard(path: Path, table: pa.Table, facts: dict) -> None:
+    """A Parquet file with its facts (JSON) in the schema."""
+    table = table.replace_schema_metadata({FACTS: json.dumps(facts)})
+    with written_atomically(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+
+
+def read_facts(path: Path) -> dict:
+    """The facts of a shard; its rows are not read."""
+    return json.loads(pq.read_schema(path).metadata[FACTS])
+
+
+def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    return pq.read_table(path, columns=columns)
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """The complete shards of a stage, in order."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def counter_to_json(counts: Counter) -> dict:
+    """A Counter of (corpus, what) as nested dicts in sorted order."""
+    nested: dict = {}
+    for (corpus, what), count in sorted(counts.items()):
+        nested.setdefault(corpus, {})[what] = int(count)
+    return nested
+
+
+def counter_from_json(nested: dict) -> Counter:
+    return Counter({(corpus, what): count for corpus, counts in nested.items() for what, count in counts.items()})
+
+
+def bounded_map(function: Callable, tasks: Iterable[tuple], num_proc: int) -> Iterator:
+    """`function(*task)` of each task, in order, over `num_proc` processes, with no more than two tasks a process
+    waiting.
+
+    (`Pool.imap` would read the whole stream of tasks into its queue.)
+    """
+    if num_proc <= 1:
+        for task in tasks:
+            yield function(*task)
+        return
+    with ProcessPoolExecutor(num_proc) as pool:
+        waiting = deque()
+        for task in tasks:
+            waiting.append(pool.submit(function, *task))
+            if len(waiting) >= 2 * num_proc:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
