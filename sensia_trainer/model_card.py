@@ -5,8 +5,9 @@
 scripts write them. Optional keys add to the card; what is absent is left out of it:
 
 - `license` of the weights (default: apache-2.0, or cc-by-nc-4.0 where `data["licence"]` is non-commercial);
-- `data`: `name`, `pairs`, `licence`, `fingerprint`, `hub_id` (str or list), `counts` {name: number}, `filters`
-  [{"filter": ..., "kept": ..., ...}], `corpora` {name: pairs}, `description` (sentences);
+- `data`: `name` or `sources` (files), `pairs`, `licence`, `fingerprint`, `hub_id` (str or list), `counts`
+  {name: number}, `filters` [{"filter": ..., "kept": ..., ...}], `corpora` {name: pairs}, `description` (sentences);
+  other entries are listed as they are;
 - `evaluation`: `name`, `type` (Hub id), `config`, `split`: the data set behind `before`, `after` and `control`;
 - `benchmarks`: [{"name", "type", "split", "metric", "value", "interval", "control", "items", "protocol"}];
 - `examples`: [[source sentence, its translation], ...] and `prompt`, for the snippet;
@@ -55,10 +56,14 @@ RESULTS = {
     "target_perplexity": ("perplexity per token, {target}", 1, "perplexity"),
     "target_perplexity_per_word": ("perplexity per word, {target}", 1, None),
     "target_bits_per_byte": ("bits per byte, {target}", 3, None),
+    "cross_entropy": ("cross-entropy per token, {source} (nats)", 3, None),
     "perplexity": ("perplexity per token, {source}", 1, "perplexity"),
     "perplexity_per_word": ("perplexity per word, {source}", 1, None),
     "bits_per_byte": ("bits per byte, {source}", 3, None),
 }
+
+# Entries of `data` that stand in sentences, metadata or tables of their own.
+DATA_IN_PROSE = ("name", "description", "licence", "hub_id", "sources", "counts", "filters", "corpora")
 
 # Sentences of the snippet where the metrics bring none, in the order of `ENGLISH_EXAMPLES`.
 ENGLISH_EXAMPLES = ("The book is on the table.", "Where do you live?", "The file could not be opened.")
@@ -102,8 +107,8 @@ def adaptation_card(metrics: dict) -> str:
 
 def pretraining_card(metrics: dict) -> str:
     """The card of a Backpack trained from scratch, from the contents of its `metrics.json`; raises as above."""
-    _require(metrics, "model_name", "languages")
-    source = language(metrics["languages"]["source"])
+    _require(metrics, "model_name")
+    source = language((metrics.get("languages") or {"source": "en"})["source"])
     values = {"prompt": metrics.get("prompt") or "The old man"}
     return _card("pretraining.md", metrics, source, source, values, {}, ["backpack"])
 
@@ -220,7 +225,7 @@ def phase_table(config: dict) -> str:
     schedule = PhaseSchedule(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     align_end, polish_start = schedule.boundaries
     spans = {"align": (0.0, align_end), "joint": (align_end, polish_start), "polish": (polish_start, 1.0)}
-    steps = config.get("max_steps") or 0
+    steps = config.get("steps") or config.get("max_steps") or 0
     frozen = config.get("polish_freeze") not in (None, "none", False)
     rows = []
     for phase in schedule.phases:
@@ -327,7 +332,7 @@ def _card(template: str, metrics: dict, source, target, values: dict, metadata: 
         "data_name": data.get("name"),
         "model_table": _two_columns(metrics.get("model") or {}, "model"),
         "data_text": _data_text(data, license),
-        "data_table": _two_columns({k: data.get(k) for k in ("pairs", "tokens", "documents", "fingerprint")}, "data"),
+        "data_table": _two_columns({k: v for k, v in data.items() if k not in DATA_IN_PROSE}, "data"),
         "filter_table": _filter_table(data),
         "corpus_table": _two_columns(data.get("corpora") or {}, "corpus", "size"),
         "config_table": _two_columns(settings, "setting"),
@@ -421,7 +426,11 @@ def _plain(value):
 
 
 def _data_text(data: dict, license: str) -> str:
-    sentences = [data.get("description") or (f"{data['name']}." if data.get("name") else "")]
+    sources = data.get("sources") or []
+    # Files are named without the folder they lay in on the machine that read them.
+    names = [Path(name).name for name in sources] if isinstance(sources, list) else [sources]
+    name = data.get("name") or ", ".join(f"`{name}`" for name in names)
+    sentences = [data.get("description") or (f"{name}." if name else "")]
     if data.get("licence"):
         sentences.append(f"Licence of the data: {data['licence']}.")
     return " ".join(filter(None, sentences + [f"Licence of the weights: {license}."]))
@@ -436,12 +445,15 @@ def _filter_table(data: dict) -> str:
 def _protocol(metrics: dict) -> str:
     after, evaluation = metrics.get("after") or {}, metrics.get("evaluation") or {}
     place = " ".join(filter(None, (evaluation.get("name"), evaluation.get("split"))))
-    sentences = []
+    data, sentences = metrics.get("data") or {}, []
     if after.get("pairs"):
         place = f"of {place}" if place else "held out from the training data"
         sentences.append(f"Measured on {number(after['pairs'])} sentence pairs {place}.")
         if after.get("truncated"):
             sentences.append(f"{number(after['truncated'])} of them were cut at the model's positions.")
+    elif data.get("held_out_blocks"):
+        size = f"{number(data['held_out_blocks'])} blocks of {number(data['block_size'])} tokens"
+        sentences.append(f"Measured on {size} held out from the training data.")
     elif place:
         sentences.append(f"Measured on {place}.")
     if any("recall" in key for key in after):

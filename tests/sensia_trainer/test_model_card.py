@@ -84,10 +84,15 @@ ADAPTATION = {
 PRETRAINING = {
     "kind": "pretraining",
     "model_name": "backpack-micro-en",
-    "languages": {"source": "en"},
-    "data": {"name": "public-domain books", "tokens": 10_000_000, "licence": "public domain"},
-    "config": {"max_steps": 2000, "learning_rate": 0.001},
-    "after": {"perplexity": 61.25},
+    "data": {
+        "sources": ["/some/machine/books.txt.gz", "/some/machine/wiki.txt.gz"],
+        "tokens": 10_000_000,
+        "block_size": 256,
+        "held_out_blocks": 200,
+        "licence": "public domain",
+    },
+    "config": {"steps": 2000, "learning_rate": 0.001},
+    "after": {"perplexity": 61.25, "cross_entropy": 4.115},
     "seconds": 3900,
 }
 
@@ -179,6 +184,15 @@ def test_phase_table_shows_steps_weights_and_freezing(metrics):
     assert lines[4] == "| polish | 500–1,000 | 0.15 | 0.15 | 0.7 | 0.05 | 0.07 | frozen |"
     without_polish = {"phases": ["align", "joint"], "polish_freeze": "modules"}
     assert [line.split(" | ")[1] for line in phase_table(without_polish).splitlines()[2:]] == ["40%", "60%"]
+
+
+def test_the_card_of_a_base_model():
+    card = pretraining_card(PRETRAINING)
+    assert "`books.txt.gz`, `wiki.txt.gz`. Licence of the data: public domain." in card
+    assert "/some/machine" not in card
+    assert "Measured on 200 blocks of 256 tokens held out" in card
+    assert "| tokens | 10,000,000 |" in card and "| perplexity per token, English | 61.2 |" in card
+    assert ModelCard(card).data.language == ["en"]
 
 
 def test_time_and_licence(metrics):
@@ -327,7 +341,7 @@ def test_vectors_of_the_snippet_are_those_of_the_library(folder, tokenizer, pool
 
 def test_the_snippet_of_an_adapter_adds_it_to_its_base(folder, tiny_model, tmp_path, capsys):
     adapter = tmp_path / "adapter"
-    config = LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True, r=2)
+    config = LoraConfig(target_modules=r".*\.h\.\d+\.attn\.c_attn", fan_in_fan_out=True, r=2)
     get_peft_model(tiny_model(), config).save_pretrained(adapter)
     (adapter / "metrics.json").write_text(json.dumps(ADAPTATION))
     card = write_card(adapter).read_text(encoding="utf-8")
