@@ -1,4 +1,4 @@
-"""Build the parallel data of Appendix D: retrieve, filter, deduplicate, score, sample and account for English–X bitext.
+"""Build the parallel data of Appendix D: retrieve, filter, deduplicate, score, sample and account for bitext.
 
     python examples/build_bitext.py examples/recipes/bitext/et.yaml --output_dir en-et --num_proc 8
     accelerate launch examples/build_bitext.py examples/recipes/bitext/et.yaml --output_dir en-et  # score on every GPU

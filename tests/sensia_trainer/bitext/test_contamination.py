@@ -1,0 +1,57 @@
+import gzip
+import json
+
+import datasets
+import numpy as np
+import pytest
+
+from sensia_trainer.bitext.contamination import evaluation_keys
+from sensia_trainer.bitext.filters import near_keys
+
+
+def has(keys, *texts):
+    return np.isin(near_keys(list(texts)), keys).tolist()
+
+
+def test_texts_of_files_and_folders_and_their_sentences(tmp_path):
+    (tmp_path / "flores").mkdir()
+    (tmp_path / "flores/est_Latn.dev").write_text("See on lause siin.\nYes\n", encoding="utf-8")
+    (tmp_path / "flores/README").write_text("Do not read this file\n")
+    with gzip.open(tmp_path / "belebele.jsonl.gz", "wt") as file:
+        row = {
+            "passage": "The first one is here. The second one is 12 km long.",
+            "answers": ["No", "They all went home"],
+        }
+        file.write(json.dumps(row) + "\n")
+    (tmp_path / "flores/zho_Hans.dev").write_text("他们昨天去了北京。短。\n", encoding="utf-8")
+    keys, counts = evaluation_keys((str(tmp_path / "flores"), str(tmp_path / "belebele.jsonl.gz")))
+    assert has(keys, "see on lause siin", "The second one is 13 km long", "They all went home.") == [True] * 3
+    assert has(keys, "他们昨天去了北京") == [True]
+    assert has(keys, "Yes", "No", "Do not read this file", "短", "passage") == [False] * 5
+    assert counts == {"flores": 3, "belebele.jsonl.gz": 4}
+    assert (np.diff(keys.astype(object)) > 0).all()
+
+
+def test_hub_id_with_configuration(monkeypatch):
+    asked = []
+
+    def load_dataset(path, config):
+        asked.append((path, config))
+        rows = datasets.Dataset.from_list(
+            [{"premise": "The man lost his keys.", "label": 1, "choices": ["He was very late."]}]
+        )
+        return datasets.DatasetDict(test=rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    keys, counts = evaluation_keys(("cambridgeltl/xcopa:et",))
+    assert asked == [("cambridgeltl/xcopa", "et")] and counts == {"cambridgeltl/xcopa:et": 2}
+    assert has(keys, "he was very late") == [True]
+
+
+def test_what_cannot_be_read_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no file or folder '/no/such/place'"):
+        evaluation_keys(("/no/such/place",))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no text"):
+        evaluation_keys((str(tmp_path / "empty"),))
+    assert len(evaluation_keys(())[0]) == 0

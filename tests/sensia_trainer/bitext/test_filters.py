@@ -1,0 +1,176 @@
+import unicodedata
+
+import numpy as np
+import pytest
+
+from sensia_trainer.bitext.filters import (
+    FilterContext,
+    FilterRules,
+    apply_filters,
+    keep_different,
+    keep_languages,
+    keep_length,
+    keep_length_ratio,
+    keep_not_empty,
+    keep_same_digits,
+    keep_same_urls,
+    keep_uncontaminated,
+    near_form,
+    near_keys,
+    normalise,
+    pair_keys,
+    text_keys,
+)
+from sensia_trainer.bitext.langid import PairIdentifier
+from tests.reference import bitext as reference
+
+
+def context(source="en", target="id", evaluation=(), **rules):
+    return FilterContext(source, target, FilterRules(**rules), np.sort(near_keys(list(evaluation))))
+
+
+@pytest.mark.parametrize(
+    "text, code, expected",
+    [
+        ("“Don’t”,\u00a0she\u200b said…", "en", '"Don\'t", she said...'),
+        ("«Tere»  „õhtust“\t", "et", '"Tere" "õhtust"'),
+        (unicodedata.normalize("NFD", "põhjaosas"), "et", "põhjaosas"),
+        ("ＡＢＣ１，ok。", "id", "ABC1,ok."),
+        ("这是ＡＢＣ１２, 好吗?", "zh", "这是ABC12，好吗？"),
+        ("版本 3.5 是 v1.2", "zh", "版本 3.5 是 v1.2"),
+        ("“你好”", "zh", "“你好”"),
+        ("so\u00adft\u200e", "en", "soft"),
+        ("می\u200cخواهم", "fa", "می\u200cخواهم"),
+    ],
+)
+def test_normalise(text, code, expected):
+    assert normalise(text, code) == expected
+    assert normalise(expected, code) == expected
+
+
+def test_length_is_in_words_or_in_characters_without_spaces():
+    keep = keep_length(
+        ["a b c", "a b", "a b c"], ["x y z", "x y z", "x"], context(source_length=(3, 3), target_length=(2, 3))
+    )
+    assert keep.tolist() == [True, False, False]
+    assert keep_length(
+        ["a"], ["你 好吗"], context(target="zh", source_length=(1, 1), target_length=(3, 3))
+    ).tolist() == [True]
+
+
+def test_length_ratio_excludes_its_bounds():
+    sources, targets = ["w " * 6, "w " * 7, "w " * 17, "w " * 16], ["v " * 10] * 4
+    assert keep_length_ratio(sources, targets, context()).tolist() == [False, True, False, True]
+    in_characters = context(ratio_unit="characters", length_ratio=(0.5, 1.5))
+    assert keep_length_ratio(["four", "four", "four"], ["a b c d", "a b c d e", "abc"], in_characters).tolist() == [
+        True,
+        False,
+        True,
+    ]
+    assert keep_length_ratio(["Good morning"], ["早上好啊"], context(target="zh", length_ratio=(2.9, 3.1))).all()
+
+
+def test_identical_and_empty_sides():
+    assert keep_different(["Menu", "A b"], ["menu ", "A c"], context()).tolist() == [False, True]
+    assert keep_not_empty(["a", "...", "7"], ["b", "b", "—"], context()).tolist() == [True, False, False]
+
+
+def test_digits_may_be_grouped_otherwise_and_in_another_script():
+    sources = ["1,000 items", "page 3", "in 1998", "5 km"]
+    targets = ["1.000 barang", "halaman 4", "pada 1989", "٥ km"]
+    assert keep_same_digits(sources, targets, context()).tolist() == [True, False, True, True]
+
+
+def test_urls_and_addresses():
+    sources = ["see https://a.org/x.", "write to a@b.org", "see www.a.org", "none"]
+    targets = ["lihat https://a.org/x", "tulis ke c@b.org", "lihat www.b.org", "tidak"]
+    assert keep_same_urls(sources, targets, context()).tolist() == [True, False, False, True]
+
+
+def test_languages():
+    sources = [
+        "The weather is very nice today.",
+        "Cuaca hari ini sangat bagus sekali.",
+        "The weather is very nice today.",
+        "OK",
+    ]
+    targets = ["Cuaca hari ini sangat bagus.", "Cuaca hari ini sangat bagus.", "The weather is nice today.", "OK"]
+    assert keep_languages(sources, targets, context()).tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize("pair", [("en", "et"), ("sw", "en")])
+def test_the_identifier_agrees_with_py3langid(pair):
+    langid = pytest.importorskip("py3langid.langid")
+    plain = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
+    plain.set_languages(list(pair))
+    texts = [
+        "",
+        "A",
+        "Hello there, my friend",
+        "Tere õhtust, mu sõber!",
+        "HABARI ZA ASUBUHI",
+        "1234",
+        "Nairobi ni mji mkuu wa Kenya. " * 5,
+    ]
+    expected = [dict(plain.rank(text))[pair[1]] for text in texts]
+    np.testing.assert_allclose(PairIdentifier(*pair).second(texts), expected, atol=1e-5)
+
+
+def test_an_unknown_language_or_a_missing_package_says_the_way_out(monkeypatch):
+    with pytest.raises(ValueError, match="does not know.*language_confidence"):
+        PairIdentifier("en", "xx")
+    monkeypatch.setitem(__import__("sys").modules, "py3langid.langid", None)
+    with pytest.raises(ValueError, match="pip install py3langid"):
+        PairIdentifier("en", "et")
+
+
+def test_contamination_looks_at_both_sides_up_to_case_punctuation_and_numbers():
+    evaluation = ["The man turned on the faucet.", "Pria itu membuka keran."]
+    sources = [
+        "the man turned on the faucet",
+        "A new sentence",
+        "A new sentence",
+        "The man turned on the faucet again.",
+    ]
+    targets = ["Apa saja", "Pria itu, membuka keran!", "Apa saja", "Apa saja"]
+    assert keep_uncontaminated(sources, targets, context(evaluation=evaluation)).tolist() == [False, False, True, True]
+
+
+TEXTS = ["Hello, World 12!", "ＨＥＬＬＯ world 7", "???", "naïve_Ünïcode", "", "3.5 km/h", "ẞtraße", "日本語。テスト"]
+
+
+def test_near_form_is_the_plain_one():
+    assert [near_form(text) for text in TEXTS] == [reference.near_form(text) for text in TEXTS]
+
+
+def test_keys_tell_sides_apart():
+    left, right = text_keys(["a", "b", "a"]), text_keys(["b", "a", "b"])
+    keys = pair_keys(left, right)
+    assert keys[0] == keys[2] != keys[1]
+    many = [str(n) for n in range(2000)]
+    assert len(np.unique(pair_keys(text_keys(many), text_keys(many[::-1])))) == 2000
+
+
+def test_each_filter_counts_what_it_takes_by_corpus():
+    sources = ["a b c d", "a b", "Saya suka kopi sekali", "one two three four", "a b c d e"]
+    targets = ["w x y z", "w x", "Saya suka kopi sekali", "satu dua tiga empat", "v"]
+    kept, counts = apply_filters(
+        sources, targets, ["A", "A", "B", "B", "B"], context(target_length=(1, 9), language_confidence=None)
+    )
+    assert kept.tolist() == [0, 3]
+    assert counts == {("A", "length"): 1, ("B", "length_ratio"): 1, ("B", "identical"): 1}
+
+
+@pytest.mark.parametrize(
+    "rules, message",
+    [
+        ({"source_length": (5, 2)}, r"filters.source_length=\[5, 2\]"),
+        ({"length_ratio": (1,)}, "filters.length_ratio"),
+        ({"ratio_unit": "tokens"}, "'words' or 'characters'"),
+        ({"language_confidence": 0.2}, "0.5 to 1"),
+        ({"max_targets_per_source": 0}, "at least 1"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(rules, message):
+    with pytest.raises(ValueError, match=message):
+        FilterRules(**rules)

