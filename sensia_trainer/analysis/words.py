@@ -39,7 +39,7 @@ def segment_words(text: str) -> list[Word]:
 def word_positions(tokenizer, text: str, words: list[Word], *, max_length: int | None = None):
     """Token ids of a sentence and, for every word, the positions of the tokens that cover any of its characters.
 
-    A token that covers two words counts for both. Words without a token (cut off at `max_length`) get no position.
+    A token that covers two words counts for both. Words not wholly within `max_length` tokens get no position.
 
     Args:
         tokenizer: One with character offsets (`tokenizer.is_fast`); special tokens are not added.
@@ -56,7 +56,7 @@ def word_positions(tokenizer, text: str, words: list[Word], *, max_length: int |
             "to words. Load the tokenizer as a fast one (a folder with `tokenizer.json`)."
         )
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = encoding["input_ids"][:max_length], encoding["offset_mapping"][:max_length]
+    ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
     if ids and not any(end > start for start, end in offsets):
         raise ValueError(
             f"`tokenizer` ({type(tokenizer).__name__}) reports empty character offsets for every token of {text!r}, "
@@ -65,6 +65,9 @@ def word_positions(tokenizer, text: str, words: list[Word], *, max_length: int |
     positions = [
         [t for t, (start, end) in enumerate(offsets) if max(start, word.start) < min(end, word.end)] for word in words
     ]
+    if max_length is not None and len(ids) > max_length:
+        ids = ids[:max_length]
+        positions = [spelled if spelled and spelled[-1] < max_length else [] for spelled in positions]
     return ids, positions
 
 

@@ -50,7 +50,7 @@ def mutual_information(probs):
 
 
 def recall_without(source, target, removed):
-    """Recall@1 of sentence vectors without sense `removed`; source, target (N, K, d): mean contribution of each sense."""
+    """Recall@1 of sentence vectors without sense `removed`; source, target (N, K, d): mean of each sense."""
     keep = [k for k in range(source.shape[1]) if k != removed]
     left, right = source[:, keep].sum(axis=1), target[:, keep].sum(axis=1)
     hits = 0

@@ -1,0 +1,75 @@
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertConfig, BertModel, BertTokenizer
+
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "analyze.py"
+SOURCE = ["The cat sleeps on Java.", "A cat sleeps near the river.", "Java is a river island.", "The river runs."]
+TARGET = ["Kucing tidur di Java.", "Kucing tidur dekat sungai.", "Java ialah pulau sungai.", "Sungai mengalir."]
+
+
+@pytest.fixture
+def arguments(tiny_model, tokenizer, tmp_path):
+    """Tiny models, a random encoder and two files of sentences, as command-line arguments."""
+    pytest.importorskip("simalign")
+    for seed, name in enumerate(("model", "control", "base")):
+        torch.manual_seed(seed)
+        tiny_model(num_senses=4).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    words = sorted({word for text in SOURCE + TARGET for word in text.lower().rstrip(".").split()})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "."]
+    vocabulary = {token: index for index, token in enumerate([*special, *words])}
+    sizes = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, intermediate_size=16)
+    BertModel(BertConfig(vocab_size=len(vocabulary), **sizes)).save_pretrained(tmp_path / "encoder")
+    BertTokenizer(vocab=vocabulary).save_pretrained(tmp_path / "encoder")
+    (tmp_path / "en.txt").write_text("\n".join(SOURCE), encoding="utf-8")
+    (tmp_path / "id.txt").write_text("\n".join(TARGET), encoding="utf-8")
+    paths = {name: str(tmp_path / name) for name in ("model", "control", "base", "encoder")}
+    paths |= {"source_file": str(tmp_path / "en.txt"), "target_file": str(tmp_path / "id.txt")}
+    paths |= {"output_dir": str(tmp_path / "out"), "cache_dir": str(tmp_path / "cache"), "target_language": "id"}
+    return paths | {"layer": 1, "minimum_count": 1, "iterations": 50}
+
+
+def run(arguments, *flags):
+    runpy.run_path(str(SCRIPT))["main"](
+        [*(str(part) for name, value in arguments.items() for part in (f"--{name}", value)), *flags]
+    )
+
+
+def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
+    run(arguments)
+    out = Path(arguments["output_dir"])
+    result = json.loads((out / "en-id.json").read_text(encoding="utf-8"))
+    assert result["models"] == {"model": "model", "control": "control", "base": "base"}
+    assert result["topology"]["all"]["items"] > 0 and result["versions"]["torch"]
+    report = (out / "README.md").read_text(encoding="utf-8")
+    assert "## Sense topology (Table 3)" in report and str(out) not in report
+    assert len(list(Path(arguments["cache_dir"]).iterdir())) == 1
+    figures = {file.name: file.read_bytes() for file in (out / "figures").glob("*.svg")}
+    assert len(figures) == 7
+    (out / "README.md").unlink()
+    run({"output_dir": out}, "--render_only")
+    assert (out / "README.md").read_text(encoding="utf-8") == report
+    assert {file.name: file.read_bytes() for file in (out / "figures").glob("*.svg")} == figures
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": ""}, "`model` is missing"),
+        ({"minimum_count": 50}, "No aligned content words"),
+        ({"layer": 9}, "layers"),
+    ],
+)
+def test_bad_input_is_named(arguments, changed, message):
+    with pytest.raises(ValueError, match=message):
+        run(arguments | changed)
+
+
+def test_rendering_nothing_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no results"):
+        run({"output_dir": tmp_path / "empty"}, "--render_only")
