@@ -19,7 +19,7 @@ from .batching import (
     start_token,
 )
 from .perplexity import nll_per_row, nll_per_row_from_logits, summarize_nll
-from .retrieval import retrieval_metrics
+from .retrieval import DIRECTIONS, retrieval_by_query, retrieval_metrics
 
 
 def evaluate_bitext(
@@ -36,6 +36,7 @@ def evaluate_bitext(
     start="own",
     bootstrap=0,
     seed=0,
+    by_pair=False,
     progress=False,
     accelerator=None,
 ) -> dict:
@@ -50,6 +51,7 @@ def evaluate_bitext(
         context_state (`str`): "mixture" (the Backpack's own final state) or "backbone".
         start: Token put before every sentence, see `start_token`. The default keeps sequences as training saw them.
         bootstrap (`int`): Resamples for 95 % intervals of recall, 0 for none.
+        by_pair (`bool`): Also return `hits`, the recall of every single pair, for paired tests between models.
         accelerator (*optional*): An `accelerate.Accelerator`; sentences are shared out among its processes and
             every process returns the same result.
 
@@ -91,6 +93,10 @@ def evaluate_bitext(
         if kind in source_side:
             found = retrieval_metrics(source_side[kind], target_side[kind], bootstrap=bootstrap, seed=seed)
             metrics |= {f"{kind}_{name}": value for name, value in found.items()}
+            if by_pair:
+                hits = retrieval_by_query(source_side[kind], target_side[kind])["hits"]
+                for direction, values in zip(DIRECTIONS, hits.tolist(), strict=True):
+                    metrics.setdefault("hits", {})[f"{kind}_recall_{direction}"] = values
     for name, side in (("source", source_side), ("target", target_side)):
         if "entropy" in side:
             metrics[f"sense_entropy_{name}"] = (side["entropy"].sum() / side["tokens"].sum()).item()
@@ -132,6 +138,7 @@ def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature,
         attention_mask=attention_mask,
         logits_to_keep=1,  # the head is applied below, to the tokens that are read and in chunks
         output_senses=True,
+        use_cache=False,
         output_sense_weights=pooling == "contextual",
     )
     sense, probs = sense_sentence_vectors(
@@ -151,7 +158,9 @@ def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature,
 def _causal_lm_forward(model, input_ids, attention_mask, *, with_nll, **_) -> dict:
     can_skip = not with_nll and "logits_to_keep" in inspect.signature(model.forward).parameters
     keep = {"logits_to_keep": 1} if can_skip else {}
-    output = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, **keep)
+    output = model(
+        input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, use_cache=False, **keep
+    )
     rows = {"context": context_sentence_vectors(output.hidden_states[-1], attention_mask)}
     if with_nll:
         rows["nll"] = nll_per_row_from_logits(output.logits, input_ids, attention_mask)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..bitext.languages import language
 from .figures import save_figure
-from .significance import mcnemar
+from .significance import mcnemar, paired_bootstrap
 from .suite import items_file
 
 
@@ -64,6 +64,15 @@ def significance(first: dict, other: dict, key: str, scoring: str) -> dict | Non
         return None
     hits = [[int(p == y) for p, y in zip(x["predictions"][scoring], x["labels"], strict=True)] for x in (a, b)]
     return mcnemar(*hits)
+
+
+def recall_significance(first: dict, other: dict, key: str) -> dict | None:
+    """Paired bootstrap of a recall of `other` minus that of `first` over the same sentence pairs; `None` if they
+    are not the same or one model has no such vectors."""
+    a, b = other["items"].get("flores", {}), first["items"].get("flores", {})
+    if a.get("fingerprint") != b.get("fingerprint") or not (key in a.get("hits", ()) and key in b.get("hits", ())):
+        return None
+    return paired_bootstrap(a["hits"][key], b["hits"][key], samples=2000)
 
 
 def accuracy_rows(results) -> list[dict]:
@@ -198,6 +207,8 @@ def _flores_table(results) -> list[str]:
         for result in measured:
             value, interval = result["flores"].get(key), result["flores"].get(f"{key}_interval")
             text = "–" if value is None else _number(value)
+            test = None if result is measured[0] else recall_significance(measured[0], result, key)
+            text += "*" if test and test["p_value"] < 0.05 else ""
             cells.append(f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else text)
         lines.append(_line([title, *cells]))
     for key, title in FROM_START_ROWS.items():
@@ -205,6 +216,10 @@ def _flores_table(results) -> list[str]:
     lines.append(
         _line(["pairs (truncated)", *(f"{r['flores']['pairs']} ({r['flores']['truncated']})" for r in measured)])
     )
+    lines += [
+        "",
+        f"95 % bootstrap intervals; * differs from {measured[0]['name']} (paired bootstrap over pairs, p < .05).",
+    ]
     return lines
 
 

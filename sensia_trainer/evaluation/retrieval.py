@@ -6,6 +6,9 @@ from torch import Tensor
 from .significance import bootstrap_interval
 
 
+DIRECTIONS = ("source_to_target", "target_to_source")
+
+
 def retrieval_metrics(source: Tensor, target: Tensor, *, chunk_size=1024, bootstrap=0, seed=0) -> dict:
     """Nearest-neighbour retrieval by cosine, in both directions; row i of `source` translates row i of `target`.
 
@@ -15,6 +18,23 @@ def retrieval_metrics(source: Tensor, target: Tensor, *, chunk_size=1024, bootst
     - `margin_...`: mean of the cosine to the translation minus the cosine to the best wrong candidate;
     - `mean_rank_...`: mean rank of the translation, 1 is best;
     - `recall_..._interval`: 95 % bootstrap interval over queries, when `bootstrap` > 0 resamples are asked for.
+
+    For arguments, ties and errors see `retrieval_by_query`.
+    """
+    found = retrieval_by_query(source, target, chunk_size=chunk_size)
+    metrics = {}
+    for i, direction in enumerate(DIRECTIONS):
+        metrics[f"recall_{direction}"] = found["hits"][i].mean().item()
+        metrics[f"margin_{direction}"] = found["margins"][i].mean().item()
+        metrics[f"mean_rank_{direction}"] = found["ranks"][i].mean().item()
+        if bootstrap:
+            interval = bootstrap_interval(found["hits"][i].cpu(), samples=bootstrap, seed=seed)
+            metrics[f"recall_{direction}_interval"] = interval
+    return metrics
+
+
+def retrieval_by_query(source: Tensor, target: Tensor, *, chunk_size=1024) -> dict[str, Tensor]:
+    """`hits`, `margins` and `ranks` of every query, each (2, N): source to target, then target to source.
 
     Ties count as what a fair coin would give: a translation that shares the first place with m other candidates is a
     hit of 1 / (m + 1) and has rank 1 + m / 2. So a collapsed model scores 1 / N, and duplicated sentences cost what
@@ -65,12 +85,4 @@ def retrieval_metrics(source: Tensor, target: Tensor, *, chunk_size=1024, bootst
         best_other[1] = torch.maximum(best_other[1], cosine.amax(0))
 
     hits = torch.where(better == 0, 1 / (1 + tied), 0.0)
-    ranks = 1 + better + tied / 2
-    metrics = {}
-    for i, direction in enumerate(("source_to_target", "target_to_source")):
-        metrics[f"recall_{direction}"] = hits[i].mean().item()
-        metrics[f"margin_{direction}"] = (own - best_other[i]).mean().item()
-        metrics[f"mean_rank_{direction}"] = ranks[i].mean().item()
-        if bootstrap:
-            metrics[f"recall_{direction}_interval"] = bootstrap_interval(hits[i].cpu(), samples=bootstrap, seed=seed)
-    return metrics
+    return {"hits": hits, "margins": own - best_other, "ranks": 1 + better + tied / 2}

@@ -19,7 +19,7 @@ from .language_check import check_language
 from .likelihood import choice_likelihoods
 from .perplexity import perplexity
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
-from .tasks import TASKS, TEMPLATES, load_task, make_items
+from .tasks import TASKS, TEMPLATES, fingerprint, load_task, make_items
 
 
 HUB_FLORES = "facebook/flores"
@@ -123,7 +123,7 @@ def run(config: EvaluationConfig) -> dict:
     }  # fmt: skip
     items = {}
     if config.flores:
-        result["flores"] = _flores(config, model, tokenizer, data_dir)
+        result["flores"], items["flores"] = _flores(config, model, tokenizer, data_dir)
     result["tasks"] = []
     for entry in config.tasks:
         task, _, code = entry.partition(":")
@@ -150,7 +150,7 @@ def items_file(output) -> Path:
     return Path(output).with_suffix(".items.json")
 
 
-def _flores(config, model, tokenizer, data_dir) -> dict:
+def _flores(config, model, tokenizer, data_dir) -> tuple[dict, dict]:
     split = {"reporting": "devtest", "selection": "dev"}.get(config.flores_purpose, config.flores_purpose)
     path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
     texts = load_flores(path, split, [config.source, config.target], purpose=config.flores_purpose)
@@ -170,6 +170,7 @@ def _flores(config, model, tokenizer, data_dir) -> dict:
         context_state=config.context_state,
         bootstrap=config.bootstrap,
         seed=config.seed,
+        by_pair=True,
         progress=config.progress,
     )
     comparable = perplexity(
@@ -181,7 +182,8 @@ def _flores(config, model, tokenizer, data_dir) -> dict:
         progress=config.progress,
     )
     del comparable["nll"]
-    return {
+    hits = {"fingerprint": fingerprint([source, target]), "hits": metrics.pop("hits")}
+    summary = {
         "split": split,
         "purpose": config.flores_purpose,
         "source": language(config.source).flores,
@@ -191,6 +193,7 @@ def _flores(config, model, tokenizer, data_dir) -> dict:
         # Every token of every sentence after the start token: the same bytes for every model and tokenizer.
         "target_from_start": comparable,
     }
+    return summary, hits
 
 
 def evaluate_task(config, model, tokenizer, task, code, template, data_dir) -> tuple[dict, dict]:

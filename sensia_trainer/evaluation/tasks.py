@@ -128,8 +128,13 @@ def load_task(task: str, code: str, split: str, *, data_dir=None, questions="cor
     kept = {row["id"] for row in rows}
     for row in rows:
         _check(row, f"{task} {iso} {split}")
-    digest = hashlib.sha256(json.dumps(rows, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:16]
-    return TaskData(task, iso, split, rows, origin, digest, source.note, [i for i in corrected if i in kept])
+    corrected = [i for i in corrected if i in kept]
+    return TaskData(task, iso, split, rows, origin, fingerprint(rows), source.note, corrected)
+
+
+def fingerprint(data) -> str:
+    """Sixteen hexadecimal digits that tell whether two results are about the same data (any JSON value)."""
+    return hashlib.sha256(json.dumps(data, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def correct_questions(rows: list[dict], english: list[dict]) -> list[str]:

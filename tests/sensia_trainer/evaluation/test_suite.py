@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from sensia_trainer.evaluation.report import compare, significance
+from sensia_trainer.evaluation.report import compare, recall_significance, significance
 from sensia_trainer.evaluation.suite import EvaluationConfig, items_file, run
 from tests.conftest import SENTENCES
 
@@ -52,7 +52,9 @@ def test_everything_is_measured_and_written(config):
     assert task["scores"]["paper"]["lambda"] == 0.5 and task["scores"]["cond"]["total"] == 12
     assert task["questions_corrected"] == 6 and task["grid_search"]["items"] == 6
     assert len(result["generation"]["examples"]) == 3 and result["generation"]["sampling"]["seed"] == 0
-    items = json.loads(items_file(config.output).read_text(encoding="utf-8"))["xcopa/id/plain"]
+    detail = json.loads(items_file(config.output).read_text(encoding="utf-8"))
+    items, hits = detail["xcopa/id/plain"], detail["flores"]["hits"]["sense_recall_source_to_target"]
+    assert np.mean(hits) == pytest.approx(result["flores"]["sense_recall_source_to_target"])
     assert items["ids"] == [str(i) for i in range(12)]
     hits = [p == y for p, y in zip(items["predictions"]["cond"], items["labels"], strict=True)]
     assert sum(hits) == task["scores"]["cond"]["correct"]
@@ -88,6 +90,16 @@ def test_compare_renders_table_csv_and_figure(config, tmp_path):
         compare(paths, tmp_path / "x.md", scoring="best")
     with pytest.raises(ValueError, match="name of its own"):
         compare([paths[0], paths[0]], tmp_path / "x.md")
+
+
+def test_recall_is_tested_on_the_same_pairs():
+    def result(values, digest="f"):
+        return {"items": {"flores": {"fingerprint": digest, "hits": {"r": values}}}}
+
+    test = recall_significance(result([0.0] * 20), result([1.0] * 15 + [0.0] * 5), "r")
+    assert test["difference"] == 0.75 and test["p_value"] < 0.05
+    assert recall_significance(result([0.0] * 20, "g"), result([1.0] * 20), "r") is None
+    assert recall_significance({"items": {}}, result([1.0] * 20), "r") is None
 
 
 def test_significance_needs_the_same_items():
