@@ -91,7 +91,8 @@ class BackpackMLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.hidden_size, intermediate_size)
         self.c_proj = nn.Linear(intermediate_size, output_size)
-        self.act = ACT2FN[config.hidden_act]
+        # The same function as "gelu_new" in one kernel.
+        self.act = ACT2FN["gelu_pytorch_tanh" if config.hidden_act == "gelu_new" else config.hidden_act]
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, hidden_states):
@@ -608,7 +609,6 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        label_smoothing: float = 0.0,
         skip_logits: bool = False,
         **kwargs,
     ) -> BackpackCausalLMOutputWithPast:
@@ -618,13 +618,18 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
                 Usually `input_ids`; shifted here. Positions with -100 are not predicted.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Logits of that many last positions only (0: all), or of these position indices.
-            label_smoothing (`float`, *optional*, defaults to 0.0):
-                Share of each target spread evenly over the vocabulary.
             skip_logits (`bool`, *optional*, defaults to `False`):
                 Return no logits, and compute the loss from labelled positions in blocks: for training.
+            label_smoothing (`float`, *optional*, defaults to 0.0):
+                Share of each target spread evenly over the vocabulary. (Not in the signature: `Trainer` takes every
+                argument with "label" in its name for one that evaluation data must have.)
+            num_items_in_batch (`int` or `torch.Tensor`, *optional*):
+                Divisor of the summed loss; the number of labels predicted by default.
 
         For the other arguments see [`BackpackModel.forward`].
         """
+        label_smoothing = kwargs.pop("label_smoothing", 0.0)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         outputs = self.backpack(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -632,7 +637,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            **{key: value for key, value in kwargs.items() if key != "num_items_in_batch"},
+            **kwargs,
         )
         mixture = outputs.last_hidden_state
         logits = None
@@ -642,11 +647,11 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
 
         loss = None
         if labels is not None and (skip_logits or label_smoothing):
-            loss = next_token_loss(
-                mixture, self.lm_head.weight, labels, label_smoothing, kwargs.get("num_items_in_batch")
-            )
+            loss = next_token_loss(mixture, self.lm_head.weight, labels, label_smoothing, num_items_in_batch)
         elif labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.vocab_size, num_items_in_batch=num_items_in_batch
+            )
         return BackpackCausalLMOutputWithPast(loss=loss, logits=logits, **outputs)
 
     def get_senses(self, token_ids):

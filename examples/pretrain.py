@@ -1,0 +1,78 @@
+"""
+Pretrain an English Backpack from scratch.
+
+    accelerate launch examples/pretrain.py examples/recipes/pretrain_micro.yaml
+    accelerate launch examples/pretrain.py examples/recipes/pretrain_small.yaml --output_dir outputs/small
+
+Every field can be overridden on the command line; a run that was interrupted goes on from its last checkpoint.
+"""
+
+import math
+from dataclasses import dataclass
+
+from transformers import AutoConfig, AutoTokenizer, Trainer, TrainingArguments, set_seed
+
+from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.pretraining import PretrainingData, collate_blocks, load_documents, pack, train_tokenizer
+from sensia_trainer.recipes import parse_recipe
+from sensia_trainer.runs import prepare_output_dir, write_run
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """TrainingArguments with `remove_unused_columns=False`, because the collator names the model's inputs."""
+
+    remove_unused_columns: bool = False
+
+
+def main():
+    data, args = parse_recipe((PretrainingData, PretrainingArguments), description=__doc__)
+    set_seed(args.seed)
+    checkpoint = prepare_output_dir(args, data=data)
+
+    with args.main_process_first(desc="reading the text"):
+        documents = load_documents(data)
+        if data.tokenizer:
+            tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
+        else:
+            tokenizer = train_tokenizer(documents, data.vocab_size, data.block_size)
+        blocks = pack(documents, tokenizer, data.block_size)
+    split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
+
+    backbone = {"vocab_size": data.vocab_size, "n_positions": data.block_size} | data.backbone_config
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    backbone_config = AutoConfig.for_model(backbone.pop("model_type", "gpt2"), **special | backbone)
+    model = BackpackForCausalLM(BackpackConfig(backbone_config=backbone_config, **data.backpack_config))
+
+    trainer = Trainer(
+        model,
+        args,
+        data_collator=collate_blocks,
+        train_dataset=split["train"],
+        eval_dataset=split["test"],
+        processing_class=tokenizer,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    loss = trainer.evaluate()["eval_loss"]
+    model.config.use_cache = True
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        write_run(
+            args,
+            kind="pretraining",
+            model=model,
+            data={
+                "sources": data.dataset or data.text_files,
+                "documents": len(documents),
+                "tokens": len(split["train"]) * data.block_size,
+                "block_size": data.block_size,
+                "held_out_blocks": data.held_out_blocks,
+            },
+            after={"perplexity": math.exp(loss), "cross_entropy": loss},
+            state=trainer.state,
+        )
+        print(f"perplexity on held-out text: {math.exp(loss):.2f}\nmodel folder: {args.output_dir}")
+
+
+if __name__ == "__main__":
+    main()

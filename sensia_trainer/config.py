@@ -1,0 +1,191 @@
+"""Every number of the method, as a field with the paper's value (Appendices B and C)."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+from .representations import POOLINGS
+from .schedule import PHASES, PhaseSchedule
+
+
+CONTEXT_STATES = ("mixture", "backbone")
+POLISH_FREEZES = ("modules", "vectors", "none")
+
+
+@dataclass
+class SensiaConfig(TrainingArguments):
+    """
+    Configuration of [`SensiaTrainer`]: the fields of `TrainingArguments` and those of the method.
+
+    Where the paper and its published code differ, the default follows the paper and the field's help names the
+    published value; `examples/recipes/reference.yaml` collects those.
+
+    > Defaults that differ from `TrainingArguments`: `max_steps=150_000`, `learning_rate=5e-5`,
+    > `per_device_train_batch_size=64`, `warmup_steps=0.1` (a share), `weight_decay=0.01`, `seed=1234`,
+    > `eval_steps=2000`, `logging_steps=100` (Appendix C), `train_sampling_strategy="group_by_length"`,
+    > `use_cache=True` (the saved model generates with its cache), `dataloader_drop_last=True` (a contrastive loss wants a constant number of negatives),
+    > `remove_unused_columns=False` (the collator names the inputs) and `ddp_find_unused_parameters=True` (modules
+    > freeze while training runs).
+
+    Raises:
+        `ValueError`: for values outside what a field's help allows.
+    """
+
+    # Schedule (Appendix B)
+    align_fraction: float = field(default=0.2, metadata={"help": "Share of the steps in the alignment phase."})
+    joint_fraction: float = field(default=0.3, metadata={"help": "Share of the steps in the joint phase."})
+    polish_fraction: float = field(default=0.5, metadata={"help": "Share of the steps in the polish phase."})
+    phases: list[str] = field(
+        default_factory=lambda: list(PHASES),
+        metadata={"help": "Phases that run, in order; leave one out for the ablations of Table 6."},
+    )
+    align_weights: list[float] = field(
+        default_factory=lambda: [0.54, 0.44, 0.02],
+        metadata={"help": "w_sense, w_context and w_lm where the alignment phase starts."},
+    )
+    joint_weights: list[float] = field(
+        default_factory=lambda: [0.40, 0.40, 0.20],
+        metadata={"help": "w_sense, w_context and w_lm where the joint phase starts."},
+    )
+    polish_weights: list[float] = field(
+        default_factory=lambda: [0.15, 0.15, 0.70],
+        metadata={"help": "w_sense, w_context and w_lm in the polish phase."},
+    )
+    w_sense: float | None = field(
+        default=None, metadata={"help": "Constant weight of the sense loss instead of the scheduled one; 0: off."}
+    )
+    w_context: float | None = field(
+        default=None, metadata={"help": "Constant weight of the context loss instead of the scheduled one; 0: off."}
+    )
+    w_lm: float | None = field(
+        default=None, metadata={"help": "Constant weight of the language-model loss instead of the scheduled one."}
+    )
+    normalise_weights: bool = field(
+        default=False, metadata={"help": "Divide the three weights by their sum. Published code: true."}
+    )
+
+    # Losses (Section 2.1)
+    symmetric: bool = field(
+        default=True, metadata={"help": "InfoNCE in both directions (Eq. 3). Published code: false, source to target."}
+    )
+    tau_sense: float = field(default=0.05, metadata={"help": "Temperature of the sense loss."})
+    tau_sense_end: float | None = field(default=None, metadata={"help": "Its final value; constant by default."})
+    tau_context: float = field(default=0.07, metadata={"help": "Temperature of the context loss."})
+    tau_context_end: float | None = field(default=None, metadata={"help": "Its final value; constant by default."})
+    tau_decay_end: str = field(
+        default="joint",
+        metadata={"help": "Phase at whose end temperatures are final: joint (Appendix B). Published code: align."},
+    )
+    sense_pooling: str = field(
+        default="magnitude",
+        metadata={"help": "Sense vectors from senses (magnitude) or contributions (contextual, published code)."},
+    )
+    sense_pool_temperature: float = field(default=0.7, metadata={"help": "Softmax temperature of the pooling."})
+    context_state: str = field(
+        default="mixture",
+        metadata={"help": "Context vector from the model's final state (mixture) or the backbone's."},
+    )
+    label_smoothing: float = field(default=0.05, metadata={"help": "Epsilon of the language-model loss."})
+    mask_duplicates: bool = field(
+        default=False, metadata={"help": "Do not count pairs that share a sentence as negatives of each other."}
+    )
+
+    # Freezing (Section 2.1)
+    polish_freeze: str = field(
+        default="modules",
+        metadata={
+            "help": "What polish freezes: modules (sense and sense-weight networks: the paper's words; senses still "
+            "drift with the word embeddings they are computed from), vectors (those, and the sense network reads a "
+            "constant copy of the embeddings), none (published run)."
+        },
+    )
+
+    # Data
+    source_language: str = field(default="en", metadata={"help": "Key of the source side in `translation`."})
+    target_language: str | None = field(
+        default=None, metadata={"help": "Key of the target side. Default: the bitext's other language."}
+    )
+    max_length: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of a sentence at most; longer ones are cut and counted. Default: the model's positions."
+        },
+    )
+    predict_end: bool = field(
+        default=True,
+        metadata={
+            "help": "Train the end-of-text token after each target sentence. Published code: false, never stops."
+        },
+    )
+
+    # Defaults of TrainingArguments that differ
+    max_steps: int = field(default=150_000, metadata={"help": "Training steps."})
+    learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Pairs per device; InfoNCE needs two."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; below 1: their share."})
+    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
+    seed: int = field(default=1234, metadata={"help": "Random seed."})
+    logging_steps: float = field(default=100, metadata={"help": "Log every so many steps."})
+    eval_steps: float | None = field(default=2000, metadata={"help": "Evaluate every so many steps."})
+    train_sampling_strategy: str = field(default="group_by_length", metadata={"help": "Batches of similar length."})
+    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop the last, smaller batch."})
+    use_cache: bool = field(default=True, metadata={"help": "Saved with the model; training never caches."})
+    remove_unused_columns: bool | None = field(default=False, metadata={"help": "Must stay false."})
+    ddp_find_unused_parameters: bool | None = field(
+        default=True, metadata={"help": "Lets modules freeze while training runs on several processes."}
+    )
+
+    def __post_init__(self):
+        self.schedule  # noqa: B018 (its checks)
+        for name, allowed in (
+            ("sense_pooling", POOLINGS),
+            ("context_state", CONTEXT_STATES),
+            ("polish_freeze", POLISH_FREEZES),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, but must be one of {allowed}.")
+        for name in ("w_sense", "w_context", "w_lm"):
+            weight = getattr(self, name)
+            if weight is not None and not 0 <= weight < float("inf"):
+                raise ValueError(f"`{name}` is {weight}, but a weight is 0 or more; leave it out for the schedule's.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"`label_smoothing` is {self.label_smoothing}, but must lie in [0, 1); the paper uses 0.05."
+            )
+        if self.label_smoothing_factor:
+            raise ValueError(
+                f"`label_smoothing_factor` is {self.label_smoothing_factor}, which `Trainer` would apply to unshifted "
+                "labels; use `label_smoothing`."
+            )
+        if self.per_device_train_batch_size < 2 and (self.w_sense != 0 or self.w_context != 0):
+            raise ValueError(
+                f"`per_device_train_batch_size` is {self.per_device_train_batch_size}, but InfoNCE takes its negatives "
+                "from the other pairs of the batch and needs two or more; raise it, or set `w_sense` and `w_context` "
+                "to 0 for language modelling alone."
+            )
+        super().__post_init__()
+
+    @property
+    def schedule(self):
+        """The [`PhaseSchedule`] of these fields."""
+        return PhaseSchedule(
+            align_fraction=self.align_fraction,
+            joint_fraction=self.joint_fraction,
+            polish_fraction=self.polish_fraction,
+            phases=tuple(self.phases),
+            align_weights=tuple(self.align_weights),
+            joint_weights=tuple(self.joint_weights),
+            polish_weights=tuple(self.polish_weights),
+            normalise_weights=self.normalise_weights,
+            tau_sense=self.tau_sense,
+            tau_sense_end=self.tau_sense_end,
+            tau_context=self.tau_context,
+            tau_context_end=self.tau_context_end,
+            tau_decay_end=self.tau_decay_end,
+        )
+
+    def phase_state(self, progress):
+        """The schedule's [`PhaseState`] at `progress`, with the constant weights in place of the scheduled ones."""
+        state = self.schedule.at(progress)
+        constant = {name: getattr(self, name) for name in ("w_sense", "w_context", "w_lm")}
+        return state._replace(**{name: weight for name, weight in constant.items() if weight is not None})

@@ -1,0 +1,135 @@
+"""English pretraining data: text files or a Hub dataset, packed to blocks of the model's length."""
+
+import csv
+import gzip
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from datasets import Dataset, load_dataset
+from tqdm.auto import tqdm
+from transformers import GPT2Tokenizer
+
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass
+class PretrainingData:
+    """What `examples/pretrain.py` reads, and the model it makes."""
+
+    dataset: str | None = field(default=None, metadata={"help": "Hub dataset id, e.g. Skylion007/openwebtext."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of `dataset`."})
+    text_files: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Text (a document a line), JSONL or TSV files, each possibly gzipped."},
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of `dataset` and of JSONL files."})
+    tsv_column: str = field(default="en", metadata={"help": "Column of TSV files."})
+    tsv_keep: dict | str | None = field(
+        default_factory=dict, metadata={"help": 'Rows of TSV files kept, e.g. {"licence_class": "open"}.'}
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer to use (Hub id or folder). Default: train a byte-level BPE."}
+    )
+    vocab_size: int = field(default=8192, metadata={"help": "Size of a tokenizer trained here."})
+    block_size: int = field(default=512, metadata={"help": "Tokens of a training example."})
+    held_out_blocks: int = field(default=200, metadata={"help": "Blocks kept for measuring perplexity."})
+    backbone_config: dict | str | None = field(
+        default_factory=dict, metadata={"help": "Fields of the backbone's configuration (GPT-2 by default)."}
+    )
+    backpack_config: dict | str | None = field(
+        default_factory=dict, metadata={"help": "Fields of BackpackConfig, e.g. num_senses."}
+    )
+
+    def __post_init__(self):
+        for name in ("tsv_keep", "backbone_config", "backpack_config"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, json.loads(getattr(self, name)))
+        if bool(self.dataset) == bool(self.text_files):
+            raise ValueError(
+                "Give exactly one of `dataset` (a Hub id) and `text_files` (local files); got "
+                f"dataset={self.dataset!r} and {len(self.text_files)} text files."
+            )
+
+
+def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None):
+    """
+    Yield the documents of one file: lines of `.txt`, a column of `.jsonl` or `.tsv`; `.gz` is read through.
+
+    Raises:
+        `ValueError`: for another kind of file or a missing column.
+    """
+    path = Path(path)
+    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+        if suffix == ".txt":
+            yield from (line.strip() for line in file)
+        elif suffix == ".jsonl":
+            yield from (json.loads(line)[text_column] for line in file)
+        elif suffix == ".tsv":
+            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if tsv_column not in (rows.fieldnames or ()):
+                raise ValueError(f"`tsv_column`={tsv_column!r} is no column of {path}: it has {rows.fieldnames}.")
+            keep = tsv_keep or {}
+            yield from (row[tsv_column] for row in rows if all(row.get(k) == v for k, v in keep.items()))
+        else:
+            raise ValueError(f"{path}: unknown kind of text file; known are .txt, .jsonl and .tsv, also with .gz.")
+
+
+def load_documents(data):
+    """A `Dataset` with a column `text`: distinct, non-empty documents in reading order."""
+    if data.dataset:
+        dataset = load_dataset(data.dataset, split=data.dataset_split)
+        return dataset.select_columns([data.text_column]).rename_column(data.text_column, "text")
+    seen, documents = set(), []
+    for path in tqdm(data.text_files, desc="reading", unit="file"):
+        for document in read_documents(path, data.text_column, data.tsv_column, data.tsv_keep):
+            if document and hash(document) not in seen:
+                seen.add(hash(document))
+                documents.append(document)
+    if not documents:
+        raise ValueError(f"`text_files`={data.text_files} hold no text.")
+    return Dataset.from_dict({"text": documents})
+
+
+def train_tokenizer(documents, vocab_size, model_max_length):
+    """A byte-level BPE of `vocab_size` ids, the end-of-text token among them as start, end and padding token."""
+    texts = (documents[i : i + 1000]["text"] for i in range(0, len(documents), 1000))
+    tokenizer = GPT2Tokenizer().train_new_from_iterator(texts, vocab_size=vocab_size)
+    tokenizer.add_special_tokens(
+        {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT, "pad_token": END_OF_TEXT}
+    )
+    tokenizer.model_max_length = model_max_length
+    return tokenizer
+
+
+def pack(documents, tokenizer, block_size):
+    """
+    Tokenize and cut into blocks: documents joined by the end-of-text token, nothing padded, the last rest dropped.
+
+    Returns:
+        `Dataset` with a column `input_ids`, every row `block_size` long.
+    """
+
+    def tokenize(batch):
+        return {"input_ids": [[tokenizer.eos_token_id, *ids] for ids in tokenizer(batch["text"])["input_ids"]]}
+
+    def cut(batch):
+        stream = [token for ids in batch["input_ids"] for token in ids]
+        stop = len(stream) - len(stream) % block_size
+        return {"input_ids": [stream[i : i + block_size] for i in range(0, stop, block_size)]}
+
+    tokens = documents.map(tokenize, batched=True, remove_columns=documents.column_names, desc="tokenizing")
+    blocks = tokens.map(cut, batched=True, batch_size=10_000, desc="packing")
+    if not len(blocks):
+        raise ValueError(f"The text is shorter than one block of `block_size`={block_size} tokens.")
+    return blocks
+
+
+def collate_blocks(rows):
+    """Blocks as a training batch; the loss is computed without holding the logits of the whole batch."""
+    input_ids = torch.tensor([row["input_ids"] for row in rows])
+    return {"input_ids": input_ids, "labels": input_ids, "skip_logits": True}

@@ -1,0 +1,273 @@
+"""`SensiaTrainer`: adapts a Backpack to another language on parallel sentences (Section 2.1)."""
+
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from transformers import AutoConfig
+
+from .bitext.collator import PairCollator, tokenize_bitext
+from .callbacks import PhaseCallback
+from .checkpointing import ResumableTrainer
+from .evaluation.bitext import evaluate_bitext
+from .losses import duplicate_mask, info_nce, sentence_keys
+from .representations import context_sentence_vectors, sense_entropy, sense_sentence_vectors
+from .schedule import PHASES
+
+
+SENSE_REFERENCE_FILE = "sense_reference.safetensors"
+
+
+class SensiaTrainer(ResumableTrainer):
+    """
+    [`~transformers.Trainer`] with the three losses and the three phases of SENSIA.
+
+    Args:
+        model ([`BackpackForCausalLM`]): The model to adapt.
+        args ([`SensiaConfig`]): Every number of the method.
+        train_dataset (`datasets.Dataset`): Bitext with a column `translation`, `{language: sentence}` in each row.
+        eval_dataset (`datasets.Dataset` or `dict` of them, *optional*): Likewise; for recall@1, entropy, perplexity.
+        processing_class: The model's tokenizer.
+        kwargs: What else [`~transformers.Trainer`] takes (`callbacks`, `optimizers`, …).
+
+    Raises:
+        `ValueError`: for a bitext without pairs or without one of the languages.
+    """
+
+    # `compute_loss` divides the language-model sum by all labels of the step and the others by the micro-batches.
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, model, args, train_dataset=None, eval_dataset=None, processing_class=None, **kwargs):
+        tokenizer = processing_class
+        self.truncated_pairs = 0
+        if train_dataset is not None:
+            args.target_language = args.target_language or _other_language(train_dataset, args.source_language)
+            limit = args.max_length or model.config.get_text_config().max_position_embeddings
+            # One position is the end token's, which is predicted.
+            limit = min(limit, model.config.get_text_config().max_position_embeddings - int(args.predict_end))
+            languages = args.source_language, args.target_language
+            with args.main_process_first(desc="tokenizing the bitext"):
+                train_dataset = tokenize_bitext(train_dataset, tokenizer, *languages, max_length=limit)
+            self.truncated_pairs = sum(train_dataset["truncated"])
+        collator = PairCollator(
+            pad_token_id=0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+            end_token_id=tokenizer.eos_token_id if args.predict_end else None,
+        )
+        super().__init__(
+            model,
+            args,
+            data_collator=collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=tokenizer,
+            **kwargs,
+        )
+        self.backpack = (
+            self.accelerator.unwrap_model(model).get_base_model().backpack if _is_peft(model) else model.backpack
+        )
+        self.phase_callback = PhaseCallback(self.backpack)
+        self.add_callback(self.phase_callback)
+        self._sums, self._calls, self._tokens, self._since = {}, 0, 0, None
+
+    # ---- Losses (Section 2.1) ----
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """w_sense L_sense + w_context L_context + w_lm L_lm at this step's weights and temperatures."""
+        now = self.args.phase_state(self.state.global_step / self.state.max_steps)
+        contrastive = now.w_sense > 0 or now.w_context > 0
+        batch = join_sides(inputs) if contrastive else target_side(inputs)
+        outputs = self.forward(model, batch, now, num_items_in_batch)
+
+        losses = {}
+        if contrastive:
+            vectors, entropies = self.sentence_vectors(outputs, batch, now)
+            duplicates = self._duplicates(inputs)
+            for name, temperature in (("sense", now.tau_sense), ("context", now.tau_context)):
+                if name in vectors:
+                    losses[name] = self.contrastive_loss(*vectors[name].chunk(2), temperature, duplicates)
+        if now.w_lm > 0:
+            losses["lm"] = outputs.loss * self._lm_scale(num_items_in_batch)
+
+        weights = {"sense": now.w_sense, "context": now.w_context, "lm": now.w_lm}
+        loss = sum(weights[name] * losses[name] for name in losses) / self.current_gradient_accumulation_steps
+        self._record(batch, now, losses, entropies if contrastive and now.w_sense > 0 else {})
+        return (loss, outputs) if return_outputs else loss
+
+    def forward(self, model, batch, now, num_items_in_batch=None):
+        """One pass over both sides; what no loss of this step reads is not computed."""
+        return model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            labels=batch["labels"] if now.w_lm > 0 else None,
+            use_cache=False,
+            skip_logits=True,
+            label_smoothing=self.args.label_smoothing,
+            num_items_in_batch=num_items_in_batch,
+            output_senses=now.w_sense > 0,
+            output_sense_weights=now.w_sense > 0 and self.args.sense_pooling == "contextual",
+        )
+
+    def sentence_vectors(self, outputs, batch, now):
+        """Unit vectors of all sentences by loss (`"sense"`, `"context"`), each `(2B, d)`; sense entropies by side."""
+        mask, vectors, entropies = batch["attention_mask"], {}, {}
+        if now.w_sense > 0:
+            vectors["sense"], probs = sense_sentence_vectors(
+                outputs.senses,
+                mask,
+                pooling=self.args.sense_pooling,
+                temperature=self.args.sense_pool_temperature,
+                sense_weights=outputs.sense_weights,
+            )
+            sides = zip(("source", "target"), probs.detach().chunk(2), mask.chunk(2), strict=True)
+            entropies = {f"sense_entropy_{side}": sense_entropy(p, m) for side, p, m in sides}
+        if now.w_context > 0:
+            mixture = self.args.context_state == "mixture"
+            state = outputs.last_hidden_state if mixture else outputs.backbone_last_hidden_state
+            vectors["context"] = context_sentence_vectors(state, mask)
+        return vectors, entropies
+
+    def contrastive_loss(self, source, target, temperature, duplicates=None):
+        """Eq. 3 over the batches of all processes."""
+        return info_nce(
+            source,
+            target,
+            temperature,
+            symmetric=self.args.symmetric,
+            gather=self.args.world_size > 1,
+            duplicates=duplicates,
+        )
+
+    def _duplicates(self, inputs):
+        if not self.args.mask_duplicates:
+            return None
+        keys = [
+            sentence_keys(inputs[f"{side}_input_ids"], inputs[f"{side}_attention_mask"])
+            for side in ("source", "target")
+        ]
+        return duplicate_mask(*keys, gather=self.args.world_size > 1)
+
+    def _lm_scale(self, num_items_in_batch):
+        """The model divides by the labels of the whole step; undo what averaging over parts will divide again."""
+        if num_items_in_batch is None:
+            return 1
+        return self.accelerator.num_processes * self.current_gradient_accumulation_steps
+
+    # ---- Logs ----
+
+    def _record(self, batch, now, losses, entropies):
+        values = {f"loss_{name}": loss.detach() for name, loss in losses.items()} | entropies
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._calls += 1
+        self._tokens += int(batch["attention_mask"].sum())
+        self._since = self._since or time.perf_counter()
+
+    def log(self, logs, start_time=None):
+        """Adds loss terms (means over the logged steps and all processes), schedule and speed to training logs."""
+        if "loss" in logs and self._calls:
+            now = self.args.phase_state(self.state.global_step / self.state.max_steps)
+            names = sorted(self._sums)
+            sums = torch.tensor([[float(self._sums[n]) for n in names] + [self._tokens]], device=self.args.device)
+            sums = self.accelerator.gather(sums)
+            logs |= dict(zip(names, (sums.mean(0)[:-1] / self._calls).tolist(), strict=True))
+            logs |= now._asdict() | {"phase": PHASES.index(now.phase)}
+            logs["tokens_per_second"] = sums[:, -1].sum().item() / (time.perf_counter() - self._since)
+            drift = self.phase_callback.drift()
+            if drift is not None:
+                logs["sense_drift_cosine"] = drift
+            self._sums, self._calls, self._tokens, self._since = {}, 0, 0, time.perf_counter()
+        super().log(logs, start_time)
+
+    def running_state(self):
+        sums = {name: float(value) for name, value in self._sums.items()}
+        return super().running_state() | {"term_sums": sums, "calls": self._calls}
+
+    def restore_running_state(self, state):
+        super().restore_running_state(state)
+        self._sums, self._calls = dict(state["term_sums"]), state["calls"]
+
+    # ---- Evaluation ----
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """Recall@1 both ways by sense and context vectors, sense entropies and target perplexity of a bitext."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, dict):
+            parts = [self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in dataset.items()]
+            return {key: value for part in parts for key, value in part.items()}
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        pairs = dataset["translation"]
+        metrics = evaluate_bitext(
+            self.model,
+            self.processing_class,
+            [pair[self.args.source_language] for pair in pairs],
+            [pair[self.args.target_language] for pair in pairs],
+            batch_size=self.args.eval_batch_size,
+            max_length=self.args.max_length,
+            pooling=self.args.sense_pooling,
+            temperature=self.args.sense_pool_temperature,
+            context_state=self.args.context_state,
+            accelerator=self.accelerator,
+        )
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # ---- Checkpoints ----
+
+    def _save_optimizer_and_scheduler(self, output_dir):
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.phase_callback.reference is not None and self.args.should_save:
+            save_file({"senses": self.phase_callback.reference}, Path(output_dir) / SENSE_REFERENCE_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        checkpoint = Path(resume_from_checkpoint)
+        if not AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).tie_sense_embeddings:
+            self.backpack.untie_sense_embeddings()
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        reference = checkpoint / SENSE_REFERENCE_FILE
+        if reference.is_file():
+            self.phase_callback.reference = load_file(reference)["senses"]
+
+
+def join_sides(inputs):
+    """Both sides of a batch as one, source rows first, padded on the right to one length: one forward for both."""
+    sides = inputs["source_input_ids"], inputs["target_input_ids"]
+    width = max(side.shape[1] for side in sides)
+
+    def join(source, target, value):
+        return torch.cat([F.pad(part, (0, width - part.shape[1]), value=value) for part in (source, target)])
+
+    no_labels = torch.full_like(inputs["source_input_ids"], -100)
+    return {
+        "input_ids": join(*sides, 0),
+        "attention_mask": join(inputs["source_attention_mask"], inputs["target_attention_mask"], 0),
+        "labels": join(no_labels, inputs["labels"], -100),
+    }
+
+
+def target_side(inputs):
+    """The target side of a batch alone, for language modelling."""
+    return {
+        "input_ids": inputs["target_input_ids"],
+        "attention_mask": inputs["target_attention_mask"],
+        "labels": inputs["labels"],
+    }
+
+
+def _other_language(dataset: Dataset, source_language):
+    languages = set(dataset[0]["translation"]) - {source_language} if len(dataset) else set()
+    if len(languages) != 1:
+        raise ValueError(
+            f"`target_language` is not set and cannot be told: beside {source_language!r} the bitext holds "
+            f"{sorted(languages)}. Set `target_language`."
+        )
+    return languages.pop()
+
+
+def _is_peft(model):
+    return hasattr(model, "peft_config")
