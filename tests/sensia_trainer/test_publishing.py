@@ -70,7 +70,7 @@ def world(tmp_path_factory, tiny_model, tokenizer):
     with torch.no_grad():
         expected = model(**batch).logits[0, -1].tolist()
         lora = {"target_modules": r".*\.h\.\d+\.attn\.c_attn", "fan_in_fan_out": True}
-        adapted = get_peft_model(model, LoraConfig(**lora, init_lora_weights=False, r=2))
+        adapted = get_peft_model(model, LoraConfig(**lora, init_lora_weights=False, r=2, lora_alpha=256))
         expected_adapted = adapted(**batch).logits[0, -1].tolist()
     adapter = folder / "adapter"
     adapted.peft_config["default"].base_model_name_or_path = str(folder / "backpack-tiny")
@@ -288,5 +288,5 @@ def test_push_break_resume_push_again_and_load(world, tmp_path):
         torch.testing.assert_close(torch.tensor(loaded["logits"]), torch.tensor(world["logits"]))
         adapted = torch.tensor(loaded["adapted_logits"])
         torch.testing.assert_close(adapted, torch.tensor(world["adapted_logits"]))
-        assert (adapted - torch.tensor(loaded["logits"])).abs().max() > 1e-3
+        assert (adapted - torch.tensor(loaded["logits"])).abs().max() > 1e-4
         assert loaded["pairs"] == world["pairs"]
