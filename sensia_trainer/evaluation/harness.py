@@ -3,6 +3,7 @@
 import json
 import logging
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ def harness_likelihoods(model, tokenizer, data: TaskData, recipe, *, batch_size=
 
     Returns:
         `conditional` and `unconditional` (n, C), summed log-likelihoods in nats in the order of `data`; `acc` and
-        `acc_mutual_info`. Equal to `choice_likelihoods` with the template "harness" for items that fit the model
-        (the harness cuts each choice's context to a length of its own).
+        `acc_mutual_info`; the `seconds` the log-likelihoods took. Equal to `choice_likelihoods` with the template of
+        the recipe for items that fit the model (the harness cuts each choice's context to a length of its own).
 
     Raises:
         ImportError: Without lm-eval.
@@ -32,6 +33,7 @@ def harness_likelihoods(model, tokenizer, data: TaskData, recipe, *, batch_size=
     task = yaml.safe_load(Path(recipe).read_text(encoding="utf-8"))
     kind = TASKS[data.task].kind
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    scorer = _timed(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "items.jsonl"
         rows = [json.dumps(_PUBLISHED[kind](row), ensure_ascii=False) for row in data.rows]
@@ -39,7 +41,7 @@ def harness_likelihoods(model, tokenizer, data: TaskData, recipe, *, batch_size=
         task |= {"dataset_path": "json", "dataset_name": None, "test_split": "test"}
         task["dataset_kwargs"] = {"data_files": {"test": str(file)}, "cache_dir": folder}
         output = simple_evaluate(
-            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            model=scorer,
             tasks=[task],
             task_manager=TaskManager(include_defaults=False),
             bootstrap_iters=0,
@@ -53,7 +55,22 @@ def harness_likelihoods(model, tokenizer, data: TaskData, recipe, *, batch_size=
         "unconditional": sums[:, choices:],
         "acc": metrics["acc,none"],
         "acc_mutual_info": metrics["acc_mutual_info,none"],
+        "seconds": scorer.seconds,
     }
+
+
+def _timed(scorer):
+    """Records in `seconds` what the harness spends on log-likelihoods, without its loading of data and reports."""
+    score, scorer.seconds = scorer.loglikelihood, 0.0
+
+    def timed(*args, **kwargs):
+        start = time.perf_counter()
+        result = score(*args, **kwargs)
+        scorer.seconds += time.perf_counter() - start
+        return result
+
+    scorer.loglikelihood = timed
+    return scorer
 
 
 def _published_causal(row):

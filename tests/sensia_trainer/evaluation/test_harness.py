@@ -24,16 +24,22 @@ READING = [
 
 
 @pytest.mark.parametrize(
-    "task, code, rows", [("xcopa", "id", CAUSAL), ("xstorycloze", "id", STORY), ("belebele", "id", READING)]
+    "task, recipe, template, rows",
+    [
+        ("xcopa", "xcopa_id", "harness", CAUSAL),
+        ("xstorycloze", "xstorycloze_id", "harness", STORY),
+        ("belebele", "belebele_id", "harness", READING),
+        ("belebele", "belebele_plain_en", "plain", READING),
+    ],
 )
-def test_the_harness_agrees(tiny_model, tiny_gpt2, tokenizer, task, code, rows):
+def test_the_harness_agrees(tiny_model, tiny_gpt2, tokenizer, task, recipe, template, rows):
     pytest.importorskip("lm_eval", reason="lm-eval (the extra `eval`) is not installed")
     from sensia_trainer.evaluation.harness import harness_likelihoods
 
-    data = TaskData(task, code, "test", rows, "here", "0")
+    data = TaskData(task, "id", "test", rows, "here", "0")
     for model in (tiny_gpt2, tiny_model()) if task == "xcopa" else (tiny_gpt2,):
-        found = choice_likelihoods(model, tokenizer, make_items(data, "harness"), batch_size=3)
-        expected = harness_likelihoods(model, tokenizer, data, RECIPES / f"{task}_{code}.yaml", batch_size=2)
+        found = choice_likelihoods(model, tokenizer, make_items(data, template), batch_size=3)
+        expected = harness_likelihoods(model, tokenizer, data, RECIPES / f"{recipe}.yaml", batch_size=2)
         assert found.conditional == pytest.approx(expected["conditional"], abs=1e-4)
         assert found.unconditional == pytest.approx(expected["unconditional"], abs=1e-4)
         assert accuracy(scores(found, "sum"), found.labels)["accuracy"] == expected["acc"]
@@ -44,12 +50,12 @@ def test_the_harness_agrees(tiny_model, tiny_gpt2, tokenizer, task, code, rows):
 def test_recipes_name_the_hub_data_and_the_connectors():
     recipes = {file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in RECIPES.glob("*.yaml")}
     assert set(recipes) == {
-        "copa_en", *(f"xcopa_{c}" for c in ("et", "id", "sw", "tr", "zh")),
+        "copa_en", "belebele_plain_en", *(f"xcopa_{c}" for c in ("et", "id", "sw", "tr", "zh")),
         *(f"xstorycloze_{c}" for c in ("id", "sw", "zh")),
         *(f"belebele_{c}" for c in ("en", "et", "id", "sw", "tr", "zh")),
     }  # fmt: skip
     for name, recipe in recipes.items():
-        task, code = name.rsplit("_", 1)
+        task, code = name.split("_")[0], name.rsplit("_", 1)[1]
         assert recipe["dataset_path"] == TASKS[task].hub and recipe["task"] == f"sensia_{name}"
         if TASKS[task].kind == "causal":
             assert all(f"'{word}'" in recipe["doc_to_text"] for word in CONNECTORS[code].values())
