@@ -82,7 +82,7 @@ _FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _FULL_WIDTH_TO_ASCII = str.maketrans(_FULL_WIDTH | {"。": ".", "、": ","})
 _FULL_WIDTH_ASCII = {wide: narrow for wide, narrow in _FULL_WIDTH.items() if narrow.isalnum()}
 _IDEOGRAPHIC = str.maketrans(_FULL_WIDTH_ASCII | {"､": "、", "｡": "。"})
-_AFTER_IDEOGRAPH = re.compile(r"(?<=[\u3400-\u9fff])\s*([,.!?;:])(?![A-Za-z0-9.])")
+_BESIDE_IDEOGRAPH = re.compile(r"(?<=[\u3400-\u9fff])\s*([,.!?;:])(?![A-Za-z0-9.])|([,!?;:])\s*(?=[\u3400-\u9fff])")
 _TO_FULL_WIDTH = {",": "，", ".": "。", "!": "！", "?": "？", ";": "；", ":": "："}
 
 
@@ -91,12 +91,14 @@ def normalise(text: str, code: str) -> str:
 
     Languages with spaces get ASCII quotation marks, apostrophes, hyphens and ellipses, and no full-width forms.
     Chinese and Japanese keep their own marks; ASCII letters and digits lose their full-width forms, and an ASCII mark
-    after an ideograph becomes full-width. Invisible characters are dropped.
+    beside an ideograph becomes full-width. Invisible characters are dropped.
     """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
         if _is_ideographic(code):
-            text = _AFTER_IDEOGRAPH.sub(lambda match: _TO_FULL_WIDTH[match[1]], text.translate(_IDEOGRAPHIC))
+            text = _BESIDE_IDEOGRAPH.sub(
+                lambda match: _TO_FULL_WIDTH[match[1] or match[2]], text.translate(_IDEOGRAPHIC)
+            )
         else:
             text = text.translate(_ASCII_PUNCTUATION).translate(_FULL_WIDTH_TO_ASCII)
     return " ".join(_INVISIBLE.sub("", text).split())

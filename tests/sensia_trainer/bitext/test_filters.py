@@ -98,8 +98,8 @@ def test_languages():
     assert keep_languages(sources, targets, context()).tolist() == [True, False, False, True]
 
 
-@pytest.mark.parametrize("pair", [("en", "et"), ("sw", "en")])
-def test_the_identifier_agrees_with_py3langid(pair):
+def test_the_identifier_agrees_with_py3langid():
+    pair = ("sw", "en")
     langid = pytest.importorskip("py3langid.langid")
     plain = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     plain.set_languages(list(pair))
