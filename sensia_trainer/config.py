@@ -10,6 +10,7 @@ from .schedule import PHASES, PhaseSchedule
 
 CONTEXT_STATES = ("mixture", "backbone")
 POLISH_FREEZES = ("modules", "vectors", "none")
+NON_FINITE_LOSSES = ("stop", "skip")
 
 
 @dataclass
@@ -90,6 +91,18 @@ class SensiaConfig(TrainingArguments):
         default=False, metadata={"help": "Do not count pairs that share a sentence as negatives of each other."}
     )
 
+    contrastive_chunk_size: int = field(
+        default=0,
+        metadata={
+            "help": "Pairs computed at a time while the contrastive losses still see the whole batch (cached gradients): "
+            "memory of this many pairs, one more forward pass. 0: all at once."
+        },
+    )
+    non_finite_loss: str = field(
+        default="stop",
+        metadata={"help": "A NaN or infinite loss: stop, or skip the batch and count it."},
+    )
+
     # Freezing (Section 2.1)
     polish_freeze: str = field(
         default="modules",
@@ -141,6 +154,7 @@ class SensiaConfig(TrainingArguments):
             ("sense_pooling", POOLINGS),
             ("context_state", CONTEXT_STATES),
             ("polish_freeze", POLISH_FREEZES),
+            ("non_finite_loss", NON_FINITE_LOSSES),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}, but must be one of {allowed}.")
@@ -162,6 +176,16 @@ class SensiaConfig(TrainingArguments):
                 f"`per_device_train_batch_size` is {self.per_device_train_batch_size}, but InfoNCE takes its negatives "
                 "from the other pairs of the batch and needs two or more; raise it, or set `w_sense` and `w_context` "
                 "to 0 for language modelling alone."
+            )
+        if self.contrastive_chunk_size < 0:
+            raise ValueError(
+                f"`contrastive_chunk_size` is {self.contrastive_chunk_size}, but must be a number of pairs, or 0 to "
+                "compute the whole batch at once."
+            )
+        if self.contrastive_chunk_size and self.non_finite_loss == "skip":
+            raise ValueError(
+                "`non_finite_loss` is 'skip', but with `contrastive_chunk_size` the gradients of one chunk are taken "
+                "before the loss of the next is known; use 'stop', or compute whole batches."
             )
         super().__post_init__()
 

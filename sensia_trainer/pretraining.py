@@ -96,13 +96,19 @@ def load_documents(data):
 
 
 def train_tokenizer(documents, vocab_size, model_max_length):
-    """A byte-level BPE of `vocab_size` ids, the end-of-text token among them as start, end and padding token."""
+    """
+    A byte-level BPE of `vocab_size` ids, the end-of-text token among them as start, end and padding token.
+
+    It puts the end-of-text token before every text, as every document begins in pretraining.
+    """
     texts = (documents[i : i + 1000]["text"] for i in range(0, len(documents), 1000))
     tokenizer = GPT2Tokenizer().train_new_from_iterator(texts, vocab_size=vocab_size)
     tokenizer.add_special_tokens(
         {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT, "pad_token": END_OF_TEXT}
     )
     tokenizer.model_max_length = model_max_length
+    tokenizer.add_bos_token = True
+    tokenizer.update_post_processor()
     return tokenizer
 
 
@@ -115,7 +121,8 @@ def pack(documents, tokenizer, block_size):
     """
 
     def tokenize(batch):
-        return {"input_ids": [[tokenizer.eos_token_id, *ids] for ids in tokenizer(batch["text"])["input_ids"]]}
+        texts = tokenizer(batch["text"], add_special_tokens=False, verbose=False)
+        return {"input_ids": [[tokenizer.eos_token_id, *ids] for ids in texts["input_ids"]]}
 
     def cut(batch):
         stream = [token for ids in batch["input_ids"] for token in ids]

@@ -14,6 +14,12 @@ from transformers.trainer_utils import get_last_checkpoint
 SETTINGS_FILE = "settings.json"
 METRICS_FILE = "metrics.json"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
+# Fields of the method, for the model card.
+METHOD_KEYS = ("align_fraction", "joint_fraction", "polish_fraction", "phases", "align_weights", "joint_weights")
+METHOD_KEYS += ("polish_weights", "w_sense", "w_context", "w_lm", "normalise_weights", "symmetric", "tau_sense")
+METHOD_KEYS += ("tau_sense_end", "tau_context", "tau_context_end", "tau_decay_end", "sense_pooling")
+METHOD_KEYS += ("sense_pool_temperature", "context_state", "label_smoothing", "mask_duplicates", "polish_freeze")
+METHOD_KEYS += ("max_length", "predict_end", "contrastive_chunk_size", "use_peft")
 # Settings that may differ when a run is resumed: where and how often it speaks, not what it computes.
 FREE_PREFIXES = ("logging_", "log_", "save_", "report_", "push_", "hub_", "disable_tqdm", "run_name", "output_dir")
 FREE_PREFIXES += (
@@ -94,6 +100,25 @@ def prepare_output_dir(args, **groups):
     return get_last_checkpoint(str(folder)) if folder.is_dir() else None
 
 
+def keep_once(args, name, measure):
+    """
+    `measure()` the first time this run gets here, its result from then on: what was true of the model before training
+    cannot be measured again after a resume.
+
+    Args:
+        args (`TrainingArguments`): Their `output_dir` keeps the result, in `{name}.json`.
+        name (`str`): What is kept.
+        measure (`Callable[[], dict]`): Called by every process, or by none.
+    """
+    file = Path(args.output_dir) / f"{name}.json"
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    measured = measure()
+    if args.process_index == 0:
+        write_json(file, measured)
+    return measured
+
+
 def write_run(args, *, kind, model, state, **content):
     """
     Write `metrics.json` of a finished run.
@@ -115,7 +140,8 @@ def write_run(args, *, kind, model, state, **content):
         "kind": kind,
         "model_name": Path(args.output_dir).name,
         **content,
-        "config": {key: getattr(args, key) for key in keys} | {"steps": state.global_step},
+        "config": {key: getattr(args, key) for key in keys + METHOD_KEYS if hasattr(args, key)}
+        | {"steps": state.global_step},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": state.log_history,
         "seconds": runtime.get("train_runtime"),

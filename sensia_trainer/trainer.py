@@ -1,6 +1,7 @@
 """`SensiaTrainer`: adapts a Backpack to another language on parallel sentences (Section 2.1)."""
 
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -8,15 +9,20 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoConfig
+from transformers.utils import logging
 
 from .bitext.collator import PairCollator, tokenize_bitext
 from .callbacks import PhaseCallback
 from .checkpointing import ResumableTrainer
 from .evaluation.bitext import evaluate_bitext
+from .grad_cache import cached_backward
 from .losses import duplicate_mask, info_nce, sentence_keys
+from .monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
 from .representations import context_sentence_vectors, sense_entropy, sense_sentence_vectors
 from .schedule import PHASES
 
+
+logger = logging.get_logger(__name__)
 
 SENSE_REFERENCE_FILE = "sense_reference.safetensors"
 
@@ -69,7 +75,9 @@ class SensiaTrainer(ResumableTrainer):
             self.accelerator.unwrap_model(model).get_base_model().backpack if _is_peft(model) else model.backpack
         )
         self.phase_callback = PhaseCallback(self.backpack)
+        self.monitor = TrainingMonitor(self.backpack.config.num_senses)
         self.add_callback(self.phase_callback)
+        self.add_callback(self.monitor)
         self._sums, self._calls, self._tokens, self._since = {}, 0, 0, None
 
     # ---- Losses (Section 2.1) ----
@@ -91,10 +99,61 @@ class SensiaTrainer(ResumableTrainer):
         if now.w_lm > 0:
             losses["lm"] = outputs.loss * self._lm_scale(num_items_in_batch)
 
-        weights = {"sense": now.w_sense, "context": now.w_context, "lm": now.w_lm}
-        loss = sum(weights[name] * losses[name] for name in losses) / self.current_gradient_accumulation_steps
+        loss = self._weighted(losses, now)
+        if not self._finite(losses, inputs):
+            # Without a graph to the parameters these get no gradient, and the optimizer leaves them alone. The loss
+            # scaler of fp16 has to see the gradients, and leaves the whole step out.
+            return loss if self.accelerator.scaler is not None else loss.new_zeros((), requires_grad=True)
         self._record(batch, now, losses, entropies if contrastive and now.w_sense > 0 else {})
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        now = self.args.phase_state(self.state.global_step / self.state.max_steps)
+        if self.args.contrastive_chunk_size and (now.w_sense > 0 or now.w_context > 0):
+            return self._cached_training_step(model, inputs, now, num_items_in_batch)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _cached_training_step(self, model, inputs, now, num_items_in_batch):
+        """The gradients of [`compute_loss`] at the memory of `contrastive_chunk_size` pairs, see `grad_cache.py`."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        duplicates = self._duplicates(inputs)
+        temperatures = {"sense": now.tau_sense, "context": now.tau_context}
+        names = [name for name, weight in (("sense", now.w_sense), ("context", now.w_context)) if weight > 0]
+        chunks = split_pairs(inputs, self.args.contrastive_chunk_size)
+        losses, all_entropies = {}, []
+
+        def forward(chunk):
+            batch, first_pass = join_sides(chunk), not torch.is_grad_enabled()
+            with self.compute_loss_context_manager():
+                outputs = self.forward(model, batch, now._replace(w_lm=0) if first_pass else now, num_items_in_batch)
+                vectors, entropies = self.sentence_vectors(outputs, batch, now)
+            all_entropies.append(entropies)
+            sides = [side for name in names for side in vectors[name].chunk(2)]
+            return sides, partial(language_model_loss, outputs) if now.w_lm > 0 else None
+
+        def contrastive_loss(*sides):
+            for name, source, target in zip(names, sides[::2], sides[1::2], strict=True):
+                losses[name] = self.contrastive_loss(source, target, temperatures[name], duplicates)
+            self._finite(losses, inputs)
+            return self._weighted(losses, now)
+
+        def language_model_loss(outputs):
+            loss = outputs.loss * self._lm_scale(num_items_in_batch)
+            self._finite({"lm": loss}, inputs)
+            losses["lm"] = losses.get("lm", 0.0) + loss.detach()
+            return self._weighted({"lm": loss}, now)
+
+        loss, extra_loss = cached_backward(
+            forward,
+            chunks,
+            contrastive_loss,
+            backward=self.accelerator.backward,
+            no_sync=partial(self.accelerator.no_sync, model),
+        )
+        entropies = {name: sum(part[name] for part in all_entropies) / len(all_entropies) for name in all_entropies[0]}
+        self._record(join_sides(inputs), now, losses, entropies)
+        return loss + extra_loss
 
     def forward(self, model, batch, now, num_items_in_batch=None):
         """One pass over both sides; what no loss of this step reads is not computed."""
@@ -155,6 +214,24 @@ class SensiaTrainer(ResumableTrainer):
             return 1
         return self.accelerator.num_processes * self.current_gradient_accumulation_steps
 
+    def _weighted(self, losses, now):
+        weights = {"sense": now.w_sense, "context": now.w_context, "lm": now.w_lm}
+        return sum(weights[name] * loss for name, loss in losses.items()) / self.current_gradient_accumulation_steps
+
+    def _finite(self, losses, inputs):
+        """Whether all terms are finite on all processes; if not, stops or counts, as `non_finite_loss` says."""
+        bad = non_finite_terms(losses)
+        if bad:
+            message = non_finite_message(bad, losses, self.state.global_step + 1, inputs.get("rows"))
+            if self.args.non_finite_loss == "stop":
+                raise NonFiniteLossError(
+                    f"{message} Look at these rows; if they are sound, lower `learning_rate`, or use bf16 instead of "
+                    "fp16. `non_finite_loss='skip'` leaves such batches out."
+                )
+            logger.warning(f"{message} The batch is skipped.")
+            self.monitor.counts["skipped_batches"] += 1
+        return not bad
+
     # ---- Logs ----
 
     def _record(self, batch, now, losses, entropies):
@@ -175,6 +252,7 @@ class SensiaTrainer(ResumableTrainer):
             logs |= dict(zip(names, (sums.mean(0)[:-1] / self._calls).tolist(), strict=True))
             logs |= now._asdict() | {"phase": PHASES.index(now.phase)}
             logs["tokens_per_second"] = sums[:, -1].sum().item() / (time.perf_counter() - self._since)
+            logs |= {name: count for name, count in self.monitor.counts.items() if count}
             drift = self.phase_callback.drift()
             if drift is not None:
                 logs["sense_drift_cosine"] = drift
@@ -183,11 +261,12 @@ class SensiaTrainer(ResumableTrainer):
 
     def running_state(self):
         sums = {name: float(value) for name, value in self._sums.items()}
-        return super().running_state() | {"term_sums": sums, "calls": self._calls}
+        return super().running_state() | {"term_sums": sums, "calls": self._calls, "counts": self.monitor.counts}
 
     def restore_running_state(self, state):
         super().restore_running_state(state)
         self._sums, self._calls = dict(state["term_sums"]), state["calls"]
+        self.monitor.counts.update(state["counts"])
 
     # ---- Evaluation ----
 
@@ -227,7 +306,9 @@ class SensiaTrainer(ResumableTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         checkpoint = Path(resume_from_checkpoint)
         if not AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).tie_sense_embeddings:
+            # Frozen before the optimizer is made: it knew nothing of them when the checkpoint was written.
             self.backpack.untie_sense_embeddings()
+            self.backpack.sense_embeddings.requires_grad_(False)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         reference = checkpoint / SENSE_REFERENCE_FILE
         if reference.is_file():
@@ -248,6 +329,21 @@ def join_sides(inputs):
         "attention_mask": join(inputs["source_attention_mask"], inputs["target_attention_mask"], 0),
         "labels": join(no_labels, inputs["labels"], -100),
     }
+
+
+def split_pairs(inputs, pairs):
+    """A batch in parts of `pairs` pairs, each side no wider than its longest sentence there."""
+    parts = []
+    for start in range(0, len(inputs["source_input_ids"]), pairs):
+        part = {name: tensor[start : start + pairs] for name, tensor in inputs.items()}
+        labelled = (part["labels"] != -100).any(dim=0).nonzero()
+        widths = {"source": int(part["source_attention_mask"].sum(dim=1).max())}
+        widths["target"] = max(int(part["target_attention_mask"].sum(dim=1).max()), int(labelled.max()) + 1)
+        for side in ("source", "target"):
+            for name in (f"{side}_input_ids", f"{side}_attention_mask"):
+                part[name] = part[name][:, : widths[side]]
+        parts.append(part | {"labels": part["labels"][:, : widths["target"]]})
+    return parts
 
 
 def target_side(inputs):

@@ -34,7 +34,7 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
     def tokenize(batch, rows):
         sides = {}
         for side, language in (("source", source), ("target", target)):
-            sides[side] = tokenizer([pair[language] for pair in batch["translation"]])["input_ids"]
+            sides[side] = tokenizer([pair[language] for pair in batch["translation"]], verbose=False)["input_ids"]
         pairs = list(zip(sides["source"], sides["target"], strict=True))
         return {
             "source_ids": [ids[:max_length] for ids, _ in pairs],

@@ -1,0 +1,71 @@
+"""
+Adapt an English Backpack to another language on parallel sentences.
+
+    accelerate launch examples/adapt.py examples/recipes/quickstart.yaml
+    accelerate launch examples/adapt.py examples/recipes/quickstart.yaml --target_language tr --output_dir outputs/tr
+
+Every field of the recipe can be overridden on the command line; a run that was interrupted goes on from its last
+checkpoint when the same command is given again.
+"""
+
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+import modeling_backpack  # noqa: F401 (registers the model with the Auto classes)
+from sensia_trainer.adaptation import AdaptationData, evaluations, load_pairs, read_control, summary
+from sensia_trainer.config import SensiaConfig
+from sensia_trainer.evaluation.figures import training_dynamics
+from sensia_trainer.model_card import write_card
+from sensia_trainer.recipes import parse_recipe
+from sensia_trainer.runs import keep_once, prepare_output_dir, write_run
+from sensia_trainer.trainer import SensiaTrainer
+
+
+def main():
+    data, args = parse_recipe((AdaptationData, SensiaConfig), description=__doc__)
+    set_seed(args.seed)
+    with args.main_process_first(desc="reading the bitext"):
+        train, held_out, facts = load_pairs(data, args)
+    checkpoint = prepare_output_dir(args, data=data)
+
+    trainer = SensiaTrainer(
+        AutoModelForCausalLM.from_pretrained(data.model, dtype="float32"),
+        args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=AutoTokenizer.from_pretrained(data.model),
+    )
+    facts["truncated pairs"] = trainer.truncated_pairs
+    if trainer.truncated_pairs:
+        print(f"{trainer.truncated_pairs} of {len(train)} pairs were cut at the model's positions")
+    before = keep_once(args, "before", lambda: trainer.evaluate(metric_key_prefix="before"))
+    trainer.train(resume_from_checkpoint=checkpoint)
+    after = trainer.evaluate()
+    trainer.save_model()
+
+    if trainer.is_world_process_zero():
+        before, after = ({k.split("_", 1)[1]: v for k, v in metrics.items()} for metrics in (before, after))
+        history = evaluations(trainer.state.log_history)
+        starts = [round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries]
+        training_dynamics(
+            [{"step": 0} | before, *history], f"{args.output_dir}/training_dynamics", phase_starts=starts
+        )
+        write_run(
+            args,
+            kind="adaptation",
+            model=trainer.accelerator.unwrap_model(trainer.model),
+            base_model=data.model,
+            languages={"source": args.source_language, "target": args.target_language},
+            data=facts,
+            before=before,
+            after=after,
+            control=read_control(data.control),
+            evaluation={"name": "FLORES-200", "split": "dev"} if data.eval_flores else {},
+            state=trainer.state,
+        )
+        write_card(args.output_dir)
+        print(summary(before, after, args.source_language, args.target_language))
+        print(f"model folder: {args.output_dir}")
+
+
+if __name__ == "__main__":
+    main()
