@@ -23,6 +23,8 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
 
+from .sampling import LengthGroupedSampler
+
 
 logger = logging.get_logger(__name__)
 
@@ -55,6 +57,18 @@ class ResumableTrainer(Trainer):
     def train(self, *args, **kwargs):
         with self._stop.listening():
             return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset=None):
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(dataset)
+        # `Trainer` draws this order from the random state of each process: from the second epoch on, it would differ
+        # between processes and after resuming.
+        return LengthGroupedSampler(
+            dataset[self.args.length_column_name][:],
+            self.args.train_batch_size * self.args.world_size,
+            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+        )
 
     def running_state(self) -> dict:
         """What this process has accumulated since the last log line, as JSON holds it; a subclass adds its own."""

@@ -94,7 +94,7 @@ class SensiaConfig(TrainingArguments):
     contrastive_chunk_size: int = field(
         default=0,
         metadata={
-            "help": "Pairs computed at a time while the contrastive losses still see the whole batch (cached gradients): "
+            "help": "Pairs computed at a time while the contrastive losses see the whole batch (cached gradients): the "
             "memory of this many pairs, one more forward pass. 0: all at once."
         },
     )

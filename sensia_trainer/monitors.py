@@ -36,7 +36,7 @@ def non_finite_terms(terms: dict[str, Tensor]) -> list[str]:
 def non_finite_message(names: list[str], terms: dict[str, Tensor], step: int, row_ids) -> str:
     """Which terms went bad, when, and on which rows of the training set."""
     values = ", ".join(f"{name} = {terms[name].item()}" for name in names)
-    rows = "unknown (the batch has no `row_id`)" if row_ids is None else list(map(int, row_ids))
+    rows = "unknown (the batch has no `rows`)" if row_ids is None else list(map(int, row_ids))
     return f"Non-finite loss at step {step}: {values}; rows of the batch on this process: {rows}."
 
 

@@ -15,7 +15,7 @@ def test_non_finite_terms_are_named():
     assert non_finite_terms({"sense": torch.tensor(1.0)}) == []
     message = non_finite_message(["lm"], terms, 12, torch.tensor([5, 9]))
     assert message == "Non-finite loss at step 12: lm = inf; rows of the batch on this process: [5, 9]."
-    assert "row_id" in non_finite_message(["lm"], terms, 12, None)
+    assert "`rows`" in non_finite_message(["lm"], terms, 12, None)
 
 
 def one_rank_has_a_nan():
