@@ -1,0 +1,74 @@
+"""Run experiment matrices and render their tables beside the paper's.
+
+    python examples/reproduce.py examples/recipes/table6.yaml --results_dir results --runs_dir runs --list
+    python examples/reproduce.py examples/recipes/table6.yaml --results_dir results --runs_dir runs
+    python examples/reproduce.py examples/recipes/micro/*.yaml --results_dir results --runs_dir runs --only "id-*"
+    python examples/reproduce.py examples/recipes/table6.yaml --results_dir results --render_only
+
+What has a finished result under the same recipe is not run again; a run that was interrupted goes on from its last
+checkpoint. Results, ledger and report are in `RESULTS_DIR/NAME OF THE MATRIX`, weights in `RUNS_DIR/...`. Several GPUs
+are the launcher's matter:
+
+    --launcher "accelerate launch --config_file examples/recipes/accelerate/one_node_ddp.yaml"
+"""
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from sensia_trainer.experiments import (
+    draw_table,
+    execute,
+    expand,
+    is_finished,
+    launch_with,
+    load_matrix,
+    load_results,
+    read_ledger,
+    render_table,
+    select,
+)
+
+
+def main(argv=None, launch=None):
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("matrices", nargs="+", help="matrix recipes")
+    parser.add_argument("--results_dir", required=True, help="folder of results, ledgers and reports")
+    parser.add_argument("--runs_dir", default="runs", help="folder of weights and checkpoints")
+    parser.add_argument("--only", nargs="*", default=[], help="names or patterns of runs; all by default")
+    parser.add_argument("--list", action="store_true", help="show the runs and what is finished, run nothing")
+    parser.add_argument("--render_only", action="store_true", help="redraw the tables from the results that are there")
+    parser.add_argument("--launcher", default="accelerate launch", help="what starts a training script")
+    arguments = parser.parse_args(argv)
+
+    matrices = {path: load_matrix(path) for path in map(Path, arguments.matrices)}
+    expanded = {path: expand(matrix) for path, matrix in matrices.items()}
+    chosen = select([run for runs in expanded.values() for run in runs], arguments.only)
+    failed = []
+    for path, matrix in matrices.items():
+        runs = expanded[path]
+        wanted = [run for run in runs if run in chosen]
+        results_dir, runs_dir = (Path(folder) / path.stem for folder in (arguments.results_dir, arguments.runs_dir))
+        if arguments.list:
+            ledger = read_ledger(results_dir)
+            for run in wanted:
+                state = "finished" if is_finished(run, results_dir, ledger) else "to run"
+                print(f"{path.stem}/{run.name}: {state}")
+            continue
+        if not arguments.render_only:
+            outcome = execute(wanted, results_dir, runs_dir, launch or launch_with(arguments.launcher))
+            failed += [f"{path.stem}/{name}" for name in outcome["failed"]]
+        results = load_results(runs, results_dir)
+        report = render_table(matrix, runs, results)
+        figure = draw_table(matrix, runs, results, results_dir / "table")
+        results_dir.mkdir(parents=True, exist_ok=True)
+        (results_dir / "README.md").write_text(
+            report + ("\n![The table](table.png)\n" if figure else ""), encoding="utf-8"
+        )
+        print(f"{results_dir / 'README.md'}: {len(results)} of {len(runs)} runs")
+    if failed:
+        sys.exit(f"These runs failed; their messages are in the ledgers: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

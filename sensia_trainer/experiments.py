@@ -1,0 +1,387 @@
+"""Experiments as matrices of runs: a recipe expands into runs, a ledger makes them resumable, results become tables.
+
+A matrix recipe names the recipe of one run and what varies, field by field:
+
+```yaml
+title: Loss ablations
+recipe: sensia_id.yaml              # of examples/adapt.py, beside this file
+fields: {max_steps: 600}            # for every run
+evaluation: evaluate.yaml           # of examples/evaluate.py, for every finished model; optional
+evaluation_fields: {target: id}
+axes:                               # the runs are the product of the axes
+  variant: {full: {}, no-sense: {w_sense: 0}}
+  seed: {s1: {seed: 1}, s2: {seed: 2}}
+average: seed                       # shown as mean [lowest, highest]; optional
+columns:
+  - {label: PPL, metric: metrics.after.target_perplexity, digits: 2}
+  - {label: XCOPA, task: xcopa, digits: 3}
+paper: {source: Table 6, values: {full: {PPL: 10.58}}}
+```
+
+A value of an axis may hold, besides fields of the recipe: `recipe` and `script` (another kind of run), `evaluation`
+(fields of the evaluation), and `train: false` (evaluate a finished model, named by the evaluation's `model`).
+"""
+
+import difflib
+import fnmatch
+import hashlib
+import itertools
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import yaml
+
+from .recipes import read_recipe
+from .runs import METRICS_FILE, write_json
+
+
+LEDGER_FILE = "ledger.jsonl"
+RESERVED = ("recipe", "script", "evaluation", "train")
+Launch = Callable[[list[str]], int]
+
+
+@dataclass
+class Matrix:
+    """A matrix recipe; see the module's example for its fields."""
+
+    title: str
+    axes: dict
+    columns: list
+    recipe: str = ""
+    script: str = "examples/adapt.py"
+    caption: str = ""
+    fields: dict = field(default_factory=dict)
+    evaluation: str = ""
+    evaluation_fields: dict = field(default_factory=dict)
+    average: str = ""
+    paper: dict = field(default_factory=dict)
+    folder: str = "."
+
+    def __post_init__(self):
+        if not self.axes or not all(isinstance(values, dict) and values for values in self.axes.values()):
+            raise ValueError(f"`axes` must map each axis to its named values, got {self.axes!r}.")
+        if self.average and self.average not in self.axes:
+            raise ValueError(f"`average` is {self.average!r}, but the axes are {sorted(self.axes)}.")
+        for column in self.columns:
+            unknown = set(column) - {"label", "metric", "task", "template", "scoring", "digits"}
+            if "label" not in column or ("metric" in column) == ("task" in column) or unknown:
+                raise ValueError(
+                    f"A column needs `label` and either `metric` (a dotted path) or `task` (with `template` and "
+                    f"`scoring`), and may have `digits`; got {column!r}."
+                )
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a matrix: its name, its value on every axis, and the complete recipes it is made of."""
+
+    name: str
+    labels: dict
+    script: str
+    recipe: dict
+    evaluation: dict
+    train: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides what the run computes."""
+        parts = [self.script, self.recipe, self.evaluation, self.train]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def load_matrix(path) -> Matrix:
+    """Reads a matrix recipe. `ValueError` for unknown or missing fields, with the nearest names."""
+    content = read_recipe(path)
+    known = [f.name for f in fields(Matrix) if f.name != "folder"]
+    for name in content:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            raise ValueError(f"The matrix {str(path)!r} has an unknown field {name!r}; nearest: {near or known}.")
+    missing = [name for name in ("title", "axes", "columns") if name not in content]
+    if missing:
+        raise ValueError(f"The matrix {str(path)!r} lacks {missing}.")
+    return Matrix(**content, folder=str(Path(path).parent))
+
+
+def expand(matrix: Matrix) -> list[Run]:
+    """The runs of a matrix: the product of its axes, the first axis slowest, named by their values.
+
+    Where two axes set one field, the later axis wins.
+    """
+    read = {"": {}}
+
+    def base(name):
+        if name not in read:
+            read[name] = read_recipe(Path(matrix.folder) / name)
+        return read[name]
+
+    runs = []
+    for values in itertools.product(*(axis.items() for axis in matrix.axes.values())):
+        labels = {axis: str(value) for axis, (value, _) in zip(matrix.axes, values)}
+        merged, evaluation_fields = {}, dict(matrix.evaluation_fields)
+        for _, overrides in values:
+            merged |= overrides or {}
+            evaluation_fields |= (overrides or {}).get("evaluation", {})
+        special = {name: merged.pop(name) for name in RESERVED if name in merged}
+        train = special.get("train", True)
+        runs.append(
+            Run(
+                name="-".join(labels.values()),
+                labels=labels,
+                script=special.get("script", matrix.script),
+                recipe=base(special.get("recipe", matrix.recipe)) | matrix.fields | merged if train else {},
+                evaluation=base(matrix.evaluation) | evaluation_fields if matrix.evaluation else {},
+                train=train,
+            )
+        )
+        if not train and not runs[-1].evaluation.get("model"):
+            raise ValueError(f"Run {runs[-1].name!r} has `train: false`, so its `evaluation` must name a `model`.")
+    return runs
+
+
+def select(runs: list[Run], patterns: list[str]) -> list[Run]:
+    """The runs whose name matches any of the patterns (`no-*`), all without patterns."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatch(run.name, pattern) for run in runs):
+            names = [run.name for run in runs]
+            near = difflib.get_close_matches(pattern, names, n=3)
+            raise ValueError(f"No run is called {pattern!r}; {f'nearest: {near}' if near else f'there are {names}'}.")
+    return [run for run in runs if not patterns or any(fnmatch.fnmatch(run.name, p) for p in patterns)]
+
+
+def read_ledger(folder) -> dict[str, dict]:
+    """The last record of every run. A line that a crash cut short is ignored."""
+    path, last = Path(folder) / LEDGER_FILE, {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            last[record["run"]] = record
+    return last
+
+
+def write_ledger(folder, record: dict) -> None:
+    """Appends one record in a single write, so that several processes may share a ledger."""
+    path = Path(folder) / LEDGER_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        cut = size and os.pread(handle, 1, size - 1) != b"\n"
+        os.write(handle, (("\n" if cut else "") + json.dumps(record, ensure_ascii=False) + "\n").encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def result_file(results_dir, run: Run) -> Path:
+    return Path(results_dir) / f"{run.name}.json"
+
+
+def is_finished(run: Run, results_dir, ledger: dict) -> bool:
+    """Whether this very run, with these recipes, has left its result."""
+    record = ledger.get(run.name, {})
+    same = record.get("status") == "finished" and record.get("fingerprint") == run.fingerprint
+    return same and result_file(results_dir, run).is_file()
+
+
+def launch_with(launcher: str) -> Launch:
+    """A function that runs a command behind `launcher` (`accelerate launch --config_file …`) and returns its code."""
+
+    def launch(command):
+        prefix = shlex.split(launcher) if command[0].endswith(".py") else []
+        return subprocess.run([*prefix, *command]).returncode
+
+    return launch
+
+
+def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, *, evaluate_script="examples/evaluate.py") -> dict:
+    """Runs what has no finished result yet, one after the other, and goes on after a failure.
+
+    Each run trains in `runs_dir/NAME` (an interrupted one goes on from its checkpoint there), is evaluated, and leaves
+    `results_dir/NAME.json`. What happened to it is recorded in `results_dir/ledger.jsonl`.
+
+    Returns:
+        `dict`: `finished`, `skipped` and `failed` run names.
+    """
+    outcome = {"finished": [], "skipped": [], "failed": []}
+    for run in runs:
+        if is_finished(run, results_dir, read_ledger(results_dir)):
+            outcome["skipped"].append(run.name)
+            continue
+        record = {"run": run.name, "fingerprint": run.fingerprint}
+        write_ledger(
+            results_dir, record | {"status": "started", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+        )
+        started = time.monotonic()
+        folder = Path(runs_dir) / run.name
+        folder.mkdir(parents=True, exist_ok=True)
+        failed = _run_steps(run, folder, launch, evaluate_script)
+        seconds = round(time.monotonic() - started, 1)
+        if failed is None:
+            result = {"run": run.name, "labels": run.labels, "fingerprint": run.fingerprint, "recipe": run.recipe}
+            for name, file in (("metrics", METRICS_FILE), ("evaluation", "evaluation.json")):
+                if (folder / file).is_file():
+                    result[name] = json.loads((folder / file).read_text(encoding="utf-8"))
+            write_json(result_file(results_dir, run), result | {"seconds": seconds})
+            write_ledger(results_dir, record | {"status": "finished", "seconds": seconds})
+            outcome["finished"].append(run.name)
+        else:
+            write_ledger(results_dir, record | {"status": "failed", "seconds": seconds, "message": failed})
+            outcome["failed"].append(run.name)
+    return outcome
+
+
+def _run_steps(run, folder, launch, evaluate_script) -> str | None:
+    """Training and evaluation of one run; what went wrong, or None."""
+    steps = []
+    if run.train:
+        # The complete recipe, not fields on a command line: lists and empty values keep their types, and it is kept.
+        _write_yaml(folder / "recipe.yaml", run.recipe)
+        command = [run.script, str(folder / "recipe.yaml"), "--output_dir", str(folder)]
+        steps.append((command, folder / METRICS_FILE))
+    if run.evaluation:
+        _write_yaml(folder / "evaluation.yaml", run.evaluation)
+        output = folder / "evaluation.json"
+        model = ["--model", str(folder)] if run.train else []
+        command = [sys.executable, evaluate_script, str(folder / "evaluation.yaml"), *model, "--output", str(output)]
+        steps.append((command, output))
+    for command, expected in steps:
+        if expected.is_file():
+            expected.unlink()  # of an earlier run by another recipe
+        code = launch(command)
+        if code != 0:
+            return f"{shlex.join(command)} ended with code {code}"
+        if not expected.is_file():
+            return f"{shlex.join(command)} left no {expected.name}"
+    return None
+
+
+def _write_yaml(path, content):
+    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def load_results(runs: list[Run], results_dir) -> dict[str, dict]:
+    """The results of the runs that have one."""
+    files = {run.name: result_file(results_dir, run) for run in runs}
+    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+
+
+def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:
+    """The value of a column in one result, with its interval where the result has one; None if it is not there."""
+    if "task" in column:
+        template, scoring = column.get("template", "plain"), column.get("scoring", "cond")
+        for task in result.get("evaluation", {}).get("tasks", []):
+            if task["task"] == column["task"] and task["template"] == template and scoring in task["scores"]:
+                score = task["scores"][scoring]
+                return score["accuracy"], score.get("interval")
+        return None
+    *path, last = column["metric"].split(".")
+    for name in path:
+        result = (result or {}).get(name)
+    value = (result or {}).get(last)
+    return None if value is None else (value, result.get(f"{last}_interval"))
+
+
+def summarise(values: list[tuple[float, list[float] | None]]) -> tuple[float, list[float] | None] | None:
+    """One value with its interval; of several runs, their mean with the lowest and the highest."""
+    if len(values) < 2:
+        return values[0] if values else None
+    numbers = [value for value, _ in values]
+    return sum(numbers) / len(numbers), [min(numbers), max(numbers)]
+
+
+def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> list[dict]:
+    """The rows of the table: `labels`, `name`, `runs` (with a result), `cells` (value and interval by column)."""
+    rows = {}
+    for run in runs:
+        labels = {axis: value for axis, value in run.labels.items() if axis != matrix.average}
+        row = rows.setdefault("-".join(labels.values()), {"labels": labels, "results": []})
+        if run.name in results:
+            row["results"].append(results[run.name])
+    for name, row in rows.items():
+        row["name"], row["runs"] = name, len(row["results"])
+        row["cells"] = {}
+        for column in matrix.columns:
+            values = [measured(result, column) for result in row["results"]]
+            row["cells"][column["label"]] = summarise([value for value in values if value is not None])
+    return list(rows.values())
+
+
+def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:
+    """The matrix as Markdown: our numbers with their intervals, and the paper's beside them."""
+    rows, paper = table_rows(matrix, runs, results), matrix.paper.get("values", {})
+    quoted = {c["label"] for c in matrix.columns if any(c["label"] in values for values in paper.values())}
+    header = [axis for axis in matrix.axes if axis != matrix.average] + ["runs"]
+    for column in matrix.columns:
+        header += [column["label"]] + [f"{column['label']} (paper)"] * (column["label"] in quoted)
+    lines = []
+    for row in rows:
+        cells = [*row["labels"].values(), str(row["runs"])]
+        for column in matrix.columns:
+            label, digits = column["label"], column.get("digits", 3)
+            cells.append(_cell(row["cells"][label], digits))
+            if label in quoted:
+                value = paper.get(row["name"], {}).get(label)
+                cells.append("–" if value is None else str(value))
+        lines.append(cells)
+    table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
+    notes = [matrix.caption.strip()] if matrix.caption else []
+    notes += ["In brackets: 95 % interval over test items, where the evaluation gives one."]
+    if matrix.average:
+        notes[-1] = (
+            f"Mean over `{matrix.average}`; in brackets: lowest and highest, or, for a single run, the 95 % interval."
+        )
+    if quoted:
+        notes.append(f"Paper: {matrix.paper.get('source', 'as published')}.")
+    return "\n\n".join([f"## {matrix.title}", " ".join(notes), "\n".join(table)]) + "\n"
+
+
+def _cell(cell, digits):
+    if cell is None:
+        return "–"
+    value, interval = cell
+    text = f"{value:.{digits}f}"
+    return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+def draw_table(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
+    """The table as dots with intervals, one panel for each column that has a number, as PNG and SVG."""
+    from .evaluation.figures import save_figure
+
+    rows = [row for row in table_rows(matrix, runs, results) if row["runs"]]
+    columns = [c["label"] for c in matrix.columns if any(row["cells"][c["label"]] for row in rows)]
+    if not columns:
+        return []
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        1, len(columns), figsize=(1.6 + 2.2 * len(columns), 0.9 + 0.26 * len(rows)), sharey=True, squeeze=False
+    )
+    for axis, label in zip(axes[0], columns):
+        for place, row in enumerate(rows):
+            if row["cells"][label] is not None:
+                value, interval = row["cells"][label]
+                if interval is not None:
+                    axis.plot(interval, [place, place], color="#888888", linewidth=2, zorder=1)
+                axis.plot(value, place, "o", color="#1b3a6b", markersize=5, zorder=2)
+        axis.set_title(label, fontsize=9)
+        axis.grid(axis="y", linewidth=0.4, color="#dddddd")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_yticks(range(len(rows)), [", ".join(row["labels"].values()) for row in rows])
+    axes[0, 0].invert_yaxis()
+    figure.set_layout_engine("constrained")
+    return save_figure(figure, path)
