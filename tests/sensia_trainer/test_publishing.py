@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import re
-import signal
 import subprocess
 import sys
 import zipfile
@@ -21,6 +20,9 @@ from sensia_trainer.model_card import write_card
 from sensia_trainer.publishing import publish
 from tests.hub_server import HubServer
 
+
+# The adapter reaches Conv1D layers of the backbone and linear ones of the sense network; peft remarks on both.
+pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 
 ROOT = Path(__file__).resolve().parents[2]
 METRICS = {
@@ -69,8 +71,7 @@ def world(tmp_path_factory, tiny_model, tokenizer):
     batch = tokenizer(["Where is the nearest station?"], return_tensors="pt")
     with torch.no_grad():
         expected = model(**batch).logits[0, -1].tolist()
-        lora = {"target_modules": r".*\.h\.\d+\.attn\.c_attn", "fan_in_fan_out": True}
-        adapted = get_peft_model(model, LoraConfig(**lora, init_lora_weights=False, r=2, lora_alpha=256))
+        adapted = get_peft_model(model, LoraConfig(target_modules=["c_attn"], init_lora_weights=False, r=2))
         expected_adapted = adapted(**batch).logits[0, -1].tolist()
     adapter = folder / "adapter"
     adapted.peft_config["default"].base_model_name_or_path = str(folder / "backpack-tiny")
@@ -230,6 +231,7 @@ print(json.dumps({"reports": reports, "loaded": loaded}))
 
 
 @pytest.mark.distributed
+@pytest.mark.timeout(900)
 def test_push_break_resume_push_again_and_load(world, tmp_path):
     folder = world["folder"] / "backpack-tiny"
     command = [sys.executable, str(ROOT / "examples" / "publish.py"), str(folder), "owner/backpack-tiny"]
@@ -241,10 +243,10 @@ def test_push_break_resume_push_again_and_load(world, tmp_path):
         # The process dies while the second weight file is on its way: nothing is committed.
         hub.faults = [None, "stall"]
         broken = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **run)
-        arrived_half = hub.stalled.wait(60)
-        broken.send_signal(signal.SIGKILL)
-        _, errors = broken.communicate()
-        assert arrived_half, errors
+        while not hub.stalled.wait(0.1):
+            assert broken.poll() is None, broken.communicate()[1]
+        broken.kill()
+        broken.communicate()
         before = list(hub.uploads)
         assert before and hub.commits("models/owner/backpack-tiny") == []
 
@@ -288,5 +290,5 @@ def test_push_break_resume_push_again_and_load(world, tmp_path):
         torch.testing.assert_close(torch.tensor(loaded["logits"]), torch.tensor(world["logits"]))
         adapted = torch.tensor(loaded["adapted_logits"])
         torch.testing.assert_close(adapted, torch.tensor(world["adapted_logits"]))
-        assert (adapted - torch.tensor(loaded["logits"])).abs().max() > 1e-4
+        assert (adapted - torch.tensor(loaded["logits"])).abs().max() > 1e-3
         assert loaded["pairs"] == world["pairs"]
