@@ -68,7 +68,8 @@ def encode_texts(tokenizer, texts, *, start: int | None, max_length: int | None)
     """
     if not texts:
         raise ValueError("There are no texts to evaluate: the list is empty.")
-    encoding = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    options = {"add_special_tokens": False, "verbose": False}  # no warning for texts that are cut here
+    encoding = tokenizer(list(texts), return_offsets_mapping=tokenizer.is_fast, **options)
     room = None if max_length is None else max_length - (start is not None)
     result = []
     for i, (text, ids) in enumerate(zip(texts, encoding["input_ids"], strict=True)):

@@ -76,9 +76,10 @@ def encode_items(
         for i, continuation in enumerate(item.continuations):
             if not continuation.strip():
                 raise ValueError(f"Item {item.id}: choice {i} is empty.")
-    contexts = tokenizer([item.context for item in items], add_special_tokens=False)["input_ids"]
-    whole = tokenizer([i.context + c for i in items for c in i.continuations], add_special_tokens=False)["input_ids"]
-    whole, encoded = iter(whole), []
+    options = {"add_special_tokens": False, "verbose": False}  # no warning for texts that are cut here
+    contexts = tokenizer([item.context for item in items], **options)["input_ids"]
+    whole = iter(tokenizer([i.context + c for i in items for c in i.continuations], **options)["input_ids"])
+    encoded = []
     for item, context in zip(items, contexts, strict=True):
         continuations = [next(whole)[len(context) :] for _ in item.continuations]
         if not all(continuations):

@@ -13,7 +13,7 @@ from .suite import items_file
 PAPER = json.loads((Path(__file__).parent / "data" / "paper_table1.json").read_text(encoding="utf-8"))
 TITLES = {
     "xcopa": "XCOPA", "copa": "COPA", "xstorycloze": "XStoryCloze", "belebele": "Belebele",
-    "xstorycloze_like": "XStoryCloze-like (stand-in)", "global_mmlu_lite": "Global-MMLU-Lite (stand-in)",
+    "xstorycloze_like": "XStoryCloze-like (machine-translated)", "global_mmlu_lite": "Global-MMLU-Lite (stand-in)",
 }  # fmt: skip
 FLORES_ROWS = {
     "sense_recall_source_to_target": "recall@1, sense vectors, source → target",

@@ -24,9 +24,9 @@ def retrieval_metrics(source: Tensor, target: Tensor, *, chunk_size=1024, bootst
     found = retrieval_by_query(source, target, chunk_size=chunk_size)
     metrics = {}
     for i, direction in enumerate(DIRECTIONS):
-        metrics[f"recall_{direction}"] = found["hits"][i].mean().item()
-        metrics[f"margin_{direction}"] = found["margins"][i].mean().item()
-        metrics[f"mean_rank_{direction}"] = found["ranks"][i].mean().item()
+        metrics[f"recall_{direction}"] = found["hits"][i].double().mean().item()
+        metrics[f"margin_{direction}"] = found["margins"][i].double().mean().item()
+        metrics[f"mean_rank_{direction}"] = found["ranks"][i].double().mean().item()
         if bootstrap:
             interval = bootstrap_interval(found["hits"][i].cpu(), samples=bootstrap, seed=seed)
             metrics[f"recall_{direction}_interval"] = interval

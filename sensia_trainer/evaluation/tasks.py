@@ -5,7 +5,8 @@ Items come from the Hub or from a local folder in the published formats:
     xcopa/id/val.id.jsonl, test.id.jsonl            copa_en/val.en.labelled.jsonl
     xstorycloze/id.train.jsonl, id.eval.jsonl       or the published spring2016.val.id.tsv.split_20_80_eval.tsv
     belebele/ind_Latn.jsonl                         global_mmlu_lite/global_mmlu_lite_id_test.jsonl
-    xstorycloze_like/id_mt.eval.jsonl               machine-translated stand-in, never called XStoryCloze
+    xstorycloze_like/en.eval.jsonl                  XStoryCloze's English
+    xstorycloze_like/id_mt.eval.jsonl               a machine-translated stand-in, never called XStoryCloze
 """
 
 import csv
@@ -41,11 +42,12 @@ TASKS = {
     ),
     "xstorycloze": TaskSource(
         "story", "juletxara/xstory_cloze", "{iso}",
-        ("xstorycloze/{iso}.{split}.jsonl", "xstorycloze/spring2016.val.{iso}.tsv.split_20_80_{split}.tsv"),
+        ("xstorycloze/{iso}.{split}.jsonl", "xstorycloze/spring2016.val.{iso}.tsv.split_20_80_{split}.tsv",
+         "xstorycloze_like/{iso}.{split}.jsonl"),
         {"validation": ("train", "train"), "test": ("eval", "eval")},
     ),
     "xstorycloze_like": TaskSource(
-        "story", None, None, ("xstorycloze_like/{iso}_mt.{split}.jsonl", "xstorycloze_like/{iso}.{split}.jsonl"),
+        "story", None, None, ("xstorycloze_like/{iso}_mt.{split}.jsonl",),
         {"validation": ("train", "train"), "test": ("eval", "eval")},
         "machine-translated from XStoryCloze's English: not the official human XStoryCloze",
     ),

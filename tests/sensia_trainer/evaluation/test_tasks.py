@@ -98,6 +98,9 @@ def test_published_tsv_of_xstorycloze(tmp_path):
 def test_stand_ins_say_what_they_are(folder):
     data = load_task("xstorycloze_like", "id", "test", data_dir=folder)
     assert data.source == "xstorycloze_like/id_mt.eval.jsonl" and "not the official" in data.note
+    with pytest.raises(ValueError, match="xstorycloze in id"):
+        (folder / "xstorycloze/id.eval.jsonl").unlink()
+        load_task("xstorycloze", "id", "test", data_dir=folder)  # the stand-in does not pass for the official set
     with pytest.raises(ValueError, match="local files only"):
         load_task("xstorycloze_like", "id", "test")
     assert "not Belebele" in load_task("global_mmlu_lite", "id", "test", data_dir=folder).note
@@ -146,7 +149,13 @@ def test_corrections_of_the_real_files(sensia_data, code, split, corrected):
 @pytest.mark.data
 def test_every_local_task_loads(sensia_data):
     sizes = {}
-    for task, code in [("copa", "en"), ("xstorycloze_like", "id"), ("belebele", "en"), ("global_mmlu_lite", "id")]:
+    for task, code in [
+        ("copa", "en"),
+        ("xstorycloze_like", "id"),
+        ("xstorycloze", "en"),
+        ("belebele", "en"),
+        ("global_mmlu_lite", "id"),
+    ]:
         for split in TASKS[task].splits:
             data = load_task(task, code, split, data_dir=sensia_data / "eval")
             assert len({row["id"] for row in data.rows}) == len(data.rows)
