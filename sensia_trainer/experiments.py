@@ -6,7 +6,7 @@ A matrix recipe names the recipe of one run and what varies, field by field:
 title: Loss ablations
 recipe: sensia_id.yaml              # of examples/adapt.py, beside this file
 fields: {max_steps: 600}            # for every run
-evaluation: evaluate.yaml           # of examples/evaluate.py, for every finished model; optional
+evaluation: evaluate.yaml           # of examples/evaluate.py (or `evaluation_script`), for every model; optional
 evaluation_fields: {target: id}
 axes:                               # the runs are the product of the axes
   variant: {full: {}, no-sense: {w_sense: 0}}
@@ -59,6 +59,7 @@ class Matrix:
     caption: str = ""
     fields: dict = field(default_factory=dict)
     evaluation: str = ""
+    evaluation_script: str = "examples/evaluate.py"
     evaluation_fields: dict = field(default_factory=dict)
     average: str = ""
     paper: dict = field(default_factory=dict)
@@ -86,13 +87,14 @@ class Run:
     labels: dict
     script: str
     recipe: dict
+    evaluation_script: str
     evaluation: dict
     train: bool
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides what the run computes."""
-        parts = [self.script, self.recipe, self.evaluation, self.train]
+        parts = [self.script, self.recipe, self.evaluation_script, self.evaluation, self.train]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
@@ -137,6 +139,7 @@ def expand(matrix: Matrix) -> list[Run]:
                 labels=labels,
                 script=special.get("script", matrix.script),
                 recipe=base(special.get("recipe", matrix.recipe)) | matrix.fields | merged if train else {},
+                evaluation_script=matrix.evaluation_script,
                 evaluation=base(matrix.evaluation) | evaluation_fields if matrix.evaluation else {},
                 train=train,
             )
@@ -204,7 +207,7 @@ def launch_with(launcher: str) -> Launch:
     return launch
 
 
-def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, *, evaluate_script="examples/evaluate.py") -> dict:
+def execute(runs: list[Run], results_dir, runs_dir, launch: Launch) -> dict:
     """Runs what has no finished result yet, one after the other, and goes on after a failure.
 
     Each run trains in `runs_dir/NAME` (an interrupted one goes on from its checkpoint there), is evaluated, and leaves
@@ -225,7 +228,7 @@ def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, *, evaluate_
         started = time.monotonic()
         folder = Path(runs_dir) / run.name
         folder.mkdir(parents=True, exist_ok=True)
-        failed = _run_steps(run, folder, launch, evaluate_script)
+        failed = _run_steps(run, folder, launch)
         seconds = round(time.monotonic() - started, 1)
         if failed is None:
             result = {"run": run.name, "labels": run.labels, "fingerprint": run.fingerprint, "recipe": run.recipe}
@@ -241,7 +244,7 @@ def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, *, evaluate_
     return outcome
 
 
-def _run_steps(run, folder, launch, evaluate_script) -> str | None:
+def _run_steps(run, folder, launch) -> str | None:
     """Training and evaluation of one run; what went wrong, or None."""
     steps = []
     if run.train:
@@ -253,7 +256,14 @@ def _run_steps(run, folder, launch, evaluate_script) -> str | None:
         _write_yaml(folder / "evaluation.yaml", run.evaluation)
         output = folder / "evaluation.json"
         model = ["--model", str(folder)] if run.train else []
-        command = [sys.executable, evaluate_script, str(folder / "evaluation.yaml"), *model, "--output", str(output)]
+        command = [
+            sys.executable,
+            run.evaluation_script,
+            str(folder / "evaluation.yaml"),
+            *model,
+            "--output",
+            str(output),
+        ]
         steps.append((command, output))
     for command, expected in steps:
         if expected.is_file():
@@ -289,7 +299,9 @@ def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | N
     for name in path:
         result = (result or {}).get(name)
     value = (result or {}).get(last)
-    return None if value is None else (value, result.get(f"{last}_interval"))
+    if value is None:
+        return None
+    return value, result.get("interval" if last == "mean" else f"{last}_interval")
 
 
 def summarise(values: list[tuple[float, list[float] | None]]) -> tuple[float, list[float] | None] | None:

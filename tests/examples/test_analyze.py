@@ -30,19 +30,22 @@ def arguments(tiny_model, tokenizer, tmp_path):
     (tmp_path / "id.txt").write_text("\n".join(TARGET), encoding="utf-8")
     paths = {name: str(tmp_path / name) for name in ("model", "control", "base", "encoder")}
     paths |= {"source_file": str(tmp_path / "en.txt"), "target_file": str(tmp_path / "id.txt")}
-    paths |= {"output_dir": str(tmp_path / "out"), "cache_dir": str(tmp_path / "cache"), "target_language": "id"}
+    paths |= {
+        "output": str(tmp_path / "out" / "en-id.json"),
+        "cache_dir": str(tmp_path / "cache"),
+        "target_language": "id",
+    }
     return paths | {"layer": 1, "minimum_count": 1, "iterations": 50}
 
 
-def run(arguments, *flags):
-    runpy.run_path(str(SCRIPT))["main"](
-        [*(str(part) for name, value in arguments.items() for part in (f"--{name}", value)), *flags]
-    )
+def run(arguments):
+    argv = [str(part) for name, value in arguments.items() for part in (f"--{name}", value)]
+    runpy.run_path(str(SCRIPT))["main"](argv)
 
 
 def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
     run(arguments)
-    out = Path(arguments["output_dir"])
+    out = Path(arguments["output"]).parent
     result = json.loads((out / "en-id.json").read_text(encoding="utf-8"))
     assert result["models"] == {"model": "model", "control": "control", "base": "base"}
     assert result["topology"]["all"]["items"] > 0 and result["versions"]["torch"]
@@ -52,7 +55,8 @@ def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
     figures = {file.name: file.read_bytes() for file in (out / "figures").glob("*.svg")}
     assert len(figures) == 7
     (out / "README.md").unlink()
-    run({"output_dir": out}, "--render_only")
+    (out / "other.json").write_text("{}")  # results of another kind may lie beside
+    runpy.run_path(str(SCRIPT))["main"](["render", str(out)])
     assert (out / "README.md").read_text(encoding="utf-8") == report
     assert {file.name: file.read_bytes() for file in (out / "figures").glob("*.svg")} == figures
 
@@ -60,7 +64,7 @@ def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": ""}, "`model` is missing"),
+        ({"output": "result"}, "must be a .json file"),
         ({"minimum_count": 50}, "No aligned content words"),
         ({"layer": 9}, "layers"),
     ],
@@ -72,4 +76,4 @@ def test_bad_input_is_named(arguments, changed, message):
 
 def test_rendering_nothing_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no results"):
-        run({"output_dir": tmp_path / "empty"}, "--render_only")
+        runpy.run_path(str(SCRIPT))["main"](["render", str(tmp_path)])

@@ -207,6 +207,8 @@ def test_measured_reads_intervals_beside_values():
     assert measured(result, {"label": "R", "metric": "evaluation.flores.other"}) is None
     assert measured({"evaluation": None}, {"label": "R", "metric": "evaluation.flores.recall"}) is None
     assert measured(result, {"label": "X", "task": "xcopa"}) is None
+    mixture = {"full": {"mean": 2.5, "interval": [2.4, 2.6]}}
+    assert measured({"evaluation": mixture}, {"label": "CE", "metric": "evaluation.full.mean"}) == (2.5, [2.4, 2.6])
 
 
 @pytest.mark.parametrize(
