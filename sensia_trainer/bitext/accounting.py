@@ -132,7 +132,7 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
         "read": sum(entry["read"] for entry in corpora.values()),
         "dropped": _ordered(total),
         "problems": _problems(stages, described),
-        "evaluation_texts": read_json(stages / "evaluation_texts.json"),
+        "evaluation_texts": read_facts(stages / "evaluation.parquet")["texts"],
         "sides": {
             side: {
                 "tokens": int(tokens[n]) if is_counted else None,

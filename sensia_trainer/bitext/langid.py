@@ -5,11 +5,24 @@ take each step together, which is the same computation in about a tenth of the t
 """
 
 import unicodedata
+from functools import lru_cache
 
 import numpy as np
 
 
 MAX_BYTES = 600  # of a sentence: more does not change the answer
+
+
+@lru_cache
+def _model():
+    """The model inside py3langid, for all its languages (a second to load)."""
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError as error:
+        raise ValueError(
+            "filters.language_confidence needs py3langid: pip install py3langid, or set it to null"
+        ) from error
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
 class PairIdentifier:
@@ -22,26 +35,20 @@ class PairIdentifier:
     """
 
     def __init__(self, first: str, second: str):
-        try:
-            from py3langid.langid import MODEL_FILE, LanguageIdentifier
-        except ImportError as error:
-            raise ValueError(
-                "filters.language_confidence needs py3langid: pip install py3langid, or set it to null"
-            ) from error
-        identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        unknown = [code for code in (first, second) if code not in identifier.nb_classes]
+        model = _model()
+        unknown = [code for code in (first, second) if code not in model.nb_classes]
         if unknown:
             raise ValueError(
                 f"py3langid does not know {unknown}; set filters.language_confidence to null for this pair"
             )
-        identifier.set_languages([first, second])
-        order = [identifier.nb_classes.index(code) for code in (first, second)]
-        tables = np.asarray(identifier.nb_ptc, np.float64)[:, order]
-        self.feature_score = tables[:, 1] - tables[:, 0]  # log P(feature | second) - log P(feature | first)
-        self.prior_score = float(np.asarray(identifier.nb_pc, np.float64)[order] @ [-1, 1])
-        self.next_state = np.asarray(identifier.tk_nextmove)
-        self.row_start = np.asarray(identifier.tk_row, np.int64) << 8
-        self.output = np.asarray(identifier.tk_output, np.int64)
+        # A language written in two scripts has two columns, whose probabilities add up.
+        columns = [n for n, code in enumerate(model.nb_classes) if code in (first, second)]
+        self.is_second = np.array([model.nb_classes[n] == second for n in columns])
+        self.feature_scores = np.asarray(model.nb_ptc[:, columns], np.float64)  # log P(feature | language)
+        self.prior_scores = np.asarray(model.nb_pc[columns], np.float64)
+        self.next_state = np.asarray(model.tk_nextmove)
+        self.row_start = np.asarray(model.tk_row, np.int64) << 8
+        self.output = np.asarray(model.tk_output, np.int64)
 
     def second(self, texts: list[str]) -> np.ndarray:
         """Probability that each text is in the second language, (n,) float64; 0.5 where nothing speaks for either."""
@@ -66,13 +73,16 @@ class PairIdentifier:
             state[:active] = self.next_state[self.row_start[state[:active]] + letters[step, :active]]
             feature = self.output[state[:active]]
             seen = np.flatnonzero(feature >= 0)
-            found.append(seen * len(self.feature_score) + feature[seen])
+            found.append(seen * len(self.feature_scores) + feature[seen])
         visits, times = np.unique(np.concatenate(found) if found else np.zeros(0, np.int64), return_counts=True)
-        text, feature = np.divmod(visits, len(self.feature_score))
-        score = np.bincount(text, np.log1p(times) * self.feature_score[feature], count)
+        text, feature = np.divmod(visits, len(self.feature_scores))
+        weighted = np.log1p(times)[:, None] * self.feature_scores[feature]
+        scores = np.stack([np.bincount(text, column, count) for column in weighted.T], axis=1)
         has_features = np.bincount(text, minlength=count) > 0
-        score = np.where(has_features, score + self.prior_score, 0.0) / np.sqrt(np.maximum(sizes, 1))
-        return 1 / (1 + np.exp(-np.clip(score, -500, 500)))
+        scores = np.where(has_features[:, None], scores + self.prior_scores, 0.0)
+        scores /= np.sqrt(np.maximum(sizes, 1))[:, None]
+        probability = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return probability[:, self.is_second].sum(axis=1) / probability.sum(axis=1)
 
     @staticmethod
     def _encode(text: str) -> bytes:

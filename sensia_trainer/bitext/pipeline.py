@@ -113,6 +113,8 @@ def _claim(output: Path, recipe: BitextRecipe) -> bool:
     """Make the folder this recipe's; true when its dataset is complete."""
     mine = _plain(dataclasses.asdict(recipe))
     there = output / "recipe.json"
+    for partial in output.glob("*.part"):  # what a killed run was writing
+        partial.unlink()
     if there.is_file():
         other = read_json(there)
         different = [name for name in mine if mine[name] != other.get(name)]
@@ -229,13 +231,12 @@ def _rows(source: Source, corpus: dict, recipe: BitextRecipe, output: Path, prob
 def _filter(recipe: BitextRecipe, stages: Path, corpora: list[dict], num_proc: int) -> None:
     """Normalise and filter every corpus: shards `<corpus>-<n>.parquet`, then `<corpus>.json` when it is through."""
     folder, start = stages / "filter", time.perf_counter()
-    keys_file = stages / "evaluation_keys.npy"
-    if not keys_file.is_file():
+    texts = stages / "evaluation.parquet"
+    if not texts.is_file():
         keys, counts = evaluation_keys(recipe.contamination)
-        write_json(stages / "evaluation_texts.json", counts)
-        with written_atomically(keys_file) as partial, open(partial, "wb") as file:
-            np.save(file, keys)
-    context = FilterContext(recipe.source, recipe.target, recipe.filters, np.load(keys_file))
+        write_shard(texts, pa.table({"key": keys}), {"texts": counts})
+    keys = read_shard(texts).column("key").to_numpy()
+    context = FilterContext(recipe.source, recipe.target, recipe.filters, keys)
     expected = [_expected_pairs(source, corpus) for source, corpus in zip(recipe.sources, corpora)]
     total = sum(expected) if None not in expected else None
     with tqdm(total=total, desc="filter", unit="pair", unit_scale=True) as bar:

@@ -12,7 +12,7 @@ def near_form(text):
 
 
 def duplicates(pairs, max_targets):
-    """For each pair "kept", "duplicate", "near_duplicate" or "many_targets": each rule on what the ones before kept."""
+    """For each pair "kept", "duplicate", "near_duplicate" or "many_targets", each on what the ones before kept."""
     result = ["kept"] * len(pairs)
     for name, key, limit in (
         ("duplicate", lambda s, t: (s, t), 1),
