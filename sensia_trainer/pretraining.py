@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,8 @@ class PretrainingData:
     dataset_split: str = field(default="train", metadata={"help": "Split of `dataset`."})
     text_files: list[str] = field(
         default_factory=list,
-        metadata={"help": "Text (a document a line), JSONL or TSV files, each possibly gzipped."},
+        metadata={"help": "Text (a document a line), JSONL or TSV files, each possibly gzipped. Paths may hold "
+            "environment variables."},
     )
     text_column: str = field(default="text", metadata={"help": "Column of `dataset` and of JSONL files."})
     tsv_column: str = field(default="en", metadata={"help": "Column of TSV files."})
@@ -86,6 +88,7 @@ def load_documents(data):
         return dataset.select_columns([data.text_column]).rename_column(data.text_column, "text")
     seen, documents = set(), []
     for path in tqdm(data.text_files, desc="reading", unit="file"):
+        path = os.path.expandvars(path)
         for document in read_documents(path, data.text_column, data.tsv_column, data.tsv_keep):
             if document and hash(document) not in seen:
                 seen.add(hash(document))

@@ -1,0 +1,234 @@
+"""The loss of Section 2.1 against its restatement, what polish freezes, what is logged, what bad input says."""
+
+import json
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.nn import functional as F
+from transformers.trainer_utils import get_last_checkpoint
+
+from sensia_trainer.bitext.collator import PairCollator
+from sensia_trainer.config import SensiaConfig
+from sensia_trainer.trainer import SensiaTrainer, join_sides
+from tests.reference import losses as reference_losses
+from tests.reference import representations as reference
+from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer
+
+
+LM_ONLY = {"w_sense": 0.0, "w_context": 0.0, "w_lm": 1.0}
+SENSE_MODULES = ("sense_network", "sense_weight_net", "sense_embeddings")
+
+
+def snapshot(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def moved(before, model):
+    return {name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)}
+
+
+def one_batch(trainer, rows=6):
+    return trainer.data_collator([trainer.train_dataset[i] for i in range(rows)])
+
+
+@pytest.mark.parametrize("pooling", ["magnitude", "contextual"])
+@pytest.mark.parametrize("context_state", ["mixture", "backbone"])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_loss_is_section_2_1(tmp_path, pooling, context_state, symmetric):
+    """Sentence by sentence, unpadded, in float64, from the plain formulas."""
+    fields = dict(sense_pooling=pooling, context_state=context_state, symmetric=symmetric)
+    trainer = tiny_trainer(tmp_path, dropout=0.0, **fields)
+    model = trainer.model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    trainer.current_gradient_accumulation_steps = 1
+    batch = one_batch(trainer)
+    trainer.state.max_steps, trainer.state.global_step = 12, 1
+    now = trainer.args.phase_state(1 / 12)
+
+    vectors, log_likelihoods = {"sense": [], "context": []}, []
+    for side in ("source", "target"):
+        sense, context = [], []
+        for row in range(len(batch["rows"])):
+            length = int(batch[f"{side}_attention_mask"][row].sum())
+            ids = batch[f"{side}_input_ids"][row : row + 1, :length]
+            out = model(ids, output_senses=True, output_sense_weights=True)
+            mask = torch.ones_like(ids)
+            weights = out.sense_weights.detach()
+            pooled, _ = reference.sense_sentence_vectors(out.senses.detach(), mask, pooling, 0.7, weights)
+            sense.append(pooled[0].tolist())
+            state = out.last_hidden_state if context_state == "mixture" else out.backbone_last_hidden_state
+            context.append(F.normalize(state[0, -1].detach(), dim=0).tolist())
+            if side == "target":
+                targets = torch.cat([ids[0, 1:], torch.tensor([trainer.processing_class.eos_token_id])])
+                scores = out.logits[0].detach().log_softmax(-1)
+                smooth = 0.95 * scores.gather(1, targets[:, None])[:, 0] + 0.05 * scores.mean(-1)
+                log_likelihoods += smooth.tolist()
+        vectors["sense"].append(sense)
+        vectors["context"].append(context)
+
+    expected = now.w_lm * -sum(log_likelihoods) / len(log_likelihoods)
+    for name, weight, tau in (("sense", now.w_sense, now.tau_sense), ("context", now.w_context, now.tau_context)):
+        expected += weight * reference_losses.info_nce(*vectors[name], tau, symmetric)
+    assert trainer.compute_loss(model, batch).item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_language_modelling_alone_does_not_read_the_source(tmp_path):
+    trainer = tiny_trainer(tmp_path, **LM_ONLY)
+    trainer.current_gradient_accumulation_steps, trainer.state.max_steps = 1, 12
+    batch = one_batch(trainer)
+    shapes = []
+    handle = trainer.model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    trainer.compute_loss(trainer.model, batch)
+    handle.remove()
+    assert shapes == [batch["target_input_ids"].shape]
+
+
+@pytest.mark.parametrize("polish_freeze", ["modules", "vectors", "none"])
+def test_what_moves_before_and_in_polish(tmp_path, polish_freeze):
+    trainer = tiny_trainer(tmp_path, polish_freeze=polish_freeze, save_strategy="steps", save_steps=6, dropout=0.0)
+    start = snapshot(trainer.model)
+    trainer.args.max_steps = 12
+    trainer.train()
+    at_boundary = tiny_trainer(tmp_path / "other", dropout=0.0)
+    at_boundary._load_from_checkpoint(f"{tmp_path}/checkpoint-6")
+    boundary = snapshot(at_boundary.model)
+    assert moved(start, at_boundary.model) == set(start)
+
+    if polish_freeze == "vectors":
+        assert torch.equal(trainer.backpack.sense_embeddings.weight, at_boundary.backpack.get_input_embeddings().weight)
+        boundary |= {n: p for n, p in trainer.model.named_parameters() if "sense_embeddings" in n}
+    frozen = {name for name in boundary if any(module in name for module in SENSE_MODULES)}
+    expected = set(boundary) if polish_freeze == "none" else set(boundary) - frozen
+    assert moved(boundary, trainer.model) == expected
+
+    drift = trainer.state.log_history[-2]["sense_drift_cosine"]
+    assert drift == pytest.approx(1.0, abs=1e-6) if polish_freeze == "vectors" else drift < 0.99999
+
+
+def test_resumed_within_polish_keeps_constant_senses(tmp_path):
+    fields = dict(polish_freeze="vectors", save_strategy="steps", save_steps=8, dropout=0.1)
+    whole = tiny_trainer(tmp_path / "a", **fields)
+    whole.train()
+    resumed = tiny_trainer(tmp_path / "b", **fields)
+    resumed.train(resume_from_checkpoint=f"{tmp_path}/a/checkpoint-8")
+    assert not moved(snapshot(whole.model), resumed.model)
+    logged = [trainer.state.log_history[-2]["sense_drift_cosine"] for trainer in (whole, resumed)]
+    assert logged[0] == logged[1]
+
+
+def test_saved_model_keeps_its_own_sense_embeddings(tmp_path):
+    from modeling_backpack import BackpackForCausalLM
+
+    trainer = tiny_trainer(tmp_path, polish_freeze="vectors")
+    trainer.train()
+    trainer.save_model()
+    loaded = BackpackForCausalLM.from_pretrained(tmp_path)
+    ids = torch.arange(10)
+    assert torch.equal(loaded.get_senses(ids), trainer.model.eval().get_senses(ids))
+    assert not torch.equal(loaded.backpack.sense_embeddings.weight, loaded.get_input_embeddings().weight)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["use_cache"] is True and config["tie_sense_embeddings"] is False
+    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+
+
+def test_logs_hold_every_term(tmp_path):
+    trainer = tiny_trainer(tmp_path, eval_rows=6, eval_steps=12)
+    trainer.train()
+    first, last = trainer.state.log_history[0], [r for r in trainer.state.log_history if "loss" in r][-1]
+    names = {"loss_sense", "loss_context", "loss_lm", "sense_entropy_source", "sense_entropy_target", "tokens_per_second"}
+    assert names | {"phase", "w_sense", "w_context", "w_lm", "tau_sense", "tau_context"} <= set(first)
+    assert [first["phase"], last["phase"]] == [0, 2]
+    total = sum(last[f"w_{name}"] * last[f"loss_{name}"] for name in ("sense", "context", "lm"))
+    assert total == pytest.approx(last["loss"], rel=1e-4)
+    evaluation = next(row for row in trainer.state.log_history if "eval_pairs" in row)
+    for name in ("sense", "context"):
+        for way in ("source_to_target", "target_to_source"):
+            assert 0 <= evaluation[f"eval_{name}_recall_{way}"] <= 1
+    assert evaluation["eval_target_perplexity"] > 1
+
+
+def test_accumulated_language_model_loss_is_that_of_the_large_batch(tmp_path):
+    """Gradient accumulation is exact for the language model: every label counts alike."""
+    histories = []
+    for name, size, steps in (("large", 8, 1), ("accumulated", 4, 2)):
+        fields = dict(per_device_train_batch_size=size, gradient_accumulation_steps=steps, max_steps=4, dropout=0.0)
+        trainer = tiny_trainer(tmp_path / name, train_sampling_strategy="sequential", **fields, **LM_ONLY)
+        trainer.train()
+        histories.append([row["loss_lm"] for row in trainer.state.log_history if "loss_lm" in row])
+    assert histories[0] == pytest.approx(histories[1], rel=1e-5)
+
+
+def test_collator_predicts_the_end_and_does_not_read_it():
+    rows = [
+        {"source_ids": [5, 6], "target_ids": [7, 8, 9], "row": 0},
+        {"source_ids": [4], "target_ids": [3], "row": 1},
+    ]
+    batch = PairCollator(pad_token_id=0, end_token_id=1)(rows)
+    assert batch["target_input_ids"].tolist() == [[7, 8, 9, 0], [3, 0, 0, 0]]
+    assert batch["target_attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
+    assert batch["labels"].tolist() == [[7, 8, 9, 1], [3, 1, -100, -100]]
+    joined = join_sides(batch)
+    assert joined["input_ids"].tolist() == [[5, 6, 0, 0], [4, 0, 0, 0], [7, 8, 9, 0], [3, 0, 0, 0]]
+    assert joined["labels"].tolist()[:2] == [[-100] * 4] * 2
+
+
+def test_long_pairs_are_cut_and_counted(tmp_path):
+    trainer = tiny_trainer(tmp_path, max_length=3)
+    assert trainer.truncated_pairs == sum(trainer.train_dataset["truncated"]) > 0
+    assert max(map(len, trainer.train_dataset["target_ids"])) == 3
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"per_device_train_batch_size": 1}, "InfoNCE takes its negatives"),
+        ({"align_fraction": 0.5, "joint_fraction": 0.0, "polish_fraction": 0.5}, "joint_fraction"),
+        ({"align_fraction": 0.5}, "sum to"),
+        ({"sense_pooling": "mean"}, "`sense_pooling` is 'mean'"),
+        ({"polish_freeze": "all"}, "`polish_freeze` is 'all'"),
+        ({"label_smoothing_factor": 0.1}, "use `label_smoothing`"),
+        ({"w_lm": -1.0}, "`w_lm` is -1.0"),
+    ],
+)
+def test_refused_configurations(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        SensiaConfig(output_dir=str(tmp_path), use_cpu=True, **fields)
+
+
+def test_single_pairs_are_allowed_for_language_modelling_alone(tmp_path):
+    SensiaConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=1, **LM_ONLY)
+
+
+@pytest.mark.parametrize(
+    "dataset, message",
+    [
+        (Dataset.from_dict({"translation": []}), "no pairs"),
+        (Dataset.from_dict({"translation": [{"en": "a", "et": "b"}]}), "'id'"),
+        (Dataset.from_dict({"text": ["a"]}), "column `translation`"),
+    ],
+)
+def test_refused_bitexts(tmp_path, tiny_model, dataset, message):
+    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, target_language="id")
+    with pytest.raises(ValueError, match=message):
+        SensiaTrainer(tiny_model(), args, train_dataset=dataset, processing_class=tiny_tokenizer())
+
+
+def test_target_language_is_found_where_there_is_one_other(tmp_path):
+    assert tiny_trainer(tmp_path).args.target_language == "id"
+    three = Dataset.from_dict({"translation": [{"en": "a", "et": "b", "id": "c"}]})
+    trainer = tiny_trainer(tmp_path)
+    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(ValueError, match="cannot be told"):
+        SensiaTrainer(trainer.model, args, train_dataset=three, processing_class=tiny_tokenizer())
+
+
+def test_trainer_finds_its_last_checkpoint(tmp_path):
+    trainer = tiny_trainer(tmp_path, save_strategy="steps", save_steps=5, max_steps=10)
+    trainer.train()
+    assert get_last_checkpoint(str(tmp_path)).endswith("checkpoint-10")
+    assert len(tiny_bitext(5)) == 5
