@@ -62,6 +62,9 @@ RESULTS = {
     "bits_per_byte": ("bits per byte, {source}", 3, None),
 }
 
+# Columns of the phase table.
+WEIGHTS = {"w_sense": "w sense", "w_context": "w context", "w_lm": "w LM"}
+
 # Entries of `data` that stand in sentences, metadata or tables of their own.
 DATA_IN_PROSE = ("name", "description", "licence", "hub_id", "sources", "counts", "filters", "corpora")
 
@@ -219,6 +222,7 @@ def base_model_name(base: str) -> str:
 def phase_table(config: dict) -> str:
     """The schedule of a run as a Markdown table: steps, weights and temperatures of each phase (Appendix B)."""
     names = {field.name for field in fields(PhaseSchedule)}
+    constant = {name: config.get(name) for name in WEIGHTS}  # set: instead of the scheduled weight
     given = {name: value for name, value in config.items() if name in names}
     if not given:
         return ""
@@ -234,8 +238,9 @@ def phase_table(config: dict) -> str:
         first, last = schedule.at(start + inside), schedule.at(end - inside)
         span = f"{number(round(start * steps))}–{number(round(end * steps))}" if steps > 0 else f"{end - start:.0%}"
         row = {"phase": phase, "steps": span}
-        for label, name in (("w sense", "w_sense"), ("w context", "w_context"), ("w LM", "w_lm")):
-            row[label] = _from_to(getattr(first, name), getattr(last, name))
+        for name, label in WEIGHTS.items():
+            scheduled = _from_to(getattr(first, name), getattr(last, name))
+            row[label] = scheduled if constant[name] is None else number(constant[name])
         row["τ sense"] = _from_to(first.tau_sense, last.tau_sense)
         row["τ context"] = _from_to(first.tau_context, last.tau_context)
         row["senses and their weights"] = "frozen" if phase == "polish" and frozen else "trained"
@@ -287,7 +292,8 @@ def result_rows(metrics: dict, source: str, target: str) -> list[dict]:
 def eval_results(metrics: dict, source: str, target: str) -> list[EvalResult]:
     """The model index: the values of `after` and of `benchmarks` as they stand in the metrics, unrounded."""
     after, evaluation = metrics.get("after") or {}, metrics.get("evaluation") or {}
-    name = evaluation.get("name") or f"held-out part of {(metrics.get('data') or {}).get('name', 'the training data')}"
+    trained_on = _without_folders((metrics.get("data") or {}).get("name") or "the training data")
+    name = evaluation.get("name") or f"held-out part of {trained_on}"
     place = {
         "dataset_name": name,
         "dataset_type": evaluation.get("type") or re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
@@ -317,8 +323,12 @@ def eval_results(metrics: dict, source: str, target: str) -> list[EvalResult]:
 
 def _card(template: str, metrics: dict, source, target, values: dict, metadata: dict, tags: list[str]) -> str:
     data, config = metrics.get("data") or {}, metrics.get("config") or {}
-    schedule_fields = {field.name for field in fields(PhaseSchedule)}
+    schedule_fields = {field.name for field in fields(PhaseSchedule)} | set(WEIGHTS) | {"phases"}
     settings = {k: v for k, v in config.items() if k not in schedule_fields and v is not None}
+    if "seed" in settings:
+        settings["seed"] = str(settings["seed"])
+    if "steps" in settings:
+        settings.pop("num_train_epochs", None)  # the steps are what was run
     results = eval_results(metrics, source.name, target.name)
     hub_ids = data.get("hub_id") or []
     license = metrics.get("license") or _default_license(data)
@@ -329,7 +339,7 @@ def _card(template: str, metrics: dict, source, target, values: dict, metadata: 
         "number": number,
         "quoted": lambda text: json.dumps(text, ensure_ascii=False),
         "pairs": data.get("pairs"),
-        "data_name": data.get("name"),
+        "data_name": _without_folders(data.get("name") or ""),
         "model_table": _two_columns(metrics.get("model") or {}, "model"),
         "data_text": _data_text(data, license),
         "data_table": _two_columns({k: v for k, v in data.items() if k not in DATA_IN_PROSE}, "data"),
@@ -341,7 +351,7 @@ def _card(template: str, metrics: dict, source, target, values: dict, metadata: 
         "result_table": markdown_table(result_rows(metrics, source.name, target.name)),
         "benchmark_table": markdown_table([_benchmark_row(row) for row in metrics.get("benchmarks") or []]),
         "spent_table": _two_columns(_spent(metrics), "spent"),
-        "command": metrics.get("command"),
+        "command": _without_folders(metrics.get("command") or ""),
         "version_table": _two_columns(metrics.get("versions") or {}, "package", "version"),
     }
     environment = Environment(
@@ -381,8 +391,15 @@ def _default_license(data: dict) -> str:
 
 def _is_lm_only(config: dict) -> bool:
     """Whether both contrastive weights are zero in every phase: the control."""
+    if config.get("w_sense") == config.get("w_context") == 0:
+        return True
     weights = [config.get(f"{phase}_weights") for phase in PHASES]
     return all(weights) and not any(any(triple[:2]) for triple in weights)
+
+
+def _without_folders(text: str) -> str:
+    """Absolute paths and those under a variable by their last part: where files lay on one machine is no news."""
+    return re.sub(r"(?<![\w.-])(?:/|~/|\$\w+/|\$\{\w+\}/)(?:[\w.+-]+/)*(?=[\w.+-])", "", text)
 
 
 def _beginning(sentence: str) -> str:
@@ -427,10 +444,9 @@ def _plain(value):
 
 def _data_text(data: dict, license: str) -> str:
     sources = data.get("sources") or []
-    # Files are named without the folder they lay in on the machine that read them.
-    names = [Path(name).name for name in sources] if isinstance(sources, list) else [sources]
+    names = sources if isinstance(sources, list) else [sources]
     name = data.get("name") or ", ".join(f"`{name}`" for name in names)
-    sentences = [data.get("description") or (f"{name}." if name else "")]
+    sentences = [data.get("description") or (f"{_without_folders(name)}." if name else "")]
     if data.get("licence"):
         sentences.append(f"Licence of the data: {data['licence']}.")
     return " ".join(filter(None, sentences + [f"Licence of the weights: {license}."]))

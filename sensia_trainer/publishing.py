@@ -15,8 +15,8 @@ from tqdm.auto import tqdm
 from .model_card import base_model_name, validate_card
 
 
-# What a run leaves behind and no repository needs.
-LEFT_OUT = ("__pycache__", "checkpoint-*", "runs", ".*", "*.pyc", "*.lock")
+# What a run leaves behind for its own resumption, and no repository needs.
+LEFT_OUT = ("__pycache__", "checkpoint-*", "runs", "settings.json", "before.json", ".*", "*.pyc", "*.lock")
 KEPT = (".gitattributes", ".eval_results")
 
 PICKLE_SUFFIXES = {".bin", ".ckpt", ".dill", ".h5", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}

@@ -182,6 +182,8 @@ def test_phase_table_shows_steps_weights_and_freezing(metrics):
     assert lines[2] == "| align | 0–200 | 0.54 → 0.4 | 0.44 → 0.4 | 0.02 → 0.2 | 0.05 | 0.07 | trained |"
     assert lines[3] == "| joint | 200–500 | 0.4 → 0.15 | 0.4 → 0.15 | 0.2 → 0.7 | 0.05 | 0.07 | trained |"
     assert lines[4] == "| polish | 500–1,000 | 0.15 | 0.15 | 0.7 | 0.05 | 0.07 | frozen |"
+    constant = phase_table(metrics["config"] | {"w_sense": 0.0}).splitlines()
+    assert constant[3] == "| joint | 200–500 | 0 | 0.4 → 0.15 | 0.2 → 0.7 | 0.05 | 0.07 | trained |"
     without_polish = {"phases": ["align", "joint"], "polish_freeze": "modules"}
     assert [line.split(" | ")[1] for line in phase_table(without_polish).splitlines()[2:]] == ["40%", "60%"]
 
@@ -207,8 +209,13 @@ def test_time_and_licence(metrics):
     assert ModelCard(adaptation_card(metrics)).data.license == "mit"
 
 
-def test_the_card_of_a_control_does_not_claim_alignment(metrics):
-    metrics["config"] |= {f"{phase}_weights": [0, 0, 1] for phase in ("align", "joint", "polish")}
+@pytest.mark.parametrize(
+    "config",
+    [{f"{phase}_weights": [0, 0, 1] for phase in ("align", "joint", "polish")}, {"w_sense": 0.0, "w_context": 0.0}],
+    ids=["scheduled", "constant"],
+)
+def test_the_card_of_a_control_does_not_claim_alignment(metrics, config):
+    metrics["config"] |= config
     card = adaptation_card(metrics)
     assert "Three losses" not in card and "this is the control of sense adaptation" in card
 
@@ -268,6 +275,16 @@ def test_validation_of_a_dataset_card():
     del front_matter["pretty_name"]
     with pytest.raises(ValueError, match="pretty_name"):
         validate_card(f"---\n{yaml.safe_dump(front_matter)}---\n\n# Bitext\n", repo_type="dataset")
+
+
+def test_a_card_does_not_tell_where_files_lay(metrics):
+    metrics["data"]["name"] = "$DATA/train/en-id.tsv.gz, owner/name, /home/me/more.tsv"
+    metrics["command"] = "accelerate launch /home/me/examples/adapt.py recipes/x.yaml --model=/home/me/base --rate 1/2"
+    del metrics["evaluation"]
+    card = adaptation_card(metrics)
+    assert "en-id.tsv.gz, owner/name, more.tsv." in card
+    assert "accelerate launch adapt.py recipes/x.yaml --model=base --rate 1/2\n" in card
+    assert "/home/me" not in card and "$DATA" not in card
 
 
 def test_base_model_is_an_id_or_the_name_of_a_folder(tmp_path):

@@ -67,6 +67,7 @@ def world(tmp_path_factory, tiny_model, tokenizer):
     (folder / "backpack-tiny" / "checkpoint-5").mkdir()
     (folder / "backpack-tiny" / "checkpoint-5" / "optimizer.pt").write_bytes(b"state")
     (folder / "backpack-tiny" / ".cache").mkdir()
+    (folder / "backpack-tiny" / "settings.json").write_text("{}")
 
     batch = tokenizer(["Where is the nearest station?"], return_tensors="pt")
     with torch.no_grad():
@@ -106,7 +107,7 @@ def test_dry_run_lists_files_and_sizes_and_sends_nothing(world, capsys):
     lines = capsys.readouterr().out.splitlines()
     listed = {line.split()[1]: int(line.split()[0].replace(",", "")) for line in lines[:-2]}
     assert {"README.md", "config.json", "tokenizer.json", "metrics.json", "modeling_backpack.py"} <= set(listed)
-    assert not any("checkpoint" in path or path.startswith(".") for path in listed)
+    assert not any("checkpoint" in path or path.startswith(".") or path == "settings.json" for path in listed)
     assert listed["modeling_backpack.py"] == (ROOT / "modeling_backpack" / "modeling_backpack.py").stat().st_size
     assert "nothing was sent" in lines[-1]
 
@@ -262,7 +263,7 @@ def test_push_break_resume_push_again_and_load(world, tmp_path):
         assert repo.tags == {"v1.0": repo.history[-1]["oid"]}
         assert [item["id"] for item in next(iter(hub.collections.values()))["items"]] == ["owner/backpack-tiny"]
         files = hub.files("models/owner/backpack-tiny")
-        listed = {file.name for file in folder.iterdir() if file.is_file()}
+        listed = {file.name for file in folder.iterdir() if file.is_file()} - {"settings.json"}
         assert set(files) == listed
         assert all(files[name] == (folder / name).read_bytes() for name in listed - {"README.md"})
         card = ModelCard(files["README.md"].decode())
