@@ -344,7 +344,7 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
             cells.append(_cell(row["cells"][label], digits))
             if label in quoted:
                 value = paper.get(row["name"], {}).get(label)
-                cells.append("–" if value is None else str(value))
+                cells.append("–" if value is None else f"{value:.{digits}f}" if value < 1e6 else f"{value:.1e}")
         lines.append(cells)
     table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
     notes = [matrix.caption.strip()] if matrix.caption else []

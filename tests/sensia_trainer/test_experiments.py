@@ -1,4 +1,6 @@
 import json
+import runpy
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from sensia_trainer.experiments import (
     read_ledger,
     render_table,
     select,
+    table_rows,
     write_ledger,
 )
 
@@ -191,11 +194,11 @@ def test_the_table_puts_the_paper_beside(matrix_file, tmp_path):
     results = load_results(runs, tmp_path / "results")
     lines = render_table(matrix, runs, results).splitlines()
     assert "| variant | runs | PPL | PPL (paper) | XCOPA |" in lines
-    assert "| full | 2 | 15.0 [10.0, 20.0] | 10.58 | 0.500 [0.500, 0.500] |" in lines
-    assert "| no-sense | 1 | 110.0 | 13.64 | 0.500 [0.450, 0.550] |" in lines
+    assert "| full | 2 | 15.0 [10.0, 20.0] | 10.6 | 0.500 [0.500, 0.500] |" in lines
+    assert "| no-sense | 1 | 110.0 | 13.6 | 0.500 [0.450, 0.550] |" in lines
     assert any("Small runs." in line and "lowest and highest" in line and "Paper: Table 6." in line for line in lines)
     empty = render_table(matrix, runs, {})
-    assert "| full | 0 | – | 10.58 | – |" in empty
+    assert "| full | 0 | – | 10.6 | – |" in empty
     files = draw_table(matrix, runs, results, tmp_path / "table")
     assert {file.suffix for file in files} == {".png", ".svg"}
     assert draw_table(matrix, runs, {}, tmp_path / "none") == []
@@ -225,6 +228,34 @@ def test_measured_reads_intervals_beside_values():
 def test_wrong_matrices_are_refused(matrix_file, changes, message):
     with pytest.raises(ValueError, match=message):
         load_matrix(matrix_file(**changes))
+
+
+RECIPES = Path(__file__).parents[2] / "examples" / "recipes"
+MATRICES = sorted([*RECIPES.glob("table*.yaml"), *RECIPES.glob("micro/*.yaml")])
+
+
+@pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.stem)
+def test_shipped_matrices_name_only_fields_that_exist(path):
+    from sensia_trainer.adaptation import AdaptationData
+    from sensia_trainer.config import SensiaConfig
+    from sensia_trainer.evaluation.suite import EvaluationConfig
+
+    analyse = runpy.run_path(str(RECIPES.parent / "analyze.py"))["AnalysisArguments"]
+    known = {
+        "examples/adapt.py": [AdaptationData, SensiaConfig],
+        "examples/evaluate.py": [EvaluationConfig],
+        "examples/analyze.py": [analyse],
+    }
+    matrix = load_matrix(path)
+    runs = expand(matrix)
+    for run in runs:
+        for script, recipe in ((run.script, run.recipe), (run.evaluation_script, run.evaluation)):
+            assert set(recipe) <= {f.name for config in known[script] for f in fields(config)}, run.name
+    rows = {row["name"] for row in table_rows(matrix, runs, {})}
+    assert set(matrix.paper.get("values", {})) <= rows
+    labels = {column["label"] for column in matrix.columns}
+    assert all(set(values) <= labels for values in matrix.paper.get("values", {}).values())
+    assert len({run.fingerprint for run in runs}) == len(runs)
 
 
 def test_an_untrained_run_needs_a_model(matrix_file):
