@@ -13,13 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from ..bitext.languages import language
 from .bitext import evaluate_bitext
-from .flores import load_flores
+from .flores import PURPOSES, load_flores
 from .generation import generate_examples, prompts_for
 from .language_check import check_language
 from .likelihood import choice_likelihoods
 from .perplexity import perplexity
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
-from .tasks import TASKS, TEMPLATES, fingerprint, load_task, make_items
+from .tasks import TASKS, TEMPLATES, TaskData, fingerprint, load_task, make_items
 
 
 HUB_FLORES = "facebook/flores"
@@ -53,6 +53,7 @@ class EvaluationConfig:
     max_length: int | None = field(default=None, metadata={"help": "The model's positions by default."})
     context_state: str = field(default="mixture", metadata={"help": "Backpacks: mixture or backbone."})
     pooling: str = field(default="magnitude", metadata={"help": "Backpacks: magnitude or contextual."})
+    temperature: float = field(default=0.7, metadata={"help": "Backpacks: softmax temperature of the pooling."})
     dtype: str = field(default="float32", metadata={"help": "Weights' dtype; metrics are float32 in any case."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, ..."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
@@ -111,6 +112,10 @@ def run(config: EvaluationConfig) -> dict:
     data_dir = os.path.expandvars(config.data_dir) if config.data_dir else None
     if data_dir and not Path(data_dir).is_dir():
         raise ValueError(f"`data_dir` {config.data_dir!r} is no folder; leave it out to load from the Hub.")
+    # All data before the model, so that what is missing is missed at once.
+    flores = _load_flores(config, data_dir) if config.flores else None
+    tasks = [_load_task(config, entry, data_dir) for entry in config.tasks]
+    prompts = prompts_for(config.target) if config.generate else []
     model, tokenizer = load_model(config)
     result = {
         "kind": "evaluation",
@@ -120,28 +125,31 @@ def run(config: EvaluationConfig) -> dict:
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
         },
+        "tasks": [],
     }  # fmt: skip
     items = {}
-    if config.flores:
-        result["flores"], items["flores"] = _flores(config, model, tokenizer, data_dir)
-    result["tasks"] = []
-    for entry in config.tasks:
-        task, _, code = entry.partition(":")
+
+    def write():
+        """After every part: an interrupted run keeps what it measured."""
+        result["seconds"] = round(time.perf_counter() - started, 1)
+        output = Path(config.output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        items_file(output).write_text(json.dumps(items, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    if flores:
+        result["flores"], items["flores"] = evaluate_flores(config, model, tokenizer, *flores)
+        write()
+    for test, validation in tasks:
         for template in config.templates:
-            if template in TEMPLATES[TASKS[task].kind]:
-                summary, detail = evaluate_task(
-                    config, model, tokenizer, task, code or config.target, template, data_dir
-                )
+            if template in TEMPLATES[TASKS[test.task].kind]:
+                summary, detail = evaluate_task(config, model, tokenizer, test, validation, template)
                 result["tasks"].append(summary)
-                items[f"{task}/{summary['language']}/{template}"] = detail
-    if config.generate:
-        prompts = prompts_for(config.target)
+                items[f"{test.task}/{test.language}/{template}"] = detail
+                write()
+    if prompts:
         result["generation"] = generate_examples(model, tokenizer, prompts, seed=config.seed)
-    result["seconds"] = round(time.perf_counter() - started, 1)
-    output = Path(config.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    items_file(output).write_text(json.dumps(items, ensure_ascii=False) + "\n", encoding="utf-8")
+    write()
     return result
 
 
@@ -150,70 +158,84 @@ def items_file(output) -> Path:
     return Path(output).with_suffix(".items.json")
 
 
-def _flores(config, model, tokenizer, data_dir) -> tuple[dict, dict]:
-    split = {"reporting": "devtest", "selection": "dev"}.get(config.flores_purpose, config.flores_purpose)
+def _load_flores(config, data_dir) -> tuple[list[str], list[str]]:
     path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
-    texts = load_flores(path, split, [config.source, config.target], purpose=config.flores_purpose)
-    source, target = texts[config.source][: config.max_items], texts[config.target][: config.max_items]
-    shares = {}
+    codes = config.source, config.target
+    texts = load_flores(path, _flores_split(config), codes, purpose=config.flores_purpose)
     if config.check_languages:
-        for code, lines in ((config.source, source), (config.target, target)):
-            shares[code] = check_language(lines, code, f"FLORES {split} {code}")
+        for code in codes:
+            check_language(texts[code], code, f"FLORES {_flores_split(config)} {code}")
+    return texts[config.source][: config.max_items], texts[config.target][: config.max_items]
+
+
+def _flores_split(config) -> str:
+    return PURPOSES.get(config.flores_purpose, config.flores_purpose)
+
+
+def _load_task(config, entry, data_dir) -> tuple[TaskData, TaskData | None]:
+    task, _, code = entry.partition(":")
+    load = {"data_dir": data_dir, "questions": config.questions, "max_items": config.max_items}
+    test = load_task(task, code or config.target, "test", **load)
+    if config.check_languages:
+        check_language([_text(row) for row in test.rows], test.language, f"{task} ({test.source})")
+    searched = config.grid_search and "validation" in TASKS[task].splits
+    return test, load_task(task, code or config.target, "validation", **load) if searched else None
+
+
+def _text(row) -> str:
+    parts = [row.get("premise", ""), *row.get("sentences", ()), row.get("passage", ""), *row["choices"]]
+    return " ".join(parts)
+
+
+def evaluate_flores(config, model, tokenizer, source, target) -> tuple[dict, dict]:
+    """Retrieval, entropy and perplexity on FLORES-200: a summary, and the hits of every pair."""
+    options = {"batch_size": config.batch_size, "max_length": config.max_length, "progress": config.progress}
     metrics = evaluate_bitext(
         model,
         tokenizer,
         source,
         target,
-        batch_size=config.batch_size,
-        max_length=config.max_length,
         pooling=config.pooling,
+        temperature=config.temperature,
         context_state=config.context_state,
         bootstrap=config.bootstrap,
         seed=config.seed,
         by_pair=True,
-        progress=config.progress,
+        **options,
     )
-    comparable = perplexity(
-        model,
-        tokenizer,
-        target,
-        batch_size=config.batch_size,
-        max_length=config.max_length,
-        progress=config.progress,
-    )
-    del comparable["nll"]
     hits = {"fingerprint": fingerprint([source, target]), "hits": metrics.pop("hits")}
+    from_start = perplexity(model, tokenizer, target, **options)
+    del from_start["nll"]
     summary = {
-        "split": split,
+        "split": _flores_split(config),
         "purpose": config.flores_purpose,
         "source": language(config.source).flores,
         "target": language(config.target).flores,
-        "identified_share": shares,
+        "fingerprint": hits["fingerprint"],
         **metrics,
         # Every token of every sentence after the start token: the same bytes for every model and tokenizer.
-        "target_from_start": comparable,
+        "target_from_start": from_start,
     }
     return summary, hits
 
 
-def evaluate_task(config, model, tokenizer, task, code, template, data_dir) -> tuple[dict, dict]:
-    """Every scoring of one task under one template: a summary, and ids, labels, scores, predictions of the items."""
+def evaluate_task(config, model, tokenizer, data: TaskData, validation, template) -> tuple[dict, dict]:
+    """Every scoring of one task under one template: a summary, and ids, labels, scores, predictions of the items.
+
+    `validation`, the items that choose lambda and alpha, may be `None`: then nothing is searched.
+    """
     options = {"batch_size": config.batch_size, "max_length": config.max_length, "progress": config.progress}
     if template == "goldfish":  # its scripts start every text with a special token and keep the first tokens
         options |= {"context_start": "auto", "truncation": "tail"}
-    load = {"data_dir": data_dir, "questions": config.questions}
-    data = load_task(task, code, "test", max_items=config.max_items, **load)
-    if config.check_languages:
-        check_language([" ".join(_texts(row)) for row in data.rows], data.language, f"{task} ({data.source})")
     found = choice_likelihoods(model, tokenizer, make_items(data, template), **options)
-
-    values = {name: scores(found, name) for name in SCORINGS if name != "pmi" or found.unconditional is not None}
+    has_prior = found.unconditional is not None
+    values = {name: scores(found, name) for name in SCORINGS if name != "pmi" or has_prior}
     parameters = {}
-    preset = paper_parameters(task, data.language)
-    if preset and (preset["lambda"] == 1 or found.unconditional is not None):
+    preset = paper_parameters(data.task, data.language)
+    if preset and (preset["lambda"] == 1 or has_prior):
         parameters["paper"] = preset
     summary = {
-        "task": task,
+        "task": data.task,
         "language": data.language,
         "template": template,
         "split": data.split,
@@ -225,12 +247,11 @@ def evaluate_task(config, model, tokenizer, task, code, template, data_dir) -> t
         "cut_context": found.cut.count("context"),
         "cut_answer": found.cut.count("answer"),
     }
-    if found.unconditional is None:
+    if not has_prior:
         summary["no_pmi"] = "the tokenizer has no start token for the unconditional prior"
-    elif config.grid_search and "validation" in TASKS[task].splits:
-        chosen = load_task(task, code, "validation", max_items=config.max_items, **load)
-        on_validation = choice_likelihoods(model, tokenizer, make_items(chosen, template), **options)
-        summary["grid_search"] = grid_search(on_validation, split=chosen.split) | {"items": len(chosen.rows)}
+    elif validation is not None:
+        on_validation = choice_likelihoods(model, tokenizer, make_items(validation, template), **options)
+        summary["grid_search"] = grid_search(on_validation, split=validation.split) | {"items": len(validation.rows)}
         parameters["searched"] = {key: summary["grid_search"][key] for key in ("lambda", "alpha")}
     for name, chosen in parameters.items():
         values[name] = interpolate(found, chosen["lambda"], chosen["alpha"])
@@ -249,7 +270,3 @@ def evaluate_task(config, model, tokenizer, task, code, template, data_dir) -> t
         "predictions": {name: value.argmax(1).tolist() for name, value in values.items()},
     }
     return summary, detail
-
-
-def _texts(row) -> list[str]:
-    return [row.get("premise", ""), *row.get("sentences", ()), row.get("passage", ""), *row["choices"]]

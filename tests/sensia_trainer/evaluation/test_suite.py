@@ -137,3 +137,20 @@ def test_wrong_language_is_refused(config, data_dir):
     file.write_text("\n".join(SENTENCES[::2]) + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match="should be in Indonesian"):
         run(config)
+
+
+def test_an_interrupted_run_keeps_what_it_measured(config, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sensia_trainer.evaluation.suite.generate_examples", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    kept = json.loads(open(config.output, encoding="utf-8").read())
+    assert len(kept["tasks"]) == 2 and "flores" in kept and "generation" not in kept
+
+
+def test_missing_data_are_missed_before_the_model_is_loaded(config):
+    config.model, config.tasks = "nowhere", ["xcopa", "belebele"]
+    with pytest.raises(ValueError, match="belebele in id"):
+        run(config)
