@@ -208,8 +208,8 @@ class BackpackConfig(PreTrainedConfig):
         misplaced = sorted(BACKBONE_KEYS & kwargs.keys())
         if misplaced:
             raise ValueError(
-                f"BackpackConfig got the backbone field(s) {misplaced} beside `backbone_config`. A Backpack keeps every "
-                "field of its decoder in one place: pass them inside `backbone_config`, e.g. "
+                f"BackpackConfig got the backbone field(s) {misplaced} beside `backbone_config`. A Backpack keeps "
+                "every field of its decoder in one place: pass them inside `backbone_config`, e.g. "
                 "`BackpackConfig(backbone_config=GPT2Config(n_embd=128))`."
             )
         generation = {"max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams"}

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig
 from transformers.utils import cached_file
+from transformers.utils.hub import get_checkpoint_shard_files
 
 from .configuration_backpack import is_published_layout, nest_published_config
 
@@ -36,6 +37,16 @@ STALE_SUFFIXES = (".attn.bias", ".attn.masked_bias")
 HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
+def refuse_nano_backpack(state_dict):
+    """Raise a `ValueError` for weights of nanoBackpackLM and its relatives, told by their names."""
+    if any("sense_vector_layer." in key or "contextualization_layer." in key for key in state_dict):
+        raise ValueError(
+            "These are weights of the nanoBackpackLM family, a different architecture under the same name: its sense "
+            "network is normalised elsewhere, its senses are laid out the other way and its weights are not scaled by "
+            "1/sqrt(m). They cannot be loaded here; use that project's own code."
+        )
+
+
 def convert_published_state_dict(state_dict):
     """
     Rename published weights to ours.
@@ -51,12 +62,7 @@ def convert_published_state_dict(state_dict):
     Raises:
         `ValueError`: for weights of nanoBackpackLM, another architecture, and for missing embeddings.
     """
-    if any("sense_vector_layer." in key or "contextualization_layer." in key for key in state_dict):
-        raise ValueError(
-            "These are weights of the nanoBackpackLM family, a different architecture under the same name: its sense "
-            "network is normalised elsewhere, its senses are laid out the other way and its weights are not scaled by "
-            "1/sqrt(m). They cannot be loaded here; use that project's own code."
-        )
+    refuse_nano_backpack(state_dict)
     converted = {}
     for key, tensor in state_dict.items():
         if key in ALIASES:
@@ -88,17 +94,28 @@ def published_checkpoint(pretrained_model_name_or_path, **kwargs):
     config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
     if not is_published_layout(config_dict):
         return None
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        path = cached_file(pretrained_model_name_or_path, name, _raise_exceptions_for_missing_entries=False, **hub)
-        if path is not None:
-            break
-    else:
-        raise ValueError(
-            f"{pretrained_model_name_or_path} has neither `model.safetensors` nor `pytorch_model.bin`; a published "
-            "Backpack has one of them."
-        )
-    if path.endswith(".safetensors"):
-        state_dict = load_file(path)
-    else:
-        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+    state_dict = read_weights(pretrained_model_name_or_path, hub)
     return nest_published_config(config_dict), convert_published_state_dict(state_dict)
+
+
+def read_weights(pretrained_model_name_or_path, hub):
+    """The state dict of a folder or repository: safetensors or .bin (weights only), in one file or in shards."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        for file in (name, f"{name}.index.json"):
+            path = cached_file(pretrained_model_name_or_path, file, _raise_exceptions_for_missing_entries=False, **hub)
+            if path is None:
+                continue
+            if file == name:
+                return read_file(path)
+            shards, _ = get_checkpoint_shard_files(pretrained_model_name_or_path, path, **hub)
+            return {key: tensor for shard in shards for key, tensor in read_file(shard).items()}
+    raise ValueError(
+        f"{pretrained_model_name_or_path} has neither `model.safetensors` nor `pytorch_model.bin`, whole or in shards; "
+        "a published Backpack has one of them."
+    )
+
+
+def read_file(path):
+    if path.endswith(".safetensors"):
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)

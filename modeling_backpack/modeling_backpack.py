@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, StaticLayer
@@ -39,7 +39,7 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .configuration_backpack import MIXTURE_MODES, BackpackConfig
-from .conversion_backpack import published_checkpoint
+from .conversion_backpack import published_checkpoint, refuse_nano_backpack
 
 
 # Largest block of logits that `skip_logits` ever holds, in bytes of float32.
@@ -91,6 +91,8 @@ class BackpackMLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.hidden_size, intermediate_size)
         self.c_proj = nn.Linear(intermediate_size, output_size)
+        # Read by `_init_weights`, which transformers calls only with modules that hold parameters of their own.
+        self.c_proj.shrink_with_depth = True
         # The same function as "gelu_new" in one kernel.
         self.act = ACT2FN["gelu_pytorch_tanh" if config.hidden_act == "gelu_new" else config.hidden_act]
         self.dropout = nn.Dropout(config.resid_pdrop)
@@ -169,7 +171,9 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
         scores = torch.matmul(query, key.transpose(2, 3)) * self.scaling
         mask = sense_mask(key.shape[2])
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+        # At least float32 inside, whatever the precision of the model.
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        weights = torch.softmax(scores, dim=-1, dtype=dtype).to(value.dtype)
 
         if self.config.mixture_mode == "full":
             mixture = mix_senses(weights, value, sense_major=cached)
@@ -338,10 +342,10 @@ class BackpackPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, BackpackMLP):
-            # As in the original training code: outputs of residual branches shrink with the depth of the backbone.
+        if getattr(module, "shrink_with_depth", False):
+            # As in the original training code: outputs of MLPs shrink with the depth of the backbone.
             std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
-            init.normal_(module.c_proj.weight, mean=0.0, std=std)
+            init.normal_(module.weight, mean=0.0, std=std)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, state_dict=None, **kwargs):
@@ -353,18 +357,33 @@ class BackpackPreTrainedModel(PreTrainedModel):
         [`BackpackForCausalLM.inverse_layer_losses`] to find out.
         """
         inverse_layer = kwargs.pop("scale_attn_by_inverse_layer_idx", None)
-        if state_dict is None and pretrained_model_name_or_path is not None:
+        published = None
+        if state_dict is not None:
+            refuse_nano_backpack(state_dict)
+        elif pretrained_model_name_or_path is not None:
             published = published_checkpoint(pretrained_model_name_or_path, **kwargs)
-            if published is not None:
-                published_config, state_dict = published
-                config = config or BackpackConfig(**published_config)
-                pretrained_model_name_or_path = None
+        if published is not None:
+            config = config or BackpackConfig(**published[0])
+            pretrained_model_name_or_path, state_dict = None, published[1]
         if inverse_layer is not None:
             config = config or BackpackConfig.from_pretrained(pretrained_model_name_or_path)
             config.backbone_config.scale_attn_by_inverse_layer_idx = inverse_layer
-        return super().from_pretrained(
-            pretrained_model_name_or_path, *args, config=config, state_dict=state_dict, **kwargs
+
+        wants_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *args,
+            config=config,
+            state_dict=state_dict,
+            output_loading_info=True,
+            **kwargs,
         )
+        if published is not None and (info["missing_keys"] or info["unexpected_keys"]):
+            raise ValueError(
+                f"The checkpoint lacks {sorted(info['missing_keys'])} and holds {sorted(info['unexpected_keys'])}, "
+                "which are unknown: it is no complete Backpack of the published layout."
+            )
+        return (model, info) if wants_info else model
 
 
 class BackpackModel(BackpackPreTrainedModel):
@@ -380,6 +399,7 @@ class BackpackModel(BackpackPreTrainedModel):
             None if config.tie_sense_embeddings else nn.Embedding(config.vocab_size, config.hidden_size)
         )
         self._interventions: list[Callable] = []
+        self.gradient_checkpointing = False
         self.post_init()
 
     def get_input_embeddings(self):
@@ -548,9 +568,14 @@ class BackpackModel(BackpackPreTrainedModel):
     def _add_sense_layer(self, cache):
         """One more cache layer, of the cache's own kind: caches are made for the backbone's layers only."""
         if cache.layer_class_to_replicate is None and len(cache.layers) == self.config.num_hidden_layers:
-            last = cache.layers[-1]
-            static = isinstance(last, StaticLayer)
-            cache.layers.append(StaticLayer(max_cache_len=last.max_cache_len) if static else DynamicLayer())
+            static = [layer for layer in cache.layers if isinstance(layer, StaticLayer)]
+            if static and all(layer.is_sliding for layer in static):
+                raise ValueError(
+                    "`past_key_values` is a static cache of sliding-window layers only, which are shorter than the "
+                    "text, while the senses of the whole text are weighed. Use a `DynamicCache`."
+                )
+            length = max((layer.max_cache_len for layer in static), default=None)
+            cache.layers.append(StaticLayer(max_cache_len=length) if static else DynamicLayer())
 
     def _check_length(self, past_length, length):
         limit = self.config.max_position_embeddings
