@@ -51,6 +51,7 @@ class ResumableTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self._length_grouped = None
         self._stop = StopOnSigterm()
         self.add_callback(self._stop)
 
@@ -64,11 +65,18 @@ class ResumableTrainer(Trainer):
             return super()._get_train_sampler(dataset)
         # `Trainer` draws this order from the random state of each process: from the second epoch on, it would differ
         # between processes and after resuming.
-        return LengthGroupedSampler(
+        self._length_grouped = LengthGroupedSampler(
             dataset[self.args.length_column_name][:],
             self.args.train_batch_size * self.args.world_size,
             seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
         )
+        return self._length_grouped
+
+    def _run_epoch(self, *, epoch, **kwargs):
+        # On several processes, the loader that skips the batches before a checkpoint does not tell the sampler.
+        if self._length_grouped is not None:
+            self._length_grouped.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
 
     def running_state(self) -> dict:
         """What this process has accumulated since the last log line, as JSON holds it; a subclass adds its own."""

@@ -252,11 +252,12 @@ class SensiaTrainer(ResumableTrainer):
             logs |= dict(zip(names, (sums.mean(0)[:-1] / self._calls).tolist(), strict=True))
             logs |= now._asdict() | {"phase": PHASES.index(now.phase)}
             logs["tokens_per_second"] = sums[:, -1].sum().item() / (time.perf_counter() - self._since)
-            logs |= {name: count for name, count in self.monitor.counts.items() if count}
             drift = self.phase_callback.drift()
             if drift is not None:
                 logs["sense_drift_cosine"] = drift
             self._sums, self._calls, self._tokens, self._since = {}, 0, 0, time.perf_counter()
+        if "loss" in logs:
+            logs |= {name: count for name, count in self.monitor.counts.items() if count}
         super().log(logs, start_time)
 
     def running_state(self):
