@@ -249,35 +249,29 @@ def _run_steps(run, folder, launch) -> str | None:
     steps = []
     if run.train:
         # The complete recipe, not fields on a command line: lists and empty values keep their types, and it is kept.
-        _write_yaml(folder / "recipe.yaml", run.recipe)
-        command = [run.script, str(folder / "recipe.yaml"), "--output_dir", str(folder)]
-        steps.append((command, folder / METRICS_FILE))
+        recipe = folder / "recipe.yaml"
+        command = [run.script, str(recipe), "--output_dir", str(folder)]
+        steps.append((recipe, run.recipe, command, folder / METRICS_FILE))
     if run.evaluation:
-        _write_yaml(folder / "evaluation.yaml", run.evaluation)
-        output = folder / "evaluation.json"
+        recipe, output = folder / "evaluation.yaml", folder / "evaluation.json"
         model = ["--model", str(folder)] if run.train else []
-        command = [
-            sys.executable,
-            run.evaluation_script,
-            str(folder / "evaluation.yaml"),
-            *model,
-            "--output",
-            str(output),
-        ]
-        steps.append((command, output))
-    for command, expected in steps:
-        if expected.is_file():
-            expected.unlink()  # of an earlier run by another recipe
+        command = [sys.executable, run.evaluation_script, str(recipe), *model, "--output", str(output)]
+        steps.append((recipe, run.evaluation, command, output))
+    changed = False
+    for recipe, content, command, output in steps:
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        # A step that ended before the run was interrupted is not repeated: its output belongs to the recipe beside it.
+        if not changed and output.is_file() and recipe.is_file() and recipe.read_text(encoding="utf-8") == text:
+            continue
+        changed = True
+        output.unlink(missing_ok=True)
+        recipe.write_text(text, encoding="utf-8")
         code = launch(command)
         if code != 0:
             return f"{shlex.join(command)} ended with code {code}"
-        if not expected.is_file():
-            return f"{shlex.join(command)} left no {expected.name}"
+        if not output.is_file():
+            return f"{shlex.join(command)} left no {output.name}"
     return None
-
-
-def _write_yaml(path, content):
-    path.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def load_results(runs: list[Run], results_dir) -> dict[str, dict]:

@@ -61,8 +61,8 @@ def matrix_file(tmp_path):
 class Launcher:
     """Stands for training and evaluation: leaves the files they leave, and counts what it was asked to do."""
 
-    def __init__(self, fail=(), silent=()):
-        self.commands, self.fail, self.silent = [], fail, silent
+    def __init__(self, fail=(), silent=(), fail_evaluation=False):
+        self.commands, self.fail, self.silent, self.fail_evaluation = [], fail, silent, fail_evaluation
 
     def __call__(self, command):
         self.commands.append(command)
@@ -75,6 +75,8 @@ class Launcher:
             recipe = yaml.safe_load(Path(command[1]).read_text())
             perplexity = 10.0 * recipe["seed"] + (0 if recipe["w_sense"] is None else 100)
             (folder / "metrics.json").write_text(json.dumps({"after": {"target_perplexity": perplexity}}))
+        elif self.fail_evaluation:
+            return 1
         else:
             scores = {"cond": {"accuracy": 0.5, "interval": [0.45, 0.55]}}
             tasks = [{"task": "xcopa", "template": "plain", "scores": scores}]
@@ -149,6 +151,20 @@ def test_failures_are_recorded_and_the_rest_goes_on(matrix_file, tmp_path):
     assert not (tmp_path / "results" / "full-s1.json").exists()
     retried = execute(runs, tmp_path / "results", tmp_path / "runs", Launcher())
     assert retried["finished"] == ["full-s1", "no-sense-s1"]
+
+
+def test_training_is_not_repeated_when_only_the_evaluation_failed(matrix_file, tmp_path):
+    (run,) = select(expand(load_matrix(matrix_file())), ["full-s1"])
+    launch = Launcher(fail_evaluation=True)
+    assert execute([run], tmp_path / "results", tmp_path / "runs", launch)["failed"] == ["full-s1"]
+    again = Launcher()
+    assert execute([run], tmp_path / "results", tmp_path / "runs", again)["finished"] == ["full-s1"]
+    assert [Path(command[-1]).name for command in again.commands] == ["evaluation.json"]
+    axes = {"variant": {"full": {"max_steps": 5}}, "seed": {"s1": {"seed": 1}}}
+    (changed,) = expand(load_matrix(matrix_file(axes=axes)))
+    once_more = Launcher()
+    execute([changed], tmp_path / "results", tmp_path / "runs", once_more)
+    assert len(once_more.commands) == 2  # another model is evaluated again
 
 
 def test_files_of_an_earlier_run_do_not_pass_for_new_ones(matrix_file, tmp_path):

@@ -1,0 +1,77 @@
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+
+MAIN = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "reproduce.py"))["main"]
+
+
+@pytest.fixture
+def matrices(tmp_path):
+    """Two matrices of two runs each, without evaluation."""
+    (tmp_path / "adapt.yaml").write_text("max_steps: 3\n")
+    for name in ("first", "second"):
+        matrix = {
+            "title": f"The {name} matrix",
+            "recipe": "adapt.yaml",
+            "axes": {"variant": {"full": {}, f"only-{name}": {"w_sense": 0}}},
+            "columns": [{"label": "PPL", "metric": "metrics.after.target_perplexity", "digits": 1}],
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(matrix, sort_keys=False))
+    return [str(tmp_path / "first.yaml"), str(tmp_path / "second.yaml")]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return ["--results_dir", str(tmp_path / "results"), "--runs_dir", str(tmp_path / "runs")]
+
+
+def train(command):
+    Path(command[-1], "metrics.json").write_text(json.dumps({"after": {"target_perplexity": 12.5}}))
+    return 0
+
+
+def test_a_subset_then_the_rest_then_nothing(matrices, folders, tmp_path, capsys):
+    seen = []
+
+    def launch(command):
+        seen.append(Path(command[-1]).name)
+        return train(command)
+
+    MAIN([*matrices, *folders, "--only", "only-*"], launch)
+    assert seen == ["only-first", "only-second"]
+    MAIN([*matrices, *folders, "--list"])
+    listed = capsys.readouterr().out
+    assert "first/full: to run" in listed and "second/only-second: finished" in listed
+    MAIN([*matrices, *folders], launch)
+    assert seen[2:] == ["full", "full"]
+    MAIN([*matrices, *folders], launch)
+    assert len(seen) == 4
+    report = (tmp_path / "results" / "first" / "README.md").read_text(encoding="utf-8")
+    assert "## The first matrix" in report and "| full | 1 | 12.5 |" in report
+    assert (tmp_path / "results" / "first" / "table.png").is_file()
+
+
+def test_tables_are_rendered_from_the_results_alone(matrices, folders, tmp_path):
+    MAIN([*matrices, *folders], train)
+    readme = tmp_path / "results" / "second" / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    readme.unlink()
+    MAIN([*matrices, "--results_dir", str(tmp_path / "results"), "--render_only"])
+    assert readme.read_text(encoding="utf-8") == before
+
+
+def test_failed_runs_end_with_an_error_after_the_others(matrices, folders):
+    def launch(command):
+        return 1 if Path(command[-1]).name == "only-first" else train(command)
+
+    with pytest.raises(SystemExit, match="first/only-first"):
+        MAIN([*matrices, *folders], launch)
+
+
+def test_unknown_runs_are_refused(matrices, folders):
+    with pytest.raises(ValueError, match="No run is called 'ful'; nearest: \\['full'"):
+        MAIN([*matrices, *folders, "--only", "ful"])
