@@ -44,6 +44,8 @@ from .conversion_backpack import published_checkpoint, refuse_nano_backpack
 
 # Largest block of logits that `skip_logits` ever holds, in bytes of float32.
 LOGITS_BUDGET = 64 * 2**20
+# Distinct tokens of a training batch are padded to a multiple of this.
+SHAPE_STEP = 64
 
 
 @dataclass
@@ -441,6 +443,9 @@ class BackpackModel(BackpackPreTrainedModel):
             return self._intervened(self.sense_network(embeddings(input_ids)), input_ids)
         distinct, inverse = torch.unique(input_ids, return_inverse=True)
         self._check_ids(distinct)
+        if self.training:
+            # Kernels are compiled for each shape (bfloat16 on CPU: 50 ms and 5 MB a shape), so few shapes are made.
+            distinct = nn.functional.pad(distinct, (0, -len(distinct) % SHAPE_STEP))
         senses = self._intervened(self.sense_network(embeddings(distinct)), distinct)
         # An embedding lookup, because the backward of advanced indexing is slow on CPU.
         return nn.functional.embedding(inverse, senses.flatten(1)).unflatten(-1, senses.shape[1:])
