@@ -1,5 +1,6 @@
 """The package description agrees with itself: pins, packages, licence, continuous integration."""
 
+import ast
 import configparser
 import re
 import subprocess
@@ -37,6 +38,34 @@ def test_every_named_distribution_is_pinned(setup, pins):
     names = {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements} - {"sensia"}
     assert {"torch", "transformers", "django", "pytest", "simalign"} <= names
     assert not names - set(pins)
+
+
+def imports(tree: ast.AST, everywhere: bool) -> set[str]:
+    """Top-level names of the modules a file imports when it is imported, or `everywhere` in it."""
+    nodes = ast.walk(tree) if everywhere else ast.iter_child_nodes(tree)
+    names = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module)
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["at the top", "anywhere"])
+def test_every_import_of_the_packages_is_required(setup, everywhere):
+    requirements = setup["options"]["install_requires"]
+    if everywhere:  # what is imported only where it is used may come with an extra
+        requirements += "\n".join(setup["options.extras_require"].values())
+    distributions = {"yaml": "pyyaml", "lm_eval": "lm-eval"}
+    required = {canonical(re.match(r"[\w.-]+", requirement)[0]) for requirement in requirements.split()}
+    # spaCy is used where a user has installed it, and not required.
+    own = {"modeling_backpack", "sensia_trainer", "spacy"} | set(sys.stdlib_module_names)
+    for package in ("modeling_backpack", "sensia_trainer"):
+        for file in (ROOT / package).rglob("*.py"):
+            found = imports(ast.parse(file.read_text(encoding="utf-8")), everywhere) - own
+            missing = {distributions.get(name, canonical(name)) for name in found} - required
+            assert not missing, f"{file.relative_to(ROOT)} imports {missing}"
 
 
 def test_exact_requirements_agree_with_the_pins(setup, pins):

@@ -1,0 +1,58 @@
+"""The folders of `model_cards/` are fit for the Hub: complete, small, one copy of the code, and cards that are true."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sensia_trainer.model_card import write_card
+from sensia_trainer.publishing import publish
+
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/config.json"))
+MEGABYTE = 1_000_000
+
+pytestmark = pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
+
+
+def test_the_folder_could_be_published(folder):
+    report = publish(folder, f"owner/{folder.name}", dry_run=True)
+    sizes = dict(report["files"])
+    assert {"README.md", "config.json", "metrics.json", "tokenizer.json"} <= set(sizes)
+    assert sizes["model.safetensors"] <= 8 * MEGABYTE
+
+
+def test_the_code_is_the_repository_s_own(folder):
+    for name in ("configuration_backpack.py", "modeling_backpack.py"):
+        link = folder / name
+        assert link.is_symlink() and not os.path.isabs(os.readlink(link))
+        assert link.resolve() == ROOT / "modeling_backpack" / name
+    auto_map = json.loads((folder / "config.json").read_text(encoding="utf-8"))["auto_map"]
+    assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+
+
+def test_the_card_is_rendered_from_the_metrics(folder, tmp_path):
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["model_name"] == folder.name
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
+    assert write_card(copy).read_text(encoding="utf-8") == (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_snippet_of_the_card_runs_with_torch_and_transformers_alone(folder, tmp_path):
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    snippet = re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)[1]
+    snippet, count = re.subn(r'^repo = ".*"$', f"repo = {str(folder)!r}", snippet, flags=re.MULTILINE)
+    assert count == 1
+    script = tmp_path / "snippet.py"
+    script.write_text(f"import sys\nsys.modules.update(modeling_backpack=None, sensia_trainer=None)\n{snippet}")
+    run = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, script], **run)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 3
