@@ -110,7 +110,7 @@ def read_weights(pretrained_model_name_or_path, hub):
             shards, _ = get_checkpoint_shard_files(pretrained_model_name_or_path, path, **hub)
             return {key: tensor for shard in shards for key, tensor in read_file(shard).items()}
     raise ValueError(
-        f"{pretrained_model_name_or_path} has neither `model.safetensors` nor `pytorch_model.bin`, whole or in shards; "
+        f"{pretrained_model_name_or_path} has neither `model.safetensors` nor `pytorch_model.bin`, whole or sharded; "
         "a published Backpack has one of them."
     )
 

@@ -75,17 +75,25 @@ class BackpackModelOutputWithPast(ModelOutput):
 
 
 @dataclass
-class BackpackCausalLMOutputWithPast(BackpackModelOutputWithPast):
+class BackpackCausalLMOutputWithPast(ModelOutput):
     """
-    [`BackpackModelOutputWithPast`] with
+    What [`BackpackModelOutputWithPast`] holds, after
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`): Next-token cross-entropy in nats, when `labels` are given.
         logits (`torch.FloatTensor` of shape `(batch_size, kept_length, vocab_size)`): `None` with `skip_logits`.
     """
 
+    # First, because tuples (`return_dict=False`) of causal language models start with them.
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
+    past_key_values: Cache | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    backbone_last_hidden_state: torch.FloatTensor | None = None
+    senses: torch.FloatTensor | None = None
+    sense_weights: torch.FloatTensor | None = None
 
 
 class BackpackMLP(nn.Module):

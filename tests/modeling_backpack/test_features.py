@@ -1,0 +1,197 @@
+"""What users of transformers take for granted: attention, outputs, resizing, compilation, precision."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modeling_backpack import BackpackForCausalLM
+from tests.modeling_backpack.tiny import BACKBONES, VOCAB_SIZE, random_ids, tiny_backpack
+
+
+@pytest.fixture(scope="module")
+def padded():
+    """Two texts of 9 and 5 tokens, the second padded on the left."""
+    input_ids, attention_mask = random_ids(2, 9), torch.ones(2, 9, dtype=torch.long)
+    input_ids[1, :4], attention_mask[1, :4] = 0, 0
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_sdpa_is_eager(padded, backbone):
+    model = tiny_backpack(backbone)
+    model.set_attn_implementation("eager")
+    eager = model(**padded, output_attentions=True)
+    assert len(eager.attentions) == model.config.num_hidden_layers
+    model.set_attn_implementation("sdpa")
+    sdpa = model(**padded)
+    kept = padded["attention_mask"].bool()
+    torch.testing.assert_close(sdpa.logits[kept], eager.logits[kept], rtol=0, atol=2e-5)
+    assert model.config.backbone_config._attn_implementation == "sdpa"
+
+
+def test_attention_implementation_by_argument(tmp_path):
+    tiny_backpack().save_pretrained(tmp_path)
+    model = BackpackForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    assert model.backpack.backbone.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_outputs(padded, backbone):
+    model = tiny_backpack(backbone, attn_implementation="eager")
+    layers = model.config.num_hidden_layers
+    outputs = model(
+        **padded, output_hidden_states=True, output_attentions=True, output_senses=True, output_sense_weights=True
+    )
+    assert [state.shape for state in outputs.hidden_states] == [(2, 9, 32)] * (layers + 1)
+    torch.testing.assert_close(outputs.hidden_states[-1], outputs.backbone_last_hidden_state)
+    assert [weights.shape for weights in outputs.attentions] == [(2, 4, 9, 9)] * layers
+    assert outputs.last_hidden_state.shape == (2, 9, 32)
+    assert outputs.senses.shape == (2, 9, 4, 32) and outputs.sense_weights.shape == (2, 4, 9, 9)
+    plain = model(**padded)
+    assert plain.hidden_states is plain.attentions is plain.senses is plain.sense_weights is None
+    as_tuple = model(**padded, return_dict=False, use_cache=False)
+    torch.testing.assert_close(as_tuple[0], plain.logits, rtol=0, atol=1e-5)
+    as_tuple = model(**padded, return_dict=False, labels=padded["input_ids"])
+    assert as_tuple[0].ndim == 0 and as_tuple[1].shape == (2, 9, VOCAB_SIZE)
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_gradient_checkpointing(padded, backbone, use_reentrant):
+    gradients = []
+    for checkpointing in (False, True):
+        model = tiny_backpack(backbone, resid_pdrop=0.0, embd_pdrop=0.0)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+            assert model.is_gradient_checkpointing
+            assert model.backpack.sense_network.gradient_checkpointing
+            assert model.backpack.sense_weight_net.gradient_checkpointing
+        model.train()
+        model(**padded, labels=padded["input_ids"], skip_logits=True, use_cache=False).loss.backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_inputs_embeds_carry_gradients():
+    model, input_ids = tiny_backpack(), random_ids(2, 6)
+    embeddings = model.get_input_embeddings()(input_ids).detach().requires_grad_()
+    outputs = model(inputs_embeds=embeddings, labels=input_ids, output_senses=True)
+    torch.testing.assert_close(outputs.senses, model.get_senses(input_ids))
+    outputs.loss.backward()
+    assert embeddings.grad.abs().sum() > 0
+    model.backpack.untie_sense_embeddings()
+    with pytest.raises(ValueError, match="`inputs_embeds` cannot be used with `tie_sense_embeddings=False`"):
+        model(inputs_embeds=embeddings)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("tied", [True, False])
+def test_resize_token_embeddings(tmp_path, tied):
+    model, input_ids = tiny_backpack(), random_ids(2, 6)
+    if not tied:
+        model.backpack.untie_sense_embeddings()
+    before = model(input_ids).logits
+    model.resize_token_embeddings(VOCAB_SIZE + 11)
+    assert model.config.vocab_size == model.lm_head.out_features == VOCAB_SIZE + 11
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    after = model(input_ids).logits
+    assert after.shape[-1] == VOCAB_SIZE + 11
+    torch.testing.assert_close(after[..., :VOCAB_SIZE], before)
+    assert model.get_senses([VOCAB_SIZE + 10]).isfinite().all()
+    with torch.enable_grad():
+        model(input_ids + 11, labels=input_ids + 11, skip_logits=True).loss.backward()
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(BackpackForCausalLM.from_pretrained(tmp_path)(input_ids).logits, after)
+    model.resize_token_embeddings(VOCAB_SIZE)
+    torch.testing.assert_close(model(input_ids).logits, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_half_precision(padded, backbone, dtype):
+    exact = tiny_backpack(backbone)(**padded).logits
+    model = tiny_backpack(backbone, dtype=dtype)
+    outputs = model(**padded, labels=padded["input_ids"])
+    assert outputs.logits.dtype == dtype and outputs.loss.dtype == torch.float32
+    assert outputs.logits.isfinite().all() and outputs.loss.isfinite()
+    assert (outputs.logits.float() - exact)[padded["attention_mask"].bool()].abs().mean() < 0.05 * exact.std()
+    outputs.loss.backward()
+    for parameter in model.parameters():
+        assert parameter.grad.isfinite().all()
+    new = model.generate(**padded, max_new_tokens=4, do_sample=False, eos_token_id=-1)
+    assert new.shape == (2, 13)
+    model.config.mixture_mode, model.config.mixture_norm_matched = "top_k", True
+    assert model(**padded).logits.isfinite().all()
+
+
+def test_row_of_padding_only():
+    model = tiny_backpack()
+    mask = torch.tensor([[1, 1, 1], [0, 0, 0]])
+    outputs = model(random_ids(2, 3), mask, output_sense_weights=True)
+    assert outputs.logits.isfinite().all() and outputs.sense_weights.isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+def test_compile_without_graph_breaks(padded, backbone):
+    model = tiny_backpack(backbone)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        outputs = compiled(**padded, labels=padded["input_ids"], use_cache=False)
+        expected = model(**padded, labels=padded["input_ids"], use_cache=False)
+    torch.testing.assert_close(outputs.logits, expected.logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(outputs.loss, expected.loss)
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+def test_export(padded, backbone):
+    class Logits(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, attention_mask):
+            return self.model(input_ids, attention_mask, use_cache=False).logits
+
+    model = tiny_backpack(backbone)
+    program = torch.export.export(Logits(model), (padded["input_ids"], padded["attention_mask"]), strict=False)
+    other = {"input_ids": random_ids(2, 9, seed=5), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
+    torch.testing.assert_close(program.module()(*other.values()), model(**other).logits, rtol=0, atol=1e-5)
+
+
+def test_device_map(tmp_path):
+    model = tiny_backpack()
+    model.save_pretrained(tmp_path)
+    loaded = BackpackForCausalLM.from_pretrained(tmp_path, device_map="auto")
+    input_ids = random_ids(2, 6)
+    torch.testing.assert_close(loaded(input_ids).logits, model(input_ids).logits)
+    kept_whole = {"BackpackSenseNetwork", "BackpackSenseWeightNetwork", "GPT2Block"}
+    assert kept_whole <= set(model._no_split_modules)
+    # What does not fit goes to disk; the result is the same.
+    bytes_ = sum(parameter.numel() * 4 for parameter in model.parameters())
+    split = BackpackForCausalLM.from_pretrained(
+        tmp_path, device_map="auto", max_memory={"cpu": bytes_ // 2}, offload_folder=str(tmp_path / "offload")
+    )
+    assert "disk" in {str(device) for device in split.hf_device_map.values()}
+    torch.testing.assert_close(split(input_ids).logits, model(input_ids).logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        split.generate(input_ids, max_new_tokens=3, do_sample=False, eos_token_id=-1),
+        model.generate(input_ids, max_new_tokens=3, do_sample=False, eos_token_id=-1),
+    )
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+def test_int8_weights(backbone):
+    """Dynamic int8 of torch itself; quantisers of other packages replace the same `nn.Linear` modules."""
+    model, input_ids = tiny_backpack(backbone), random_ids(2, 8)
+    exact = model(input_ids).logits
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    assert "quantized" in type(quantised.backpack.sense_network.final_mlp.c_proj).__module__
+    similarity = F.cosine_similarity(quantised(input_ids).logits, exact, dim=-1)
+    assert similarity.mean() > 0.95
+    quantised.generate(input_ids, max_new_tokens=3, do_sample=False, eos_token_id=-1)
