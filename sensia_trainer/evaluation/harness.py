@@ -20,7 +20,7 @@ def harness_likelihoods(model, tokenizer, data: TaskData, recipe, *, batch_size=
 
     Returns:
         `conditional` and `unconditional` (n, C), summed log-likelihoods in nats in the order of `data`; `acc` and
-        `acc_mutual_info`; the `seconds` the log-likelihoods took. Equal to `choice_likelihoods` with the template of
+        `acc_mutual_info`; `seconds` and `cpu_seconds` of the log-likelihoods. Equal to `choice_likelihoods` with the template of
         the recipe for items that fit the model (the harness cuts each choice's context to a length of its own).
 
     Raises:
@@ -56,17 +56,19 @@ def harness_likelihoods(model, tokenizer, data: TaskData, recipe, *, batch_size=
         "acc": metrics["acc,none"],
         "acc_mutual_info": metrics["acc_mutual_info,none"],
         "seconds": scorer.seconds,
+        "cpu_seconds": scorer.cpu_seconds,
     }
 
 
 def _timed(scorer):
-    """Records in `seconds` what the harness spends on log-likelihoods, without its loading of data and reports."""
-    score, scorer.seconds = scorer.loglikelihood, 0.0
+    """Records what the harness spends on log-likelihoods, without its loading of data and its reports."""
+    score, scorer.seconds, scorer.cpu_seconds = scorer.loglikelihood, 0.0, 0.0
 
     def timed(*args, **kwargs):
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         result = score(*args, **kwargs)
         scorer.seconds += time.perf_counter() - start
+        scorer.cpu_seconds += time.process_time() - cpu_start
         return result
 
     scorer.loglikelihood = timed
