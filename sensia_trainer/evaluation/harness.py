@@ -20,8 +20,8 @@ def harness_likelihoods(model, tokenizer, data: TaskData, recipe, *, batch_size=
 
     Returns:
         `conditional` and `unconditional` (n, C), summed log-likelihoods in nats in the order of `data`; `acc` and
-        `acc_mutual_info`; `seconds` and `cpu_seconds` of the log-likelihoods. Equal to `choice_likelihoods` with the template of
-        the recipe for items that fit the model (the harness cuts each choice's context to a length of its own).
+        `acc_mutual_info`; `seconds` and `cpu_seconds` of the log-likelihoods. Equal to `choice_likelihoods` with the
+        template of the recipe for items that fit (the harness cuts each choice's context to a length of its own).
 
     Raises:
         ImportError: Without lm-eval.
