@@ -225,12 +225,15 @@ def _findings(results):
     lines = []
     for r in results:
         language, top = r["target_language"], r["mixture"]["model"]
-        for title, difference in (
-            ("topology: ρ above the control, all pairs", r["topology"]["all"]),
-            ("topology: ρ above the control, pairs without a shared subword", r["topology"]["no_shared_subword"]),
-        ):
-            lines.append(f"- {language}, {title}: {_verdict(difference and difference['difference'])}")
+        for subset in ("all", "no_shared_subword"):
+            entry = r["topology"][subset]
+            above = entry and entry["above_shuffled"]["model"]
+            lines.append(f"- {language}, topology, {SUBSETS[subset]}: ρ above mismatched pairs: {_verdict(above)}")
+            above = entry and entry["difference"]
+            lines.append(f"- {language}, topology, {SUBSETS[subset]}: ρ above the control: {_verdict(above)}")
         first = next(iter(r["procrustes"].values()))
+        verdict = _verdict(first and first["compared"]["held_out"]["model"])
+        lines.append(f"- {language}, Procrustes: held-out cosine above 0, that of random pairs: {verdict}")
         for name, title in (("in_sample", "in-sample"), ("held_out", "held-out")):
             verdict = _verdict(first and first["compared"][name]["difference"])
             lines.append(f"- {language}, Procrustes: {title} cosine above the control: {verdict}")

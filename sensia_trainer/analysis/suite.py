@@ -149,11 +149,11 @@ def _topology(corpus, lexicon, spellings, bootstrap):
         own, mismatched = zip(*(tuple(part[usable] for part in s[subset]) for s in scores.values()))
         control = own[1] if len(own) > 1 else None
         result[subset] = paired_bootstrap(own[0], control, **bootstrap)
+        against_chance = {name: paired_bootstrap(own[k], mismatched[k], **bootstrap) for k, name in enumerate(scores)}
         result[subset] |= {
             "discarded": int((~usable).sum()),
-            "shuffled": {
-                name: paired_bootstrap(mismatched[k], own[k], **bootstrap)["model"] for k, name in enumerate(scores)
-            },
+            "shuffled": {name: compared["control"] for name, compared in against_chance.items()},
+            "above_shuffled": {name: compared["difference"] for name, compared in against_chance.items()},
             "histogram": {name: np.histogram(own[k], HISTOGRAM_BINS)[0].tolist() for k, name in enumerate(scores)},
         }
     return result
