@@ -1,4 +1,4 @@
-"""The folders of `model_cards/` are fit for the Hub: complete, small, one copy of the code, and cards that are true."""
+"""The folders of `model_cards/` are fit for the Hub: complete, small, one copy of the code, cards that are true."""
 
 import json
 import os
