@@ -1,0 +1,108 @@
+"""An adaptation on two processes is the adaptation on one with the same global batch."""
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from sensia_trainer.trainer import SensiaTrainer
+from tests.distributed import run_on_processes
+from tests.tiny import tiny_trainer
+
+
+pytestmark = pytest.mark.distributed
+
+FREEZES = ["modules", "vectors"]
+
+
+class KeepsRows(SensiaTrainer):
+    """Remembers the rows of the training set that this process has seen."""
+
+    seen = ()
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.seen = [*self.seen, inputs["rows"].tolist()]
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+def adapt(folder, pairs, fields):
+    """Through all three phases, two epochs and two evaluations, with `pairs` pairs on this process."""
+    trainer = tiny_trainer(
+        folder,
+        trainer_class=KeepsRows,
+        per_device_train_batch_size=pairs,
+        per_device_eval_batch_size=2,
+        eval_rows=9,
+        eval_steps=6,
+        dropout=0.0,
+        learning_rate=1e-3,
+        **fields,
+    )
+    trainer.train()
+    kept = ("loss", "grad_norm", "eval_", "drift", "entropy")
+    return {
+        "history": [
+            {name: value for name, value in row.items() if name.startswith(kept) or "sense_" in name}
+            for row in trainer.state.log_history
+            if "train_loss" not in row
+        ],
+        "weights": trainer.accelerator.unwrap_model(trainer.model).state_dict(),
+        "rows": trainer.seen,
+    }
+
+
+def adapt_all(folder, pairs):
+    settings = [{"polish_freeze": freeze} for freeze in FREEZES] + [{"contrastive_chunk_size": 2}]
+    settings += [{"gradient_accumulation_steps": 2, "rows": 104, "w_sense": 0.0, "w_context": 0.0}]
+    return [adapt(f"{folder}/{pairs}-{i}", pairs, fields) for i, fields in enumerate(settings)]
+
+
+def test_two_processes_equal_one(tmp_path):
+    alone = adapt_all(tmp_path, 8)
+    ranks = run_on_processes(adapt_all, str(tmp_path), 4)
+    for expected, first, second in zip(alone, *ranks, strict=True):
+        # Every rank sees its own half of each global batch.
+        for both, one, two in zip(expected["rows"], first["rows"], second["rows"], strict=True):
+            assert sorted(one + two) == sorted(both)
+            assert not set(one) & set(two)
+        for rank in (first, second):
+            for row, expected_row in zip(rank["history"], expected["history"], strict=True):
+                assert row == pytest.approx(expected_row, rel=1e-4, abs=1e-5)
+            for name, weight in expected["weights"].items():
+                torch.testing.assert_close(rank["weights"][name], weight, rtol=0, atol=1e-5, msg=name)
+        # The replicas are the same to the bit.
+        assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
+        # Nine pairs over two processes in batches of two: none evaluated twice, none left out.
+        assert [row["eval_pairs"] for row in first["history"] if "eval_pairs" in row] == [9, 9]
+
+
+class Poisoned(SensiaTrainer):
+    """On one process, the language-model loss of the third step is infinite."""
+
+    def _lm_scale(self, num_items_in_batch):
+        bad = self.state.global_step == 2 and self.args.process_index == 1
+        return super()._lm_scale(num_items_in_batch) * (float("inf") if bad else 1)
+
+
+class Weights(TrainerCallback):
+    def __init__(self):
+        self.after = []
+
+    def on_step_end(self, args, state, control, model=None, **kwargs):
+        self.after.append(model.lm_head.weight.detach().clone())
+
+
+def skip_on_two_ranks(folder):
+    weights = Weights()
+    fields = {"non_finite_loss": "skip", "per_device_train_batch_size": 4, "max_steps": 5}
+    trainer = tiny_trainer(folder, trainer_class=Poisoned, callbacks=[weights], **fields)
+    trainer.train()
+    return {"weights": torch.stack(weights.after), "counts": trainer.monitor.counts}
+
+
+def test_a_batch_that_is_bad_on_one_process_is_skipped_on_both(tmp_path):
+    first, second = run_on_processes(skip_on_two_ranks, str(tmp_path))
+    assert first["counts"]["skipped_batches"] == second["counts"]["skipped_batches"] == 1
+    assert torch.equal(first["weights"], second["weights"])
+    assert torch.isfinite(first["weights"]).all()
+    assert torch.equal(first["weights"][1], first["weights"][2])
+    assert not torch.equal(first["weights"][2], first["weights"][3])
