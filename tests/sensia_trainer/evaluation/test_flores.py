@@ -1,4 +1,5 @@
 import pytest
+from datasets import Dataset
 
 from sensia_trainer.evaluation.flores import load_flores
 
@@ -49,3 +50,17 @@ def test_real_files(sensia_data):
         sensia_data / "eval/flores200", "dev", ["en", "id", "sw", "et", "tr", "zh"], purpose="selection"
     )
     assert {len(lines) for lines in flores.values()} == {997}
+
+
+@pytest.mark.parametrize("column", ["sentence", "text", "words"])
+def test_hub(monkeypatch, column):
+    data = Dataset.from_dict({"id": [1, 2], column: ["a", "b"]})
+    monkeypatch.setattr("datasets.load_dataset", lambda path, config, split: data)
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["eng_Latn", "ind_Latn"])
+    if column == "words":
+        with pytest.raises(ValueError, match=r"no column `sentence` or `text`; it has \['id', 'words'\]"):
+            load_flores("some/flores", "dev", ["en"], purpose="selection")
+    else:
+        assert load_flores("some/flores", "dev", ["en"], purpose="selection") == {"en": ["a", "b"]}
+    with pytest.raises(ValueError, match="lacks .'swh_Latn'.; it has .'eng_Latn', 'ind_Latn'"):
+        load_flores("some/flores", "dev", ["sw"], purpose="selection")

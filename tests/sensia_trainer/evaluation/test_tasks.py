@@ -161,3 +161,25 @@ def test_every_local_task_loads(sensia_data):
             assert len({row["id"] for row in data.rows}) == len(data.rows)
             sizes[task, split] = len(data.rows)
     assert sizes["xstorycloze_like", "test"] == 1511 and sizes["belebele", "test"] == 900
+
+
+def test_hub_data_sets_with_a_script_are_read_from_their_converted_branch(monkeypatch):
+    calls = []
+
+    def load_dataset(path, config, split, revision=None):
+        calls.append((path, config, split, revision))
+        if path == "juletxara/xstory_cloze" and revision is None:
+            raise RuntimeError("Dataset scripts are no longer supported, but found xstory_cloze.py")
+        return [STORY] if "story" in path else [copa(0, "effect", label=-1 if "glue" in path else 0)]
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert load_task("xstorycloze", "sw", "test").source == "juletxara/xstory_cloze"
+    assert calls == [
+        ("juletxara/xstory_cloze", "sw", "eval", None),
+        ("juletxara/xstory_cloze", "sw", "eval", "refs/convert/parquet"),
+    ]
+    assert load_task("xcopa", "id", "validation").corrected == []
+    assert calls[-2:] == [
+        ("cambridgeltl/xcopa", "id", "validation", None),
+        ("aps/super_glue", "copa", "validation", None),
+    ]
