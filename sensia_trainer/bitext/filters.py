@@ -222,10 +222,20 @@ def keep_same_urls(sources, targets, context) -> np.ndarray:
 
 
 def keep_languages(sources, targets, context) -> np.ndarray:
-    """Neither side is, with at least `language_confidence`, in the language of the other."""
+    """Neither side is, with at least `language_confidence`, in the language of the other.
+
+    Sides of fewer than MIN_LANGUAGE_BYTES are not judged: on a word or two ("Save Metadata", "24 bits") the identifier
+    is sure and wrong.
+    """
     identifier = _identifier(language(context.source).code, language(context.target).code)
-    confidence = context.rules.language_confidence
-    return (identifier.second(sources) < confidence) & (1 - identifier.second(targets) < confidence)
+    keep = np.ones(len(sources), bool)
+    for texts, wrong in ((sources, identifier.second), (targets, lambda texts: 1 - identifier.second(texts))):
+        long = np.flatnonzero([len(text.encode()) >= MIN_LANGUAGE_BYTES for text in texts])
+        keep[long] &= wrong([texts[n] for n in long]) < context.rules.language_confidence
+    return keep
+
+
+MIN_LANGUAGE_BYTES = 20
 
 
 @lru_cache(maxsize=4)

@@ -35,8 +35,8 @@ def make_index(path, entries):
     for corpus, source, target, release, pairs, is_latest in entries:
         url = f"https://example.org/OPUS-{corpus}/{release}/moses/{source}-{target}.txt.zip"
         connection.execute(
-            "INSERT INTO opusfile (source, target, corpus, preprocessing, version, url, size, alignment_pairs, latest) "
-            "VALUES (?, ?, ?, 'moses', ?, ?, 1, ?, ?)",
+            "INSERT INTO opusfile (source, target, corpus, preprocessing, version, url, size, alignment_pairs, latest)"
+            " VALUES (?, ?, ?, 'moses', ?, ?, 1, ?, ?)",
             [source, target, corpus, release, url, pairs, str(is_latest)],
         )
     connection.commit()

@@ -1,4 +1,5 @@
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -34,6 +35,24 @@ def test_find_duplicates_is_the_plain_one_in_any_number_of_parts(monkeypatch, pa
     found = find_duplicates(len(pairs), columns, max_targets=2)
     assert [NAMES.get(code, "kept") for code in found] == reference.duplicates(pairs, 2)
     assert len(passes) == (3 if part > 300 else 24)
+
+
+def test_memory_is_at_most_16_bytes_a_pair(monkeypatch):
+    count = 400_000
+    monkeypatch.setattr(duplicates, "PART", count // 8)  # as many parts as for 32 million pairs and more
+
+    def columns(name):
+        for chunk in range(40):
+            generator = np.random.default_rng(chunk)
+            yield generator.integers(0, 2**63, count // 40, dtype=np.uint64)
+
+    tracemalloc.start()
+    try:
+        find_duplicates(count, columns, 4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / count <= 16, f"{peak / count:.1f} bytes a pair"
 
 
 def test_ranks():

@@ -1,0 +1,85 @@
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sensia_trainer.bitext import opus
+from sensia_trainer.bitext.sources import load_bitext
+from tests.sensia_trainer.bitext.opus_server import make_index, moses_zip, serve
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+main = load(EXAMPLES / "build_bitext.py").main
+LEFT = [f"We saw {n} small birds in the old tree this morning." for n in "one two three four five six seven".split()]
+RIGHT = [
+    f"Kami melihat {n} burung kecil di pohon tua tadi pagi." for n in "satu dua tiga empat lima enam tujuh".split()
+]
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A recipe of one OPUS corpus on a loopback server and one that is not there."""
+    monkeypatch.setattr(opus.time, "sleep", lambda seconds: None)
+    index = make_index(tmp_path / "i.db", [("Toy", "en", "id", "v1", 7, True), ("Absent", "en", "id", "v1", 7, True)])
+    monkeypatch.setattr(opus, "open_index", lambda open_index=opus.open_index: open_index(index))
+    archive = moses_zip("Toy", "en", "id", "\n".join(LEFT).encode(), "\n".join(RIGHT).encode())
+
+    def write(*names, **fields):
+        path = tmp_path / "recipe.yaml"
+        fields = {"source": "en", "target": "id", "semantic": None, "tokenizer": None} | fields
+        path.write_text(yaml.safe_dump(fields | {"sources": [{"opus": name} for name in names]}))
+        return str(path)
+
+    with serve({"/OPUS-Toy/v1/moses/en-id.txt.zip": archive}) as server:
+        write.address = server.address
+        yield write
+
+
+def test_builds_from_opus_and_prints_where_it_is(recipe, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    arguments = [recipe("JW300", "Toy"), "--output_dir", out, "--opus_url", recipe.address, "--sample", "3"]
+    assert main(arguments) == 0
+    assert "3 pairs in" in capsys.readouterr().out
+    assert len(load_bitext(out, "en", "id")) == 3
+    statistics = json.loads((Path(out) / "statistics.json").read_text())
+    assert (
+        statistics["command"].startswith("python examples/build_bitext.py ") and "--sample 3" in statistics["command"]
+    )
+
+
+def test_a_missing_corpus_ends_it_non_zero_unless_allowed(recipe, tmp_path, capsys):
+    arguments = [recipe("Toy", "Absent"), "--output_dir", str(tmp_path / "out"), "--opus_url", recipe.address]
+    assert main(arguments) == 2
+    assert "1 of 2 corpora are missing" in capsys.readouterr().err
+    assert main([*arguments, "--allow-missing"]) == 0
+
+
+def test_bad_input_is_one_line_without_a_traceback(recipe, capsys):
+    assert main([recipe("Toy", treshold=1)]) == 1
+    assert "unknown field 'treshold'" in capsys.readouterr().err
+    assert main([recipe("Toi")]) == 1
+    assert "near names are: Toy" in capsys.readouterr().err
+
+
+def test_list_is_offline(recipe, capsys):
+    assert main([recipe("Toy", "JW300"), "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert "Toy" in printed and "missing: JW300" in printed
+
+
+def test_the_benchmark_measures_each_stage(capsys):
+    benchmark = load(EXAMPLES / "benchmarks" / "bitext.py")
+    measured = benchmark.measure(300, 1, 0)
+    assert set(measured["pairs_per_second"]) == {"filter", "deduplicate", "sample", "everything"}
+    assert min(measured["pairs_per_second"].values()) > 0 and measured["peak_bytes"] > 1e6
