@@ -101,7 +101,8 @@ def _topology(results):
         "Spearman correlation of the cosine patterns of the K senses of aligned words (Eq. 4–6). *Shuffled* is the "
         "mean over all mismatched pairs: what the sense index alone explains. Words spelled alike on both sides have "
         "equal senses and score 1 under any model, and words that share subwords share senses, so the next rows leave "
-        "them out; the last counts every pair of words once.\n\n"
+        "them out. Repeated pairs are not independent, so intervals over occurrences are too narrow: the last row "
+        "counts every pair of spellings once.\n\n"
         f"{table(header, rows)}\n\n![Distribution of the topology score](figures/topology.png)"
     )
 

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections import Counter
 
 import numpy as np
 
@@ -231,12 +232,14 @@ def _senses(corpus, lexicon, spellings, passes, queries):
 
 
 def _neighbours(corpus, senses, spellings, rows, count):
-    """The nearest target words, by each sense, of the most frequent source words that share no subword
-    with their translation."""
+    """The nearest target words, by each sense, of the most frequent source words that share no subword with
+    their translation."""
     text = {side: dict(zip(corpus.spellings[side], corpus.words[side])) for side in spellings}
-    spelled = [s for s, differs in zip(corpus.spellings["source"], corpus.disjoint) if differs]
-    by_word = {text["source"][s]: s for s in sorted(set(spelled), key=lambda s: (spelled.count(s), s))}
-    frequent = list(by_word.values())[::-1][:count]
+    counts = Counter(s for s, apart in zip(corpus.spellings["source"], corpus.disjoint) if apart)
+    by_word = {}
+    for spelling in sorted(counts, key=lambda s: (-counts[s], s)):
+        by_word.setdefault(text["source"][spelling], spelling)
+    frequent = list(by_word.values())[:count]
     # One spelling of each word: the same word with and without a space before it would fill the list.
     chosen = {text["target"][spelling]: row for row, spelling in enumerate(spellings["target"])}
     queries = senses["source"][[rows["source"][spelling] for spelling in frequent]]

@@ -130,6 +130,14 @@ def test_models_of_other_vocabularies_or_senses_are_refused(models, tiny_model, 
         analyse(models["model"], corpus, control=small)
 
 
+def test_neighbours_are_asked_for_the_most_frequent_translated_words(corpus, result):
+    asked = [entry["word"] for entry in result["senses"]["neighbours"]]
+    apart = [word for word, other in zip(corpus.words["source"], corpus.disjoint) if other]
+    assert "java" not in asked and len(asked) == len(set(asked))
+    counts = [apart.count(word) for word in asked]
+    assert counts == sorted(counts, reverse=True) and set(asked) == set(apart)
+
+
 def _names():
     return {"source_language": "en", "target_language": "id"}
 
