@@ -14,6 +14,7 @@ import modeling_backpack  # noqa: F401 (registers the model with the Auto classe
 from sensia_trainer.adaptation import AdaptationData, evaluations, load_pairs, read_control, summary
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.figures import training_dynamics
+from sensia_trainer.memory import keep_freed_memory
 from sensia_trainer.model_card import write_card
 from sensia_trainer.recipes import parse_recipe
 from sensia_trainer.runs import keep_once, prepare_output_dir, write_run
@@ -23,6 +24,7 @@ from sensia_trainer.trainer import SensiaTrainer
 def main():
     data, args = parse_recipe((AdaptationData, SensiaConfig), description=__doc__)
     set_seed(args.seed)
+    keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
     checkpoint = prepare_output_dir(args, data=data)

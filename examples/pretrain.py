@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from transformers import AutoConfig, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.memory import keep_freed_memory
 from sensia_trainer.pretraining import PretrainingData, collate_blocks, load_documents, pack, train_tokenizer
 from sensia_trainer.recipes import parse_recipe
 from sensia_trainer.runs import prepare_output_dir, write_run
@@ -28,6 +29,7 @@ class PretrainingArguments(TrainingArguments):
 def main():
     data, args = parse_recipe((PretrainingData, PretrainingArguments), description=__doc__)
     set_seed(args.seed)
+    keep_freed_memory()
     checkpoint = prepare_output_dir(args, data=data)
 
     with args.main_process_first(desc="reading the text"):

@@ -19,8 +19,8 @@ class AdaptationData:
     model: str = field(metadata={"help": "English Backpack to adapt: Hub id or folder."})
     bitext: list[str] = field(
         metadata={
-            "help": "Parallel text: a Hub dataset id, a folder saved by datasets, a TSV/JSONL/TMX file, two line-aligned "
-            "files, a folder of gettext catalogues, or a Python package that carries them (django). May name "
+            "help": "Parallel text: a Hub dataset id, a folder saved by datasets, a TSV/JSONL/TMX file, two "
+            "line-aligned files, a folder of gettext catalogues, or a Python package that carries them (django). May name "
             "environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
         }
     )

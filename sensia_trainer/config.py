@@ -24,7 +24,8 @@ class SensiaConfig(TrainingArguments):
     > Defaults that differ from `TrainingArguments`: `max_steps=150_000`, `learning_rate=5e-5`,
     > `per_device_train_batch_size=64`, `warmup_steps=0.1` (a share), `weight_decay=0.01`, `seed=1234`,
     > `eval_steps=2000`, `logging_steps=100` (Appendix C), `train_sampling_strategy="group_by_length"`,
-    > `use_cache=True` (the saved model generates with its cache), `dataloader_drop_last=True` (a contrastive loss wants a constant number of negatives),
+    > `use_cache=True` (the saved model generates with its cache), `dataloader_drop_last=True` (a contrastive loss
+    > wants a constant number of negatives),
     > `remove_unused_columns=False` (the collator names the inputs) and `ddp_find_unused_parameters=True` (modules
     > freeze while training runs).
 
@@ -94,8 +95,8 @@ class SensiaConfig(TrainingArguments):
     contrastive_chunk_size: int = field(
         default=0,
         metadata={
-            "help": "Pairs computed at a time while the contrastive losses see the whole batch (cached gradients): the "
-            "memory of this many pairs, one more forward pass. 0: all at once."
+            "help": "Pairs computed at a time while the contrastive losses see the whole batch (cached gradients): "
+            "the memory of this many pairs, one more forward pass. 0: all at once."
         },
     )
     non_finite_loss: str = field(
@@ -173,8 +174,8 @@ class SensiaConfig(TrainingArguments):
             )
         if self.per_device_train_batch_size < 2 and (self.w_sense != 0 or self.w_context != 0):
             raise ValueError(
-                f"`per_device_train_batch_size` is {self.per_device_train_batch_size}, but InfoNCE takes its negatives "
-                "from the other pairs of the batch and needs two or more; raise it, or set `w_sense` and `w_context` "
+                f"`per_device_train_batch_size` is {self.per_device_train_batch_size}, but InfoNCE takes its "
+                "negatives from the other pairs of the batch and needs two or more; raise it, or set `w_sense` and `w_context` "
                 "to 0 for language modelling alone."
             )
         if self.contrastive_chunk_size < 0:

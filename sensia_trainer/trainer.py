@@ -20,6 +20,7 @@ from .losses import duplicate_mask, info_nce, sentence_keys
 from .monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
 from .representations import context_sentence_vectors, sense_entropy, sense_sentence_vectors
 from .schedule import PHASES
+from .sharding import whole_copy
 
 
 logger = logging.get_logger(__name__)
@@ -75,6 +76,14 @@ class SensiaTrainer(ResumableTrainer):
             self.accelerator.unwrap_model(model).get_base_model().backpack if _is_peft(model) else model.backpack
         )
         self.phase_callback = PhaseCallback(self.backpack)
+        if self.is_fsdp_enabled:
+            if args.polish_freeze == "vectors":
+                raise ValueError(
+                    "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at "
+                    "the start. Use 'modules', or DDP."
+                )
+            self._model_class = type(model)
+            self.phase_callback.sharded_model = model
         self.monitor = TrainingMonitor(self.backpack.config.num_senses)
         self.add_callback(self.phase_callback)
         self.add_callback(self.monitor)
@@ -281,7 +290,7 @@ class SensiaTrainer(ResumableTrainer):
             dataset = self.eval_dataset[dataset]
         pairs = dataset["translation"]
         metrics = evaluate_bitext(
-            self.model,
+            whole_copy(self.model, self._model_class, self.args.device) if self.is_fsdp_enabled else self.model,
             self.processing_class,
             [pair[self.args.source_language] for pair in pairs],
             [pair[self.args.target_language] for pair in pairs],
