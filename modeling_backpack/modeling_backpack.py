@@ -97,10 +97,10 @@ class BackpackCausalLMOutputWithPast(ModelOutput):
 
 
 class BackpackMLP(nn.Module):
-    def __init__(self, config, intermediate_size, output_size):
+    def __init__(self, config, inner_size, output_size):
         super().__init__()
-        self.c_fc = nn.Linear(config.hidden_size, intermediate_size)
-        self.c_proj = nn.Linear(intermediate_size, output_size)
+        self.c_fc = nn.Linear(config.hidden_size, inner_size)
+        self.c_proj = nn.Linear(inner_size, output_size)
         # Read by `_init_weights`, which transformers calls only with modules that hold parameters of their own.
         self.c_proj.shrink_with_depth = True
         # The same function as "gelu_new" in one kernel.
@@ -185,6 +185,7 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
         dtype = torch.promote_types(scores.dtype, torch.float32)
         weights = torch.softmax(scores, dim=-1, dtype=dtype).to(value.dtype)
 
+        # CODEPATH: every checkpoint is "full"; the other modes are ablations at inference.
         if self.config.mixture_mode == "full":
             mixture = mix_senses(weights, value, sense_major=cached)
         else:
@@ -222,19 +223,21 @@ def ablated_mixture(weights, value, config):
         raise ValueError(f"`mixture_mode` must be one of {MIXTURE_MODES}, got {config.mixture_mode!r}.")
     contributions = torch.matmul(weights, value)  # (B, K, T, d)
     full = contributions.sum(1)
+    # CODEPATH: ablations at inference, of any checkpoint.
     if config.mixture_mode == "uniform":
         mixture = full / contributions.shape[1]
     else:
         norms = contributions.norm(dim=-1)  # (B, K, T)
         kept = torch.zeros_like(norms).scatter_(1, norms.topk(config.mixture_top_k, dim=1).indices, 1.0)
         mixture = (kept.unsqueeze(-1) * contributions).sum(1)
+    # CODEPATH: the same.
     if config.mixture_norm_matched:
         tiny = torch.finfo(mixture.dtype).tiny
         mixture = mixture * (full.norm(dim=-1, keepdim=True) / mixture.norm(dim=-1, keepdim=True).clamp_min(tiny))
     return mixture
 
 
-def causal_sense_mask(attention_mask, query_positions):
+def causal_sense_mask(attention_mask, query_positions, packed_positions=None):
     """
     The mask of the sense weights, as a function of the number of keys.
 
@@ -243,6 +246,8 @@ def causal_sense_mask(attention_mask, query_positions):
             (boolean, or added to scores), or a `dict` of prepared masks by layer type.
         query_positions: Index of each query among the keys, `(T,)`. Comparing indices, not trusting the number of
             keys, stays right with a static cache, which is longer than what it holds.
+        packed_positions: Positions `(B, T)` that start again with each of several texts packed in a row: a text does
+            not see the others.
     """
     if isinstance(attention_mask, dict):
         attention_mask = attention_mask.get("full_attention")
@@ -253,6 +258,9 @@ def causal_sense_mask(attention_mask, query_positions):
             return prepared if prepared.dtype == torch.bool else prepared == 0
         key_positions = torch.arange(num_keys, device=query_positions.device)
         causal = (key_positions[None, :] <= query_positions[:, None])[None, None]
+        if attention_mask is None and packed_positions is not None:
+            text = (packed_positions.diff(prepend=packed_positions[:, :1] - 1) != 1).cumsum(-1)
+            return causal & (text[:, None, :, None] == text[:, None, None, :])
         if attention_mask is None:
             return causal
         padding = attention_mask.bool()[:, :num_keys]
@@ -404,10 +412,10 @@ class BackpackModel(BackpackPreTrainedModel):
         self.backbone = AutoModel.from_config(config.backbone_config)
         self.sense_network = BackpackSenseNetwork(config)
         self.sense_weight_net = BackpackSenseWeightNetwork(config, layer_idx=config.num_hidden_layers)
+        self.sense_embeddings = None
         # CODEPATH: a model that was trained with constant senses carries the embeddings they were computed from.
-        self.sense_embeddings = (
-            None if config.tie_sense_embeddings else nn.Embedding(config.vocab_size, config.hidden_size)
-        )
+        if not config.tie_sense_embeddings:
+            self.sense_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
         self._interventions: list[Callable] = []
         self.gradient_checkpointing = False
         self.post_init()
@@ -522,7 +530,9 @@ class BackpackModel(BackpackPreTrainedModel):
             attention_mask (`torch.Tensor` of shape `(batch_size, key_length)`, *optional*):
                 1 for tokens, 0 for padding on either side. Honoured by the backbone and by the sense weights;
                 positions count tokens only, so a padded row gives the states of the unpadded one.
-            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Positions.
+            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Positions. Where they start again, without `attention_mask` and with `use_cache=False`, another text
+                starts: texts packed in a row do not see each other.
             past_key_values (`Cache`, *optional*): What earlier calls returned.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Word embeddings instead of `input_ids`; the senses are computed from them.
@@ -548,6 +558,8 @@ class BackpackModel(BackpackPreTrainedModel):
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
         self._check_length(past_length, length)
         query_positions = torch.arange(length, device=inputs_embeds.device) + past_length
+        # As the masks of transformers: packed texts are recognised where there is neither a mask nor a cache.
+        packed_positions = position_ids if past_key_values is None else None
         if position_ids is None:
             position_ids = query_positions[None, :]
             if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
@@ -565,7 +577,7 @@ class BackpackModel(BackpackPreTrainedModel):
         mixture, sense_weights = self.sense_weight_net(
             hidden_states,
             senses,
-            causal_sense_mask(attention_mask, query_positions),
+            causal_sense_mask(attention_mask, query_positions, packed_positions),
             past_key_values=past_key_values,
         )
         return BackpackModelOutputWithPast(
@@ -580,6 +592,7 @@ class BackpackModel(BackpackPreTrainedModel):
 
     def _add_sense_layer(self, cache):
         """One more cache layer, of the cache's own kind: caches are made for the backbone's layers only."""
+        # CODEPATH: none; the cache is compared with the number of layers it was made for.
         if cache.layer_class_to_replicate is None and len(cache.layers) == self.config.num_hidden_layers:
             static = [layer for layer in cache.layers if isinstance(layer, StaticLayer)]
             if static and all(layer.is_sliding for layer in static):
@@ -721,6 +734,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         """See [`BackpackModel.intervene_on_senses`]."""
         return self.backpack.intervene_on_senses(token_ids, sense, scale=scale, vector=vector)
 
+    # The value is put on the config too, and saved with it. trf-ignore: TRF033
     def set_inverse_layer_scaling(self, enabled):
         """
         Switch GPT-2's division of attention scores by the layer number on or off.

@@ -80,6 +80,19 @@ def test_padded_rows_give_the_logits_of_unpadded_ones(backbone, side):
     assert outputs.logits.isfinite().all()
 
 
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_packed_texts_do_not_see_each_other(backbone):
+    model = tiny_backpack(backbone, dtype=torch.float64)
+    texts = [random_ids(length, seed=length) for length in (3, 5, 4)]
+    packed = torch.cat(texts)[None]
+    position_ids = torch.cat([torch.arange(len(text)) for text in texts])[None]
+    with torch.no_grad():
+        logits = model(packed, position_ids=position_ids, use_cache=False).logits
+        alone = torch.cat([model(text[None]).logits for text in texts], dim=1)
+    torch.testing.assert_close(logits, alone, rtol=0, atol=1e-6)
+    assert (logits - model(packed).logits).abs().max() > 1e-2
+
+
 def test_distinct_tokens_and_repeated_ones_have_their_own_senses():
     model = tiny_backpack()
     input_ids = torch.tensor([[5, 7, 5, 5, 2]])
