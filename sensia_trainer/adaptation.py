@@ -20,8 +20,8 @@ class AdaptationData:
     bitext: list[str] = field(
         metadata={
             "help": "Parallel text: a Hub dataset id, a folder saved by datasets, a TSV/JSONL/TMX file, two "
-            "line-aligned files, a folder of gettext catalogues, or a Python package that carries them (django). May name "
-            "environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
+            "line-aligned files, a folder of gettext catalogues, or a Python package that carries them (django). May "
+            "name environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
         }
     )
     bitext_split: str = field(default="train", metadata={"help": "Split of a Hub or saved dataset."})

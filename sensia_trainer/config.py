@@ -175,8 +175,8 @@ class SensiaConfig(TrainingArguments):
         if self.per_device_train_batch_size < 2 and (self.w_sense != 0 or self.w_context != 0):
             raise ValueError(
                 f"`per_device_train_batch_size` is {self.per_device_train_batch_size}, but InfoNCE takes its "
-                "negatives from the other pairs of the batch and needs two or more; raise it, or set `w_sense` and `w_context` "
-                "to 0 for language modelling alone."
+                "negatives from the other pairs of the batch and needs two or more; raise it, or set `w_sense` and "
+                "`w_context` to 0 for language modelling alone."
             )
         if self.contrastive_chunk_size < 0:
             raise ValueError(
