@@ -39,6 +39,7 @@ class PhaseCallback(TrainerCallback):
 
     def __init__(self, backpack):
         self.backpack = backpack
+        self.sharded_model = None  # set where weights are sharded: they are whole in its forward pass only
         self.reference = None
         size = backpack.config.vocab_size
         self.tokens = torch.linspace(0, size - 1, min(DRIFT_TOKENS, size)).long()
@@ -63,6 +64,11 @@ class PhaseCallback(TrainerCallback):
     def _senses(self):
         training = self.backpack.training
         self.backpack.eval()
-        senses = self.backpack.compute_senses(self.tokens.to(self.backpack.device)).float().cpu()
+        tokens = self.tokens.to(self.backpack.device)
+        if self.sharded_model is None:
+            senses = self.backpack.compute_senses(tokens)
+        else:
+            senses = self.sharded_model(tokens[:, None], output_senses=True, skip_logits=True).senses.squeeze(1)
+        senses = senses.float().cpu()
         self.backpack.train(training)
         return senses

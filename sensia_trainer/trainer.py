@@ -290,7 +290,7 @@ class SensiaTrainer(ResumableTrainer):
             dataset = self.eval_dataset[dataset]
         pairs = dataset["translation"]
         metrics = evaluate_bitext(
-            whole_copy(self.model, self._model_class, self.args.device) if self.is_fsdp_enabled else self.model,
+            self._whole_model(),
             self.processing_class,
             [pair[self.args.source_language] for pair in pairs],
             [pair[self.args.target_language] for pair in pairs],
@@ -307,6 +307,20 @@ class SensiaTrainer(ResumableTrainer):
         return metrics
 
     # ---- Checkpoints ----
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        if not self.is_fsdp_enabled:
+            return super().save_model(output_dir, _internal_call)
+        model = self._whole_model()
+        if self.args.should_save:
+            for part in (model, self.processing_class):
+                part.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _whole_model(self):
+        """The model with all its weights on this process; where it is sharded, all processes must ask for it."""
+        return whole_copy(self.model, self._model_class, self.args.device) if self.is_fsdp_enabled else self.model
 
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
