@@ -21,9 +21,7 @@ def main():
     parser.add_argument("checkpoint", help="folder or Hub id in the published layout")
     parser.add_argument("output_dir", help="folder to write")
     parser.add_argument("--tokenizer", help="tokenizer to save beside the weights: folder or Hub id, e.g. gpt2")
-    parser.add_argument(
-        "--text", help="file of plain text that decides about inverse-layer scaling"
-    )
+    parser.add_argument("--text", help="file of plain text that decides about inverse-layer scaling")
     args = parser.parse_args()
     if args.text and not args.tokenizer:
         parser.error("--text needs --tokenizer")

@@ -42,6 +42,8 @@ from .configuration_backpack import MIXTURE_MODES, BackpackConfig
 from .conversion_backpack import published_checkpoint, refuse_nano_backpack
 
 
+# Queries whose senses are weighed at once.
+QUERY_BLOCK = 256
 # Largest block of logits that `skip_logits` ever holds, in bytes of float32.
 LOGITS_BUDGET = 64 * 2**20
 # Distinct tokens of a training batch are padded to a multiple of this.
@@ -157,7 +159,7 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
         self.scaling = self.head_dim**-0.5
         self.c_attn = nn.Linear(config.hidden_size, 2 * config.num_senses * self.head_dim)
 
-    def forward(self, hidden_states, senses, sense_mask, past_key_values=None):
+    def forward(self, hidden_states, senses, sense_mask, past_key_values=None, output_weights=False):
         """
         Args:
             hidden_states: The backbone's states, `(B, T, d)`.
@@ -165,7 +167,7 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
             sense_mask: Function of the number of keys S that returns a boolean mask, `(B or 1, 1, T, S)`.
 
         Returns:
-            The mixture `(B, T, d)` and the sense weights `(B, K, T, S)`.
+            The mixture `(B, T, d)` and, with `output_weights`, the sense weights `(B, K, T, S)`.
         """
         batch_size, length = hidden_states.shape[:2]
         query_key = self.c_attn(hidden_states).view(batch_size, length, 2, self.config.num_senses, self.head_dim)
@@ -178,19 +180,32 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
             # them 22 GFLOP a token; `examples/benchmark.py model` measures both.
             key, value = past_key_values.update(key, value, self.layer_idx)
 
+        num_keys = key.shape[2]
+        mask = sense_mask(num_keys)
+        # In blocks, because a block of queries need not look at the keys behind it. A compiled length may be dynamic.
+        block = length if torch.compiler.is_compiling() else QUERY_BLOCK
+        mixtures, all_weights = [], []
+        for start in range(0, length, block):
+            stop = min(start + block, length)
+            visible = num_keys - length + stop
+            weights = self._weigh(query[:, :, start:stop], key[:, :, :visible], mask[:, :, start:stop, :visible])
+            mixtures.append(self._mix(weights.to(value.dtype), value[:, :, :visible], sense_major=cached))
+            if output_weights:
+                all_weights.append(nn.functional.pad(weights, (0, num_keys - visible)))
+        mixture = torch.cat(mixtures, dim=1) * self.config.sense_scale
+        return mixture, torch.cat(all_weights, dim=2).to(value.dtype) if output_weights else None
+
+    def _weigh(self, query, key, mask):
         scores = torch.matmul(query, key.transpose(2, 3)) * self.scaling
-        mask = sense_mask(key.shape[2])
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         # At least float32 inside, whatever the precision of the model.
-        dtype = torch.promote_types(scores.dtype, torch.float32)
-        weights = torch.softmax(scores, dim=-1, dtype=dtype).to(value.dtype)
+        return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 
+    def _mix(self, weights, value, sense_major):
         # CODEPATH: every checkpoint is "full"; the other modes are ablations at inference.
         if self.config.mixture_mode == "full":
-            mixture = mix_senses(weights, value, sense_major=cached)
-        else:
-            mixture = ablated_mixture(weights, value, self.config)
-        return mixture * self.config.sense_scale, weights
+            return mix_senses(weights, value, sense_major)
+        return ablated_mixture(weights, value, self.config)
 
 
 def mix_senses(weights, value, sense_major):
@@ -579,6 +594,7 @@ class BackpackModel(BackpackPreTrainedModel):
             senses,
             causal_sense_mask(attention_mask, query_positions, packed_positions),
             past_key_values=past_key_values,
+            output_weights=output_sense_weights,
         )
         return BackpackModelOutputWithPast(
             last_hidden_state=mixture,
@@ -587,7 +603,7 @@ class BackpackModel(BackpackPreTrainedModel):
             attentions=backbone_outputs.attentions,
             backbone_last_hidden_state=hidden_states,
             senses=senses if output_senses else None,
-            sense_weights=sense_weights if output_sense_weights else None,
+            sense_weights=sense_weights,
         )
 
     def _add_sense_layer(self, cache):

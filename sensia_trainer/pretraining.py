@@ -24,8 +24,10 @@ class PretrainingData:
     dataset_split: str = field(default="train", metadata={"help": "Split of `dataset`."})
     text_files: list[str] = field(
         default_factory=list,
-        metadata={"help": "Text (a document a line), JSONL or TSV files, each possibly gzipped. Paths may hold "
-            "environment variables."},
+        metadata={
+            "help": "Text (a document a line), JSONL or TSV files, each possibly gzipped. Paths may hold "
+            "environment variables."
+        },
     )
     text_column: str = field(default="text", metadata={"help": "Column of `dataset` and of JSONL files."})
     tsv_column: str = field(default="en", metadata={"help": "Column of TSV files."})

@@ -51,7 +51,7 @@ def release(run_folder, destination, code_folder, dtype="float16"):
 
 
 def portable(metrics):
-    """Metrics without the folders of the machine that measured them: the data folder by its variable, files by name."""
+    """Metrics without the folders of the machine: the data folder by its variable, files by name."""
     data, here = os.environ.get("SENSIA_DATA"), os.getcwd()
 
     def shorten(value):

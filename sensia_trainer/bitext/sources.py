@@ -260,7 +260,10 @@ def _load_dataset(kind, where, source, target, split, source_column, target_colu
         )
         return {"translation": [dict(zip(sides, pair)) for pair in pairs]}
 
-    return dataset.map(gather, batched=True, remove_columns="translation" if nested else list(columns))
+    used = ["translation"] if nested else list(columns)
+    features = {name: feature for name, feature in dataset.features.items() if name not in used}
+    features["translation"] = {side: datasets.Value("string") for side in sides}
+    return dataset.map(gather, batched=True, remove_columns=used, features=datasets.Features(features))
 
 
 def _saved(where: Path, split: str) -> datasets.Dataset:

@@ -47,12 +47,13 @@ def max_positions(model) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
-def check_vocabulary(model, tokenizer) -> None:
-    """Refuses a tokenizer whose ids the model has no embedding for, before an index error far below does."""
+def check_ids(model, sequences) -> None:
+    """Refuses token ids the model has no embedding for, before an index error far below does."""
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    largest = max(max(sequence) for sequence in sequences)
+    if largest >= rows:
         raise ValueError(
-            f"The tokenizer has {len(tokenizer)} tokens but the model embeds only {rows}: they do not belong "
+            f"The tokenizer gives the id {largest} but the model embeds only {rows} tokens: they do not belong "
             "together. Pass the tokenizer of the model, or resize the model's embeddings."
         )
 

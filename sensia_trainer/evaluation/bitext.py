@@ -9,7 +9,7 @@ from ..representations import context_sentence_vectors, sense_entropy, sense_sen
 from .batching import (
     LOGITS_BUDGET,
     batches_by_length,
-    check_vocabulary,
+    check_ids,
     encode_texts,
     evaluating,
     gather_rows,
@@ -76,11 +76,11 @@ def evaluate_bitext(
         raise ValueError(f"`context_state` must be 'mixture' or 'backbone' (got {context_state!r}).")
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
-    check_vocabulary(model, tokenizer)
     start = start_token(tokenizer, start)
     encode = {"start": start, "max_length": max_length or max_positions(model)}
     source = encode_texts(tokenizer, source_sentences, **encode)
     target = encode_texts(tokenizer, target_sentences, **encode)
+    check_ids(model, [e.ids for e in source + target])
 
     run = {"batch_size": batch_size, "progress": progress, "accelerator": accelerator, "pooling": pooling}
     run |= {"temperature": temperature, "context_state": context_state}

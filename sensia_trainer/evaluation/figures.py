@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
+from matplotlib import rc_context
+from matplotlib.figure import Figure  # without pyplot, which would choose a backend for the whole process
+
 
 def save_figure(figure, path) -> list[Path]:
-    """Saves as PNG and SVG beside each other (any suffix of `path` is replaced) and closes the figure."""
-    import matplotlib.pyplot as plt
-
+    """Saves as PNG and SVG beside each other; any suffix of `path` is replaced."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
     for file in files:
         # A fixed hash salt and no date: the same numbers give the same file.
-        with plt.rc_context({"svg.hashsalt": "sensia"}):
+        with rc_context({"svg.hashsalt": "sensia"}):
             metadata = {"Date": None} if file.suffix == ".svg" else {}
             figure.savefig(file, dpi=150, bbox_inches="tight", metadata=metadata)
-    plt.close(figure)
     return files
 
 
@@ -31,11 +31,6 @@ def training_dynamics(history, path, *, phase_starts=()) -> list[Path]:
     Returns:
         The files written.
     """
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     if not history:
         raise ValueError("`history` is empty: there is nothing to draw before the first evaluation.")
     lines = {
@@ -50,8 +45,8 @@ def training_dynamics(history, path, *, phase_starts=()) -> list[Path]:
         ],
     }
     colours = {"sense": "#1b3a6b", "context": "#c4622d"}
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-    for ax, (title, entries) in zip(axes, lines.items(), strict=True):
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    for ax, (title, entries) in zip(figure.subplots(1, 3), lines.items(), strict=True):
         for key, label, style, marker in entries:
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
             if points:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .batching import (
     LOGITS_BUDGET,
     batches_by_length,
-    check_vocabulary,
+    check_ids,
     evaluating,
     max_positions,
     right_pad,
@@ -141,10 +141,10 @@ def choice_likelihoods(
     counts = {len(item.continuations) for item in items}
     if len(counts) != 1:
         raise ValueError(f"All items must have the same number of choices (got {sorted(counts)}).")
-    check_vocabulary(model, tokenizer)
     max_length = max_length or max_positions(model)
     prefix = start_token(tokenizer, context_start)
     encoded = encode_items(tokenizer, items, prefix=prefix, max_length=max_length, truncation=truncation)
+    check_ids(model, [sequence for e in encoded for sequence in (e.context, *e.continuations) if sequence])
     alone = start_token(tokenizer, start)
     with evaluating(model):
         options = {"batch_size": batch_size, "progress": progress}

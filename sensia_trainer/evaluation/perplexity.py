@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from .batching import (
     LOGITS_BUDGET,
     batches_by_length,
-    check_vocabulary,
+    check_ids,
     encode_texts,
     evaluating,
     gather_rows,
@@ -81,9 +81,9 @@ def perplexity(
         `bits_per_byte`, the counts `tokens`, `words`, `bytes`, `truncated`, and `nll` (n,), nats for each text in
         input order.
     """
-    check_vocabulary(model, tokenizer)
     start = start_token(tokenizer, start)
     encoded = encode_texts(tokenizer, texts, start=start, max_length=max_length or max_positions(model))
+    check_ids(model, [e.ids for e in encoded])
     mine = [encoded[i] for i in shard(len(encoded), accelerator)]
     vocabulary = model.get_input_embeddings().weight.shape[0]
     batches = batches_by_length([len(e.ids) for e in mine], batch_size, LOGITS_BUDGET // vocabulary)

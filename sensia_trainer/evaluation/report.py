@@ -4,6 +4,9 @@ import csv
 import json
 from pathlib import Path
 
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
 from ..bitext.languages import language
 from .figures import save_figure
 from .significance import mcnemar, paired_bootstrap
@@ -263,15 +266,11 @@ def _line(cells) -> str:
 
 def _accuracy_figure(names, shown, paper, path) -> list[Path]:
     """One row per benchmark and language: measured accuracies with intervals, the paper's beside them, chance."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
     keys = _ordered_keys(shown, [row for row in paper if row["model"] in ("Goldfish", "SENSIA")])
     if not keys:
         return []
-    figure, ax = plt.subplots(figsize=(8, 1 + 0.55 * len(keys)), layout="constrained")
+    figure = Figure(figsize=(8, 1 + 0.55 * len(keys)), layout="constrained")
+    ax = figure.subplots()
     styles = [("o", "#1b3a6b"), ("s", "#c4622d"), ("^", "#5a8f3c"), ("v", "#7a5195"), ("P", "#444444")]
     for y, key in enumerate(keys):
         chance = 0.25 if key[0] in ("belebele", "global_mmlu_lite") else 0.5
@@ -296,14 +295,14 @@ def _accuracy_figure(names, shown, paper, path) -> list[Path]:
                         markerfacecolor=fill,
                         markersize=5,
                     )
-    handles = [plt.Line2D([], [], color="0.55", linestyle=":", label="chance")]
+    handles = [Line2D([], [], color="0.55", linestyle=":", label="chance")]
     handles += [
-        plt.Line2D([], [], color="black", marker=m, linestyle="", label=f"{c} (paper)")
+        Line2D([], [], color="black", marker=m, linestyle="", label=f"{c} (paper)")
         for c, m in (("Goldfish", "x"), ("SENSIA", "*"))
     ]
     for i, name in enumerate(names):
         marker, colour = styles[i % len(styles)]
-        handles.append(plt.Line2D([], [], color=colour, marker=marker, markerfacecolor="white", label=name))
+        handles.append(Line2D([], [], color=colour, marker=marker, markerfacecolor="white", label=name))
     ax.set_yticks(range(len(keys)), [f"{TITLES[task]}, {language(code).name}" for task, code in keys])
     ax.invert_yaxis()
     ax.set_xlabel(f"accuracy, 95 % intervals; filled: differs from {names[0]} (p < .05)")

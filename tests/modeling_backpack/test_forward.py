@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from transformers import GPT2Config
+from transformers import GPT2Config, StaticCache
 
+import modeling_backpack.modeling_backpack as implementation
 from modeling_backpack import BackpackConfig, BackpackForCausalLM, BackpackModel
 from modeling_backpack.conversion_backpack import convert_published_state_dict
 from tests.modeling_backpack.tiny import BACKBONES, GPT2, VOCAB_SIZE, random_ids, tiny_backpack, tiny_published
@@ -78,6 +79,31 @@ def test_padded_rows_give_the_logits_of_unpadded_ones(backbone, side):
             torch.testing.assert_close(weights[..., place], alone.sense_weights[0], rtol=0, atol=1e-6)
             torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
     assert outputs.logits.isfinite().all()
+
+
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize("mode", ["full", "top_k"])
+def test_blocks_of_queries(monkeypatch, block, mode):
+    """However many queries are weighed at once, with and without padding, a cache, or part of it filled."""
+    model = tiny_backpack(dtype=torch.float64, mixture_mode=mode)
+    input_ids, mask = random_ids(2, 9), torch.ones(2, 9, dtype=torch.long)
+    mask[1, :3] = 0
+
+    def results():
+        cache = model(input_ids[:, :2], mask[:, :2]).past_key_values
+        static = StaticCache(config=model.config, max_cache_len=14)
+        for past in (None, cache, static):
+            ids = input_ids[:, 2:] if past is cache else input_ids
+            outputs = model(ids, mask, past_key_values=past, use_cache=past is not None, output_sense_weights=True)
+            kept = mask[:, -ids.shape[1] :].bool()
+            yield outputs.logits[kept]
+            yield outputs.sense_weights.transpose(1, 2)[kept]
+
+    with torch.no_grad():
+        whole = list(results())
+        monkeypatch.setattr(implementation, "QUERY_BLOCK", block)
+        for ours, expected in zip(results(), whole):
+            torch.testing.assert_close(ours, expected)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -1,11 +1,12 @@
-"""lm-evaluation-harness runs on a saved folder, from its own command line, on a task defined here."""
+"""lm-evaluation-harness runs on a saved folder, by its own command line, on a task defined here."""
 
 import json
-import subprocess
 import sys
 
 import pytest
 import torch
+
+from tests.modeling_backpack.tiny import spread
 
 
 TASK = """
@@ -36,21 +37,19 @@ def log_likelihood(model, tokenizer, context, continuation):
 
 
 @pytest.mark.slow
-def test_lm_eval_on_a_folder(tmp_path, tokenizer, tiny_model):
-    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
-    from tests.modeling_backpack.tiny import spread
-
+def test_lm_eval_on_a_folder(tmp_path, monkeypatch, tokenizer, tiny_model):
+    lm_eval = pytest.importorskip("lm_eval.__main__", reason="lm-eval is not installed")
     model, folder, tasks = spread(tiny_model()), tmp_path / "model", tmp_path / "tasks"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     tasks.mkdir()
     (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, ITEMS)))
     (tasks / "sense.yaml").write_text(TASK.replace("DATA", str(tmp_path / "items.jsonl")))
-    command = [sys.executable, "-m", "lm_eval", "--model", "hf", "--tasks", "sense", "--include_path", str(tasks)]
+    command = ["lm_eval", "--model", "hf", "--tasks", "sense", "--include_path", str(tasks)]
     command += ["--model_args", f"pretrained={folder},trust_remote_code=True,dtype=float32", "--device", "cpu"]
     command += ["--batch_size", "2", "--output_path", str(tmp_path / "results"), "--log_samples"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    monkeypatch.setattr(sys, "argv", command)
+    lm_eval.cli_evaluate()
     samples = [json.loads(line) for line in next((tmp_path / "results").rglob("samples_sense_*.jsonl")).open()]
     assert len(samples) == len(ITEMS)
     correct = 0

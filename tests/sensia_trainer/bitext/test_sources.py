@@ -146,6 +146,14 @@ def test_saved_dataset(tmp_path, flat):
     assert texts(load_bitext(tmp_path / "saved", "en", "tr", target_column="ind"), target="tr") == PAIRS
 
 
+def test_a_folder_of_parquet_files_is_a_dataset(tmp_path):
+    rows = [{"translation": {"en": left, "id": right, "tr": "-"}} for left, right in PAIRS]
+    (tmp_path / "folder").mkdir()
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "folder" / "train.parquet")
+    bitext = load_bitext(tmp_path / "folder", "en", "id")
+    assert list(bitext["translation"]) == [{"en": left, "id": right} for left, right in PAIRS]
+
+
 def test_a_hub_dataset_is_found_by_the_language_pair(monkeypatch):
     called = {}
 

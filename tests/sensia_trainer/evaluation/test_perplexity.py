@@ -106,8 +106,8 @@ def test_bad_input(tiny_gpt2, tokenizer):
     with pytest.raises(ValueError, match="No token is predicted"):
         perplexity(tiny_gpt2, tokenizer, ["a"], start=None)
     tiny_gpt2.resize_token_embeddings(100)
-    with pytest.raises(ValueError, match="embeds only 100"):
-        perplexity(tiny_gpt2, tokenizer, ["a"])
+    with pytest.raises(ValueError, match="embeds only 100 tokens"):
+        perplexity(tiny_gpt2, tokenizer, SENTENCES)
 
 
 def test_nan_names_the_text(tiny_gpt2, tokenizer):

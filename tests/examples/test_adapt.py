@@ -1,0 +1,83 @@
+"""`examples/adapt.py` as a user runs it: from a recipe to a model folder, resumed, and refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modeling_backpack import BackpackForCausalLM
+from tests.tiny import tiny_bitext, tiny_tokenizer
+
+
+ROOT = Path(__file__).resolve().parents[2]
+FIELDS = "--max_steps 6 --per_device_train_batch_size 8 --logging_steps 2 --eval_strategy steps --eval_steps 3"
+FIELDS += " --save_steps 3 --use_cpu true --report_to none --held_out_pairs 6 --disable_tqdm true"
+
+
+def adapt(folder, *extra):
+    command = [sys.executable, str(ROOT / "examples" / "adapt.py"), *map(str, extra)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_model):
+    """A finished run: its folder, its arguments and what was printed."""
+    folder = tmp_path_factory.mktemp("adapt")
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(num_positions=40)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    rows = [f"{pair['en']} {i}\t{pair['id']} {i}" for i, pair in enumerate(tiny_bitext(60)["translation"])]
+    (folder / "pairs.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n")
+    (folder / "recipe.yaml").write_text("model: base\nbitext: pairs.tsv\ntarget_language: id\noutput_dir: out\n")
+    arguments = ["recipe.yaml", *FIELDS.split()]
+    done = adapt(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    return folder, arguments, done.stdout
+
+
+def test_the_folder_is_complete(run):
+    folder, _, _ = run
+    files = {path.name for path in (folder / "out").iterdir()}
+    expected = {"model.safetensors", "tokenizer.json", "config.json", "modeling_backpack.py", "metrics.json"}
+    assert expected | {"README.md", "training_dynamics.png", "training_dynamics.svg"} <= files
+    assert not {name for name in files if name.endswith((".bin", ".pt", ".pkl"))}
+    BackpackForCausalLM.from_pretrained(folder / "out")
+    metrics = json.loads((folder / "out" / "metrics.json").read_text())
+    assert metrics["data"]["pairs"] == 54 and metrics["config"]["steps"] == 6
+    assert (
+        metrics["before"].keys() == metrics["after"].keys() >= {"sense_recall_source_to_target", "target_perplexity"}
+    )
+
+
+def test_both_measurements_are_printed(run):
+    folder, _, printed = run
+    after = json.loads((folder / "out" / "metrics.json").read_text())["after"]
+    line = next(line for line in printed.splitlines() if line.startswith("perplexity, Indonesian"))
+    assert line.split()[-1] == f"{after['target_perplexity']:.3f}"
+
+
+def test_the_same_command_again_changes_nothing(run):
+    folder, arguments, _ = run
+    weights = (folder / "out" / "model.safetensors").read_bytes()
+    again = adapt(folder, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "out" / "model.safetensors").read_bytes() == weights
+
+
+def test_another_run_is_not_overwritten(run):
+    folder, arguments, _ = run
+    done = adapt(folder, *arguments, "--learning_rate", "0.5")
+    assert done.returncode != 0 and "already holds another run" in done.stderr
+
+
+def test_help_names_every_field():
+    done = adapt(ROOT, "--help")
+    assert done.returncode == 0
+    for field in ("--bitext", "--held_out_pairs", "--polish_freeze", "--tau_sense", "--learning_rate"):
+        assert field in done.stdout

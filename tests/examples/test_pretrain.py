@@ -1,0 +1,58 @@
+"""`examples/pretrain.py` as a user runs it, interrupted and resumed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import modeling_backpack  # noqa: F401
+
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = """
+text_files: [text.txt]
+vocab_size: 270
+block_size: 16
+held_out_blocks: 4
+backbone_config: {n_embd: 16, n_layer: 1, n_head: 2}
+backpack_config: {num_senses: 4}
+output_dir: out
+max_steps: 6
+per_device_train_batch_size: 4
+save_steps: 3
+logging_steps: 3
+prediction_loss_only: true
+use_cpu: true
+report_to: none
+disable_tqdm: true
+"""
+
+
+def pretrain(folder, *extra):
+    command = [sys.executable, str(ROOT / "examples" / "pretrain.py"), "recipe.yaml", *extra]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_from_text_to_a_model_folder(tmp_path):
+    lines = [f"The {animal} has {number} books about the sea." for animal in ("cat", "dog") for number in range(40)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    done = pretrain(tmp_path)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert f"perplexity on held-out text: {metrics['after']['perplexity']:.2f}" in done.stdout
+    assert metrics["config"]["steps"] == 6 and metrics["data"]["documents"] == 80
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["use_cache"] is True
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    inputs = tokenizer("The cat", return_tensors="pt")
+    assert model.generate(**inputs, max_new_tokens=3, do_sample=False).shape[1] <= inputs["input_ids"].shape[1] + 3
+
+    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert pretrain(tmp_path).returncode == 0  # resumes at the last step
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
