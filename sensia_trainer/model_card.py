@@ -113,7 +113,9 @@ def pretraining_card(metrics: dict) -> str:
     _require(metrics, "model_name")
     source = language((metrics.get("languages") or {"source": "en"})["source"])
     values = {"prompt": metrics.get("prompt") or "The old man"}
-    return _card("pretraining.md", metrics, source, source, values, {}, ["backpack"])
+    tokens = _trained_tokens(metrics)
+    data = (metrics.get("data") or {}) | ({"tokens_trained_on": tokens} if tokens else {})
+    return _card("pretraining.md", metrics | {"data": data}, source, source, values, {}, ["backpack"])
 
 
 def write_card(folder) -> Path:
@@ -440,6 +442,15 @@ def _plain(value):
     if isinstance(value, list | tuple):
         return ", ".join(str(_plain(part)) for part in value)
     return number(value)
+
+
+def _trained_tokens(metrics: dict) -> int | None:
+    """Tokens of all training steps; `None` where the run does not say."""
+    config, data = metrics.get("config") or {}, metrics.get("data") or {}
+    needed = [config.get("steps"), config.get("per_device_train_batch_size"), data.get("block_size")]
+    if None in needed:
+        return None
+    return math.prod(needed) * (config.get("gradient_accumulation_steps") or 1) * (metrics.get("processes") or 1)
 
 
 def _data_text(data: dict, license: str) -> str:

@@ -91,7 +91,7 @@ PRETRAINING = {
         "held_out_blocks": 200,
         "licence": "public domain",
     },
-    "config": {"steps": 2000, "learning_rate": 0.001},
+    "config": {"steps": 2000, "learning_rate": 0.001, "per_device_train_batch_size": 16},
     "after": {"perplexity": 61.25, "cross_entropy": 4.115},
     "seconds": 3900,
 }
@@ -193,6 +193,7 @@ def test_the_card_of_a_base_model():
     assert "`books.txt.gz`, `wiki.txt.gz`. Licence of the data: public domain." in card
     assert "/some/machine" not in card
     assert "Measured on 200 blocks of 256 tokens held out" in card
+    assert "| tokens trained on | 8,192,000 |" in card  # 2,000 steps of 16 blocks of 256
     assert "| tokens | 10,000,000 |" in card and "| perplexity per token, English | 61.2 |" in card
     assert ModelCard(card).data.language == ["en"]
 
