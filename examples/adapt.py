@@ -8,12 +8,15 @@ Every field of the recipe can be overridden on the command line; a run that was 
 checkpoint when the same command is given again.
 """
 
+from dataclasses import asdict
+
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import modeling_backpack  # noqa: F401 (registers the model with the Auto classes)
 from sensia_trainer.adaptation import AdaptationData, evaluations, load_pairs, read_control, summary
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.figures import training_dynamics
+from sensia_trainer.lora import LoraSettings, add_lora, merge_lora
 from sensia_trainer.memory import keep_freed_memory
 from sensia_trainer.model_card import write_card
 from sensia_trainer.recipes import parse_recipe
@@ -22,15 +25,15 @@ from sensia_trainer.trainer import SensiaTrainer
 
 
 def main():
-    data, args = parse_recipe((AdaptationData, SensiaConfig), description=__doc__)
+    data, lora, args = parse_recipe((AdaptationData, LoraSettings, SensiaConfig), description=__doc__)
     set_seed(args.seed)
     keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
-    checkpoint = prepare_output_dir(args, data=data)
+    checkpoint = prepare_output_dir(args, data=data, lora=lora)
 
     trainer = SensiaTrainer(
-        AutoModelForCausalLM.from_pretrained(data.model, dtype="float32"),
+        add_lora(AutoModelForCausalLM.from_pretrained(data.model, dtype="float32"), lora),
         args,
         train_dataset=train,
         eval_dataset=held_out,
@@ -41,6 +44,7 @@ def main():
         print(f"{trainer.truncated_pairs} of {len(train)} pairs were cut at the model's positions")
     before = keep_once(args, "before", lambda: trainer.evaluate(metric_key_prefix="before"))
     trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.model = merge_lora(trainer.model)
     after = trainer.evaluate()
     trainer.save_model()
 
@@ -58,6 +62,7 @@ def main():
             base_model=data.model,
             languages={"source": args.source_language, "target": args.target_language},
             data=facts,
+            method=asdict(lora) if lora.use_peft else {},
             before=before,
             after=after,
             control=read_control(data.control),

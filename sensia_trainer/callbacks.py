@@ -18,9 +18,9 @@ def freeze_senses(backpack, polish_freeze):
         backpack ([`BackpackModel`]): Its parameters stop requiring gradients; their gradients are dropped.
         polish_freeze (`str`): `"modules"`: these two modules. Senses then still drift, because the sense network reads
             the word embeddings, which are tied to the head and go on learning. `"vectors"`: the sense network also
-            gets its own constant copy of the embeddings, so that senses do not move at all.
+            gets its own constant copy of the embeddings (unless they are frozen anyway), so that senses do not move.
     """
-    if polish_freeze == "vectors":
+    if polish_freeze == "vectors" and backpack.get_input_embeddings().weight.requires_grad:
         backpack.untie_sense_embeddings()
     for name in FROZEN_MODULES:
         module = getattr(backpack, name)

@@ -19,7 +19,7 @@ METHOD_KEYS = ("align_fraction", "joint_fraction", "polish_fraction", "phases", 
 METHOD_KEYS += ("polish_weights", "w_sense", "w_context", "w_lm", "normalise_weights", "symmetric", "tau_sense")
 METHOD_KEYS += ("tau_sense_end", "tau_context", "tau_context_end", "tau_decay_end", "sense_pooling")
 METHOD_KEYS += ("sense_pool_temperature", "context_state", "label_smoothing", "mask_duplicates", "polish_freeze")
-METHOD_KEYS += ("max_length", "predict_end", "contrastive_chunk_size", "use_peft")
+METHOD_KEYS += ("max_length", "predict_end", "contrastive_chunk_size")
 # Settings that may differ when a run is resumed: where and how often it speaks, not what it computes.
 FREE_PREFIXES = ("logging_", "log_", "save_", "report_", "push_", "hub_", "disable_tqdm", "run_name", "output_dir")
 FREE_PREFIXES += (
@@ -119,7 +119,7 @@ def keep_once(args, name, measure):
     return measured
 
 
-def write_run(args, *, kind, model, state, **content):
+def write_run(args, *, kind, model, state, method=None, **content):
     """
     Write `metrics.json` of a finished run.
 
@@ -128,6 +128,7 @@ def write_run(args, *, kind, model, state, **content):
         kind (`str`): `"pretraining"` or `"adaptation"`.
         model (`PreTrainedModel`): The model, for its size.
         state (`TrainerState`): Steps, time and logged history.
+        method (`dict`, *optional*): Settings of the method that `args` do not hold.
         content: Everything else: `data`, `before`, `after`, …
 
     Returns:
@@ -141,6 +142,7 @@ def write_run(args, *, kind, model, state, **content):
         "model_name": Path(args.output_dir).name,
         **content,
         "config": {key: getattr(args, key) for key in keys + METHOD_KEYS if hasattr(args, key)}
+        | (method or {})
         | {"steps": state.global_step},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": state.log_history,

@@ -9,13 +9,14 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers import AutoConfig
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
 
 from .bitext.collator import PairCollator, tokenize_bitext
 from .callbacks import PhaseCallback
 from .checkpointing import ResumableTrainer
 from .evaluation.bitext import evaluate_bitext
 from .grad_cache import cached_backward
+from .lora import is_lora
 from .losses import duplicate_mask, info_nce, sentence_keys
 from .monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
 from .representations import context_sentence_vectors, sense_entropy, sense_sentence_vectors
@@ -72,11 +73,13 @@ class SensiaTrainer(ResumableTrainer):
             processing_class=tokenizer,
             **kwargs,
         )
-        self.backpack = (
-            self.accelerator.unwrap_model(model).get_base_model().backpack if _is_peft(model) else model.backpack
-        )
+        self.backpack = (model.get_base_model() if is_lora(model) else model).backpack
         self.phase_callback = PhaseCallback(self.backpack)
         if self.is_fsdp_enabled:
+            if is_lora(model):
+                raise ValueError(
+                    "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
+                )
             if args.polish_freeze == "vectors":
                 raise ValueError(
                     "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at "
@@ -329,7 +332,9 @@ class SensiaTrainer(ResumableTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         checkpoint = Path(resume_from_checkpoint)
-        if not AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).tie_sense_embeddings:
+        # Checkpoints of low-rank updates hold no configuration; their embeddings are frozen and need no copy.
+        is_whole = (checkpoint / CONFIG_NAME).is_file()
+        if is_whole and not AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).tie_sense_embeddings:
             # Frozen before the optimizer is made: it knew nothing of them when the checkpoint was written.
             self.backpack.untie_sense_embeddings()
             self.backpack.sense_embeddings.requires_grad_(False)
@@ -387,7 +392,3 @@ def _other_language(dataset: Dataset, source_language):
             f"{sorted(languages)}. Set `target_language`."
         )
     return languages.pop()
-
-
-def _is_peft(model):
-    return hasattr(model, "peft_config")

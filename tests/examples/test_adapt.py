@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from modeling_backpack import BackpackForCausalLM
 from tests.tiny import tiny_bitext, tiny_tokenizer
@@ -76,8 +77,23 @@ def test_another_run_is_not_overwritten(run):
     assert done.returncode != 0 and "already holds another run" in done.stderr
 
 
+def test_low_rank_updates_are_merged_into_the_folder(run):
+    folder, arguments, _ = run
+    done = adapt(folder, *arguments, "--use_peft", "true", "--lora_r", "2", "--output_dir", "lora")
+    assert done.returncode == 0, done.stderr
+    files = {path.name for path in (folder / "lora").iterdir()}
+    assert "model.safetensors" in files and not {name for name in files if name.startswith("adapter")}
+    base, adapted = (BackpackForCausalLM.from_pretrained(folder / name).state_dict() for name in ("base", "lora"))
+    same = {name for name in base if torch.equal(base[name], adapted[name])}
+    assert "backpack.backbone.wte.weight" in same and "backpack.backbone.h.0.mlp.c_fc.weight" not in same
+    metrics = json.loads((folder / "lora" / "metrics.json").read_text())
+    assert metrics["config"]["use_peft"] is True and metrics["config"]["lora_r"] == 2
+    card = (folder / "lora" / "README.md").read_text()
+    assert "lora" in card
+
+
 def test_help_names_every_field():
     done = adapt(ROOT, "--help")
     assert done.returncode == 0
-    for field in ("--bitext", "--held_out_pairs", "--polish_freeze", "--tau_sense", "--learning_rate"):
+    for field in ("--bitext", "--held_out_pairs", "--polish_freeze", "--use_peft", "--tau_sense", "--learning_rate"):
         assert field in done.stdout
