@@ -182,11 +182,8 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
 
         num_keys = key.shape[2]
         mask = sense_mask(num_keys)
-        # In blocks, because a block of queries need not look at the keys behind it. A compiled length may be dynamic.
-        block = length if torch.compiler.is_compiling() else QUERY_BLOCK
         mixtures, all_weights = [], []
-        for start in range(0, length, block):
-            stop = min(start + block, length)
+        for start, stop in query_blocks(length):
             visible = num_keys - length + stop
             weights = self._weigh(query[:, :, start:stop], key[:, :, :visible], mask[:, :, start:stop, :visible])
             mixtures.append(self._mix(weights.to(value.dtype), value[:, :, :visible], sense_major=cached))
@@ -206,6 +203,13 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
         if self.config.mixture_mode == "full":
             return mix_senses(weights, value, sense_major)
         return ablated_mixture(weights, value, self.config)
+
+
+def query_blocks(length):
+    """Starts and ends of blocks of queries: a block need not look at the keys behind it."""
+    if torch.compiler.is_compiling():  # the length may be dynamic, and a loop would fix it
+        return [(0, length)]
+    return [(start, min(start + QUERY_BLOCK, length)) for start in range(0, length, QUERY_BLOCK)]
 
 
 def mix_senses(weights, value, sense_major):
