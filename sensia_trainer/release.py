@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .model_card import write_card
-from .runs import METRICS_FILE, write_json
+from .runs import METRICS_FILE, portable, write_json
 
 
 FIGURES = ("training_dynamics.png", "training_dynamics.svg")
@@ -48,22 +48,3 @@ def release(run_folder, destination, code_folder, dtype="float16"):
     write_json(destination / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
     write_card(destination)
     return destination
-
-
-def portable(metrics):
-    """Metrics without the folders of the machine: the data folder by its variable, files by name."""
-    data, here = os.environ.get("SENSIA_DATA"), os.getcwd()
-
-    def shorten(value):
-        if isinstance(value, dict):
-            return {key: shorten(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [shorten(item) for item in value]
-        if not isinstance(value, str):
-            return value
-        if data:
-            value = value.replace(str(Path(data)), "${SENSIA_DATA}")
-        value = value.replace(here + os.sep, "")
-        return " ".join(Path(word).name if os.path.isabs(word) else word for word in value.split(" "))
-
-    return shorten(metrics)

@@ -54,6 +54,25 @@ def write_json(path, content):
     os.replace(temporary, path)
 
 
+def portable(content):
+    """`content`, any JSON value, without the folders of a machine: the data folder by its variable, files by name."""
+    data, here = os.environ.get("SENSIA_DATA"), os.getcwd()
+
+    def shorten(value):
+        if isinstance(value, dict):
+            return {key: shorten(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [shorten(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        if data:
+            value = value.replace(str(Path(data)), "${SENSIA_DATA}")
+        value = value.replace(here + os.sep, "")
+        return " ".join(Path(word).name if os.path.isabs(word) else word for word in value.split(" "))
+
+    return shorten(content)
+
+
 def run_settings(args, **groups):
     """Every setting that decides what a run computes: training arguments by name, other dataclasses by group."""
     settings = {"training": args.to_dict(), **groups}

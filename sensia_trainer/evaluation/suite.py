@@ -12,6 +12,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from ..bitext.languages import language
+from ..runs import portable, write_json
 from .bitext import evaluate_bitext
 from .flores import PURPOSES, load_flores
 from .generation import generate_examples, prompts_for
@@ -121,7 +122,7 @@ def run(config: EvaluationConfig) -> dict:
         "kind": "evaluation",
         "name": config.name or Path(config.model).name + (" (random)" if config.random_weights else ""),
         "parameters": model.num_parameters(),
-        "config": asdict(config),
+        "config": portable(asdict(config)),
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
         },
@@ -132,10 +133,8 @@ def run(config: EvaluationConfig) -> dict:
     def write():
         """After every part: an interrupted run keeps what it measured."""
         result["seconds"] = round(time.perf_counter() - started, 1)
-        output = Path(config.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        items_file(output).write_text(json.dumps(items, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(config.output, result)
+        items_file(config.output).write_text(json.dumps(items, ensure_ascii=False) + "\n", encoding="utf-8")
 
     if flores:
         result["flores"], items["flores"] = evaluate_flores(config, model, tokenizer, *flores)

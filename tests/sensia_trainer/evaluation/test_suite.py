@@ -41,9 +41,11 @@ def config(tmp_path, data_dir, tiny_model, tokenizer):
     )  # fmt: skip
 
 
-def test_everything_is_measured_and_written(config):
+def test_everything_is_measured_and_written(config, tmp_path):
     result = run(config)
-    assert result == json.loads(open(config.output, encoding="utf-8").read())
+    text = open(config.output, encoding="utf-8").read()
+    assert result == json.loads(text)
+    assert str(tmp_path) not in text and result["config"]["model"] == "model"
     assert result["flores"]["split"] == "devtest" and 0 <= result["flores"]["sense_recall_source_to_target"] <= 1
     assert result["flores"]["target_from_start"]["bytes"] == sum(len(s.encode()) for s in SENTENCES[1::2])
     assert [(t["task"], t["template"]) for t in result["tasks"]] == [("xcopa", "plain"), ("xcopa", "harness")]
