@@ -24,7 +24,8 @@ def wilson_interval(correct: int, total: int, *, confidence=0.95) -> list[float]
     centre = p + z * z / (2 * total)
     half = z * np.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
-    return [max(0.0, float((centre - half) / scale)), min(1.0, float((centre + half) / scale))]
+    # Rounding may not push an end past the proportion itself, which at 0 and at 1 is the end.
+    return [max(0.0, min(p, float((centre - half) / scale))), min(1.0, max(p, float((centre + half) / scale)))]
 
 
 def _paired(hits_a, hits_b) -> tuple[np.ndarray, np.ndarray]:

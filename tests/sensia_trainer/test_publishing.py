@@ -72,7 +72,9 @@ def world(tmp_path_factory, tiny_model, tokenizer):
     batch = tokenizer(["Where is the nearest station?"], return_tensors="pt")
     with torch.no_grad():
         expected = model(**batch).logits[0, -1].tolist()
-        adapted = get_peft_model(model, LoraConfig(target_modules=["c_attn"], init_lora_weights=False, r=2))
+        adapted = get_peft_model(
+            model, LoraConfig(target_modules=["c_attn"], init_lora_weights=False, r=2, lora_alpha=64)
+        )
         expected_adapted = adapted(**batch).logits[0, -1].tolist()
     adapter = folder / "adapter"
     adapted.peft_config["default"].base_model_name_or_path = str(folder / "backpack-tiny")

@@ -10,6 +10,14 @@ def test_wilson_solves_its_equation(correct, total):
     assert wilson_interval(correct, total) == pytest.approx(wilson(correct, total), abs=1e-9)
 
 
+@pytest.mark.parametrize("total", range(1, 200))
+def test_wilson_interval_holds_the_proportion(total):
+    """Also to the last bit: figures draw the distances from the proportion to both ends."""
+    for correct in (0, 1, total // 3, total):
+        low, high = wilson_interval(correct, total)
+        assert 0 <= low <= correct / total <= high <= 1
+
+
 @pytest.mark.parametrize("only_a, only_b", [(0, 0), (3, 3), (1, 9), (40, 22)])
 def test_mcnemar_is_exact(only_a, only_b):
     a = [1] * only_a + [0] * only_b + [1, 0, 1]
