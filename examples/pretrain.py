@@ -9,12 +9,19 @@ Every field can be overridden on the command line; a run that was interrupted go
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
-from transformers import AutoConfig, AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
 
-from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.memory import keep_freed_memory
-from sensia_trainer.pretraining import PretrainingData, collate_blocks, load_documents, pack, train_tokenizer
+from sensia_trainer.pretraining import (
+    PretrainingData,
+    build_model,
+    collate_blocks,
+    load_documents,
+    pack,
+    train_tokenizer,
+)
 from sensia_trainer.recipes import parse_recipe
 from sensia_trainer.runs import prepare_output_dir, write_run
 
@@ -41,15 +48,11 @@ def main():
         blocks = pack(documents, tokenizer, data.block_size)
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
 
-    backbone = {"vocab_size": data.vocab_size, "n_positions": data.block_size} | data.backbone_config
-    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    backbone_config = AutoConfig.for_model(backbone.pop("model_type", "gpt2"), **special | backbone)
-    model = BackpackForCausalLM(BackpackConfig(backbone_config=backbone_config, **data.backpack_config))
-
+    model = build_model(data, tokenizer)
     trainer = Trainer(
         model,
         args,
-        data_collator=collate_blocks,
+        data_collator=partial(collate_blocks, senses=data.senses),
         train_dataset=split["train"],
         eval_dataset=split["test"],
         processing_class=tokenizer,

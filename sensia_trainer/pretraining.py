@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 from datasets import Dataset, load_dataset
 from tqdm.auto import tqdm
-from transformers import GPT2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
+
+from modeling_backpack import BackpackConfig, BackpackForCausalLM
 
 
 END_OF_TEXT = "<|endoftext|>"
@@ -40,6 +42,9 @@ class PretrainingData:
     vocab_size: int = field(default=8192, metadata={"help": "Size of a tokenizer trained here."})
     block_size: int = field(default=512, metadata={"help": "Tokens of a training example."})
     held_out_blocks: int = field(default=200, metadata={"help": "Blocks kept for measuring perplexity."})
+    senses: bool = field(
+        default=True, metadata={"help": "A Backpack; false: its backbone alone, for baselines without senses."}
+    )
     backbone_config: dict | str | None = field(
         default_factory=dict, metadata={"help": "Fields of the backbone's configuration (GPT-2 by default)."}
     )
@@ -141,7 +146,17 @@ def pack(documents, tokenizer, block_size):
     return blocks
 
 
-def collate_blocks(rows):
-    """Blocks as a training batch; the loss is computed without holding the logits of the whole batch."""
+def build_model(data, tokenizer):
+    """A freshly initialised [`BackpackForCausalLM`], or with `senses=False` the causal model of its backbone alone."""
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    fields = {"vocab_size": data.vocab_size, "n_positions": data.block_size} | special | data.backbone_config
+    backbone_config = AutoConfig.for_model(fields.pop("model_type", "gpt2"), **fields)
+    if data.senses:
+        return BackpackForCausalLM(BackpackConfig(backbone_config=backbone_config, **data.backpack_config))
+    return AutoModelForCausalLM.from_config(backbone_config)
+
+
+def collate_blocks(rows, senses=True):
+    """Blocks as a training batch; a Backpack computes its loss without holding the logits of the whole batch."""
     input_ids = torch.tensor([row["input_ids"] for row in rows])
-    return {"input_ids": input_ids, "labels": input_ids, "skip_logits": True}
+    return {"input_ids": input_ids, "labels": input_ids} | ({"skip_logits": True} if senses else {})
