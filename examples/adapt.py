@@ -13,8 +13,9 @@ from dataclasses import asdict
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import modeling_backpack  # noqa: F401 (registers the model with the Auto classes)
-from sensia_trainer.adaptation import AdaptationData, evaluations, load_pairs, read_control, summary
-from sensia_trainer.config import SensiaConfig
+from sensia_trainer.adaptation import AdaptationData, base_model, evaluations, load_pairs, read_control, summary
+from sensia_trainer.baselines.dense import DenseTrainer
+from sensia_trainer.config import METHODS_WITHOUT_SENSES, SensiaConfig
 from sensia_trainer.evaluation.figures import training_dynamics
 from sensia_trainer.lora import LoraSettings, add_lora, merge_lora
 from sensia_trainer.memory import keep_freed_memory
@@ -26,18 +27,19 @@ from sensia_trainer.trainer import SensiaTrainer
 
 def main():
     data, lora, args = parse_recipe((AdaptationData, LoraSettings, SensiaConfig), description=__doc__)
+    base, has_senses = base_model(data, args), args.method not in METHODS_WITHOUT_SENSES
     set_seed(args.seed)
     keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
     checkpoint = prepare_output_dir(args, data=data, lora=lora)
 
-    trainer = SensiaTrainer(
-        add_lora(AutoModelForCausalLM.from_pretrained(data.model, dtype="float32"), lora),
+    trainer = (SensiaTrainer if has_senses else DenseTrainer)(
+        add_lora(AutoModelForCausalLM.from_pretrained(base, dtype="float32"), lora),
         args,
         train_dataset=train,
         eval_dataset=held_out,
-        processing_class=AutoTokenizer.from_pretrained(data.model),
+        processing_class=AutoTokenizer.from_pretrained(base),
     )
     facts["truncated pairs"] = trainer.truncated_pairs
     if trainer.truncated_pairs:
@@ -57,9 +59,9 @@ def main():
         )
         write_run(
             args,
-            kind="adaptation",
+            kind="adaptation" if has_senses else "baseline",
             model=trainer.accelerator.unwrap_model(trainer.model),
-            base_model=data.model,
+            base_model=base,
             languages={"source": args.source_language, "target": args.target_language},
             data=facts,
             method=asdict(lora) if lora.use_peft else {},

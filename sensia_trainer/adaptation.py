@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from .bitext.languages import language
 from .bitext.sources import cap_per_group, fingerprint, keep_rows, load_bitext
+from .config import METHODS_WITHOUT_SENSES
 from .evaluation.flores import load_flores
 
 
@@ -23,6 +24,13 @@ class AdaptationData:
             "line-aligned files, a folder of gettext catalogues, or a Python package that carries them (django). May "
             "name environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
         }
+    )
+    dense_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the methods without senses (fine-tuning, mcl) adapt instead: a causal language model, best "
+            "the backbone of `model` pretrained on the same text."
+        },
     )
     bitext_split: str = field(default="train", metadata={"help": "Split of a Hub or saved dataset."})
     bitext_keep: dict | str | None = field(
@@ -94,6 +102,23 @@ def load_pairs(data, args):
         facts["counts"][f"drawn, seed {args.seed}"] = len(pairs)
     facts |= {"pairs": len(pairs), "fingerprint": fingerprint(pairs), "held_out_fingerprint": fingerprint(held_out)}
     return pairs, held_out, facts
+
+
+def base_model(data, args):
+    """
+    Name of the model that `args.method` adapts.
+
+    Raises:
+        `ValueError`: if the method wants a model without senses and none is given.
+    """
+    if args.method not in METHODS_WITHOUT_SENSES:
+        return data.model
+    if data.dense_model is None:
+        raise ValueError(
+            f"`method` is {args.method!r}, which adapts a model without senses, but `dense_model` is not set: give a "
+            "causal language model, e.g. what examples/recipes/pretrain_micro_gpt2.yaml makes."
+        )
+    return data.dense_model
 
 
 def hold_out(pairs, number, seed):

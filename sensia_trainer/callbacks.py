@@ -41,8 +41,6 @@ class PhaseCallback(TrainerCallback):
         self.backpack = backpack
         self.sharded_model = None  # set where weights are sharded: they are whole in its forward pass only
         self.reference = None
-        size = backpack.config.vocab_size
-        self.tokens = torch.linspace(0, size - 1, min(DRIFT_TOKENS, size)).long()
 
     def on_step_begin(self, args, state, control, **kwargs):
         phase = args.schedule.phase_at(state.global_step / state.max_steps)
@@ -64,7 +62,8 @@ class PhaseCallback(TrainerCallback):
     def _senses(self):
         training = self.backpack.training
         self.backpack.eval()
-        tokens = self.tokens.to(self.backpack.device)
+        size = self.backpack.config.vocab_size
+        tokens = torch.linspace(0, size - 1, min(DRIFT_TOKENS, size)).long().to(self.backpack.device)
         if self.sharded_model is None:
             senses = self.backpack.compute_senses(tokens)
         else:

@@ -1,6 +1,6 @@
 """Every number of the method, as a field with the paper's value (Appendices B and C)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from transformers import TrainingArguments
 
@@ -11,6 +11,12 @@ from .schedule import PHASES, PhaseSchedule
 CONTEXT_STATES = ("mixture", "backbone")
 POLISH_FREEZES = ("modules", "vectors", "none")
 NON_FINITE_LOSSES = ("stop", "skip")
+# SENSIA and what it is compared with, each as the fields in which it differs. Data, steps and batches are the
+# recipe's, so that two methods of one recipe see the same pairs in the same order.
+LM_ONLY = {"w_sense": 0.0, "w_context": 0.0, "w_lm": 1.0, "polish_freeze": "none"}
+MCL = {"w_sense": 0.0, "w_context": 1.0, "w_lm": 1.5, "tau_context": 0.05, "symmetric": False, "context_layer": 1}
+METHODS = {"sensia": {}, "lm-only": LM_ONLY, "fine-tuning": LM_ONLY, "mcl": MCL | {"polish_freeze": "none"}}
+METHODS_WITHOUT_SENSES = ("fine-tuning", "mcl")  # they adapt a model that has none
 
 
 @dataclass
@@ -32,6 +38,16 @@ class SensiaConfig(TrainingArguments):
     Raises:
         `ValueError`: for values outside what a field's help allows.
     """
+
+    method: str = field(
+        default="sensia",
+        metadata={
+            "help": "sensia; lm-only: language modelling alone, the control; fine-tuning: the same for a model "
+            "without senses; mcl: dense alignment of such a model (Li et al., 2024: its last token after the first "
+            "block, temperature 0.05, one direction). A method sets the fields below in which it differs, unless they "
+            "are given."
+        },
+    )
 
     # Schedule (Appendix B)
     align_fraction: float = field(default=0.2, metadata={"help": "Share of the steps in the alignment phase."})
@@ -86,6 +102,10 @@ class SensiaConfig(TrainingArguments):
     context_state: str = field(
         default="mixture",
         metadata={"help": "Context vector from the model's final state (mixture) or the backbone's."},
+    )
+    context_layer: int | None = field(
+        default=None,
+        metadata={"help": "Context vector from the backbone's state after this many blocks instead (mcl: 1)."},
     )
     label_smoothing: float = field(default=0.05, metadata={"help": "Epsilon of the language-model loss."})
     mask_duplicates: bool = field(
@@ -150,8 +170,13 @@ class SensiaConfig(TrainingArguments):
     )
 
     def __post_init__(self):
+        defaults = {field.name: field.default for field in fields(self)}
+        for name, value in METHODS.get(self.method, {}).items():
+            if getattr(self, name) == defaults[name]:
+                setattr(self, name, value)
         self.schedule  # noqa: B018 (its checks)
         for name, allowed in (
+            ("method", tuple(METHODS)),
             ("sense_pooling", POOLINGS),
             ("context_state", CONTEXT_STATES),
             ("polish_freeze", POLISH_FREEZES),
@@ -177,6 +202,11 @@ class SensiaConfig(TrainingArguments):
                 f"`per_device_train_batch_size` is {self.per_device_train_batch_size}, but InfoNCE takes its "
                 "negatives from the other pairs of the batch and needs two or more; raise it, or set `w_sense` and "
                 "`w_context` to 0 for language modelling alone."
+            )
+        if self.context_layer is not None and self.context_layer < 0:
+            raise ValueError(
+                f"`context_layer` is {self.context_layer}, but must be a number of blocks (0: the embeddings), or be "
+                "left out for `context_state`."
             )
         if self.contrastive_chunk_size < 0:
             raise ValueError(

@@ -53,6 +53,10 @@ def add_lora(model, settings):
     """
     if not settings.use_peft:
         return model
+    if not hasattr(model, "backpack"):
+        raise ValueError(
+            f"`use_peft` is for Backpacks; {type(model).__name__} is a baseline, which is trained in full."
+        )
     from peft import LoraConfig, get_peft_model  # an extra
 
     full = settings.lora_senses == "full"

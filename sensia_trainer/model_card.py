@@ -1,8 +1,8 @@
 """The card of a trained model, rendered from its metrics file: every number in a card was measured and written there.
 
-`metrics.json` holds `kind` ("adaptation" or "pretraining"), `model_name`, `base_model`, `languages` {"source": code,
-"target": code}, `data`, `config`, `before`, `after`, `control`, `seconds`, `versions` and `command`, as the training
-scripts write them. Optional keys add to the card; what is absent is left out of it:
+`metrics.json` holds `kind` ("adaptation", "pretraining" or "baseline"), `model_name`, `base_model`, `languages`
+{"source": code, "target": code}, `data`, `config`, `before`, `after`, `control`, `seconds`, `versions` and `command`,
+as the training scripts write them. Optional keys add to the card; what is absent is left out of it:
 
 - `license` of the weights (default: apache-2.0, or cc-by-nc-4.0 where `data["licence"]` is non-commercial);
 - `data`: `name` or `sources` (files), `pairs`, `licence`, `fingerprint`, `hub_id` (str or list), `counts`
@@ -62,6 +62,8 @@ RESULTS = {
     "bits_per_byte": ("bits per byte, {source}", 3, None),
 }
 
+BACKPACK_TAGS = ["custom_code", "arxiv:2601.10310", "arxiv:2305.16765"]
+
 # Columns of the phase table.
 WEIGHTS = {"w_sense": "w sense", "w_context": "w context", "w_lm": "w LM"}
 
@@ -118,6 +120,16 @@ def pretraining_card(metrics: dict) -> str:
     return _card("pretraining.md", metrics | {"data": data}, source, source, values, {}, ["backpack"])
 
 
+def baseline_card(metrics: dict) -> str:
+    """The card of a model without senses that SENSIA is compared with, from its `metrics.json`; raises as above."""
+    _require(metrics, "model_name", "base_model", "languages", "config")
+    source, target = (language(metrics["languages"][side]) for side in ("source", "target"))
+    base = base_model_name(metrics["base_model"])
+    values = {"base_model": base, "aligned": metrics["config"].get("w_context") != 0}
+    metadata = {"base_model": base, "base_model_relation": "finetune"}
+    return _card("baseline.md", metrics, source, target, values, metadata, ["cross-lingual"], uses_backpack=False)
+
+
 def write_card(folder) -> Path:
     """Write README.md of a model folder from its `metrics.json`, `config.json` and `model.safetensors`.
 
@@ -127,7 +139,7 @@ def write_card(folder) -> Path:
     if not (folder / "metrics.json").is_file():
         raise ValueError(f"{folder} has no metrics.json; a card is rendered from what a training script measured.")
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    renderers = {"adaptation": adaptation_card, "pretraining": pretraining_card}
+    renderers = {"adaptation": adaptation_card, "pretraining": pretraining_card, "baseline": baseline_card}
     if metrics.get("kind") not in renderers:
         raise ValueError(
             f"`kind` in {folder / 'metrics.json'} is {metrics.get('kind')!r}; allowed: {list(renderers)}."
@@ -323,7 +335,9 @@ def eval_results(metrics: dict, source: str, target: str) -> list[EvalResult]:
     return results
 
 
-def _card(template: str, metrics: dict, source, target, values: dict, metadata: dict, tags: list[str]) -> str:
+def _card(
+    template: str, metrics: dict, source, target, values: dict, metadata: dict, tags: list[str], uses_backpack=True
+):
     data, config = metrics.get("data") or {}, metrics.get("config") or {}
     schedule_fields = {field.name for field in fields(PhaseSchedule)} | set(WEIGHTS) | {"phases"}
     settings = {k: v for k, v in config.items() if k not in schedule_fields and v is not None}
@@ -367,7 +381,7 @@ def _card(template: str, metrics: dict, source, target, values: dict, metadata: 
         pipeline_tag="text-generation",
         datasets=([hub_ids] if isinstance(hub_ids, str) else list(hub_ids)) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
-        tags=tags + ["custom_code", "arxiv:2601.10310", "arxiv:2305.16765"] + list(metrics.get("tags") or []),
+        tags=tags + (BACKPACK_TAGS if uses_backpack else []) + list(metrics.get("tags") or []),
         model_name=metrics["model_name"],
         eval_results=results or None,
         co2_eq_emissions=metrics.get("co2_eq_emissions"),

@@ -103,6 +103,32 @@ def sense_sentence_vectors(
         return F.normalize(vectors.squeeze(1), dim=-1), probs
 
 
+def context_hidden_state(outputs, context_state: str = "mixture", context_layer: int | None = None) -> Tensor:
+    """The state of a Backpack's outputs that context vectors are taken from, `(B, T, d)`.
+
+    Args:
+        outputs: [`BackpackCausalLMOutputWithPast`], with `hidden_states` for `context_layer`.
+        context_state (`str`): `"mixture"`, what the head reads, or `"backbone"`, from which the senses are weighed.
+        context_layer (`int`, *optional*): The backbone's state after this many blocks instead.
+
+    Raises:
+        ValueError: a layer that the backbone does not have.
+    """
+    if context_layer is not None:
+        return hidden_state_after(outputs.hidden_states, context_layer)
+    return outputs.last_hidden_state if context_state == "mixture" else outputs.backbone_last_hidden_state
+
+
+def hidden_state_after(hidden_states: tuple[Tensor, ...], context_layer: int) -> Tensor:
+    """The state after `context_layer` blocks (0: the embeddings). `ValueError` if there are fewer."""
+    if not 0 <= context_layer < len(hidden_states):
+        raise ValueError(
+            f"`context_layer` is {context_layer}, but the model has {len(hidden_states) - 1} blocks; choose 0 (the "
+            f"embeddings) to {len(hidden_states) - 1}."
+        )
+    return hidden_states[context_layer]
+
+
 def context_sentence_vectors(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
     """Sentence vectors of the context loss: the state of the last non-padding token, L2-normalised (Section 2.1).
 

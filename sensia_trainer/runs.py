@@ -15,10 +15,25 @@ SETTINGS_FILE = "settings.json"
 METRICS_FILE = "metrics.json"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
 # Fields of the method, for the model card.
-METHOD_KEYS = ("align_fraction", "joint_fraction", "polish_fraction", "phases", "align_weights", "joint_weights")
+METHOD_KEYS = (
+    "method",
+    "align_fraction",
+    "joint_fraction",
+    "polish_fraction",
+    "phases",
+    "align_weights",
+    "joint_weights",
+)
 METHOD_KEYS += ("polish_weights", "w_sense", "w_context", "w_lm", "normalise_weights", "symmetric", "tau_sense")
 METHOD_KEYS += ("tau_sense_end", "tau_context", "tau_context_end", "tau_decay_end", "sense_pooling")
-METHOD_KEYS += ("sense_pool_temperature", "context_state", "label_smoothing", "mask_duplicates", "polish_freeze")
+METHOD_KEYS += (
+    "sense_pool_temperature",
+    "context_state",
+    "context_layer",
+    "label_smoothing",
+    "mask_duplicates",
+    "polish_freeze",
+)
 METHOD_KEYS += ("max_length", "predict_end", "contrastive_chunk_size")
 # Settings that may differ when a run is resumed: where and how often it speaks, not what it computes.
 FREE_PREFIXES = ("logging_", "log_", "save_", "report_", "push_", "hub_", "disable_tqdm", "run_name", "output_dir")

@@ -19,7 +19,7 @@ from .grad_cache import cached_backward
 from .lora import is_lora
 from .losses import duplicate_mask, info_nce, sentence_keys
 from .monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
-from .representations import context_sentence_vectors, sense_entropy, sense_sentence_vectors
+from .representations import context_hidden_state, context_sentence_vectors, sense_entropy, sense_sentence_vectors
 from .schedule import PHASES
 from .sharding import whole_copy
 
@@ -73,6 +73,11 @@ class SensiaTrainer(ResumableTrainer):
             processing_class=tokenizer,
             **kwargs,
         )
+        self._follow_senses(model)
+        self._sums, self._calls, self._tokens, self._since = {}, 0, 0, None
+
+    def _follow_senses(self, model):
+        """What freezes the senses in polish, measures their drift and warns of their collapse."""
         self.backpack = (model.get_base_model() if is_lora(model) else model).backpack
         self.phase_callback = PhaseCallback(self.backpack)
         if self.is_fsdp_enabled:
@@ -80,7 +85,7 @@ class SensiaTrainer(ResumableTrainer):
                 raise ValueError(
                     "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
                 )
-            if args.polish_freeze == "vectors":
+            if self.args.polish_freeze == "vectors":
                 raise ValueError(
                     "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at "
                     "the start. Use 'modules', or DDP."
@@ -90,7 +95,6 @@ class SensiaTrainer(ResumableTrainer):
         self.monitor = TrainingMonitor(self.backpack.config.num_senses)
         self.add_callback(self.phase_callback)
         self.add_callback(self.monitor)
-        self._sums, self._calls, self._tokens, self._since = {}, 0, 0, None
 
     # ---- Losses (Section 2.1) ----
 
@@ -179,6 +183,7 @@ class SensiaTrainer(ResumableTrainer):
             num_items_in_batch=num_items_in_batch,
             output_senses=now.w_sense > 0,
             output_sense_weights=now.w_sense > 0 and self.args.sense_pooling == "contextual",
+            output_hidden_states=now.w_context > 0 and self.args.context_layer is not None,
         )
 
     def sentence_vectors(self, outputs, batch, now):
@@ -195,8 +200,7 @@ class SensiaTrainer(ResumableTrainer):
             sides = zip(("source", "target"), probs.detach().chunk(2), mask.chunk(2), strict=True)
             entropies = {f"sense_entropy_{side}": sense_entropy(p, m) for side, p, m in sides}
         if now.w_context > 0:
-            mixture = self.args.context_state == "mixture"
-            state = outputs.last_hidden_state if mixture else outputs.backbone_last_hidden_state
+            state = context_hidden_state(outputs, self.args.context_state, self.args.context_layer)
             vectors["context"] = context_sentence_vectors(state, mask)
         return vectors, entropies
 
@@ -302,6 +306,7 @@ class SensiaTrainer(ResumableTrainer):
             pooling=self.args.sense_pooling,
             temperature=self.args.sense_pool_temperature,
             context_state=self.args.context_state,
+            context_layer=self.args.context_layer,
             accelerator=self.accelerator,
         )
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
@@ -334,7 +339,8 @@ class SensiaTrainer(ResumableTrainer):
         checkpoint = Path(resume_from_checkpoint)
         # Checkpoints of low-rank updates hold no configuration; their embeddings are frozen and need no copy.
         is_whole = (checkpoint / CONFIG_NAME).is_file()
-        if is_whole and not AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).tie_sense_embeddings:
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False) if is_whole else None
+        if config and not getattr(config, "tie_sense_embeddings", True):
             # Frozen before the optimizer is made: it knew nothing of them when the checkpoint was written.
             self.backpack.untie_sense_embeddings()
             self.backpack.sense_embeddings.requires_grad_(False)

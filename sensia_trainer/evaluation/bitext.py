@@ -5,7 +5,13 @@ import inspect
 import torch
 from tqdm.auto import tqdm
 
-from ..representations import context_sentence_vectors, sense_entropy, sense_sentence_vectors
+from ..representations import (
+    context_hidden_state,
+    context_sentence_vectors,
+    hidden_state_after,
+    sense_entropy,
+    sense_sentence_vectors,
+)
 from .batching import (
     LOGITS_BUDGET,
     batches_by_length,
@@ -33,6 +39,7 @@ def evaluate_bitext(
     pooling="magnitude",
     temperature=0.7,
     context_state="mixture",
+    context_layer=None,
     start="own",
     bootstrap=0,
     seed=0,
@@ -49,6 +56,7 @@ def evaluate_bitext(
         max_length (`int`, *optional*): Cut longer sentences here; defaults to the model's positions.
         pooling, temperature: How senses are weighted into a sentence vector, as in `sense_sentence_vectors`.
         context_state (`str`): "mixture" (the Backpack's own final state) or "backbone".
+        context_layer (`int`, *optional*): Context vectors from the backbone's state after this many blocks instead.
         start: Token put before every sentence, see `start_token`. The default keeps sequences as training saw them.
         bootstrap (`int`): Resamples for 95 % intervals of recall, 0 for none.
         by_pair (`bool`): Also return `hits`, the recall of every single pair, for paired tests between models.
@@ -83,7 +91,7 @@ def evaluate_bitext(
     check_ids(model, [e.ids for e in source + target])
 
     run = {"batch_size": batch_size, "progress": progress, "accelerator": accelerator, "pooling": pooling}
-    run |= {"temperature": temperature, "context_state": context_state}
+    run |= {"temperature": temperature, "context_state": context_state, "context_layer": context_layer}
     with evaluating(model):
         source_side = _encode_side(model, source, "source", **run)
         target_side = _encode_side(model, target, "target", with_nll=True, **run)
@@ -110,9 +118,7 @@ def evaluate_bitext(
     return metrics
 
 
-def _encode_side(
-    model, encoded, name, *, batch_size, progress, accelerator, pooling, temperature, context_state, with_nll=False
-) -> dict:
+def _encode_side(model, encoded, name, *, batch_size, progress, accelerator, with_nll=False, **options) -> dict:
     """Vectors, summed sense entropy, token counts and NLL of every sentence of one side, in input order."""
     # Sorted over all processes before sharing out, so that every process gets the same mix of lengths.
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), i))
@@ -122,17 +128,18 @@ def _encode_side(
     max_tokens = None if is_backpack else LOGITS_BUDGET // len(weight)
     batches = batches_by_length([len(ids) for ids in mine], batch_size, max_tokens)
     forward = _backpack_forward if is_backpack else _causal_lm_forward
-    options = {"pooling": pooling, "temperature": temperature, "context_state": context_state, "with_nll": with_nll}
     rows = {}
     for batch in tqdm(batches, desc=f"encoding {name}", disable=not progress):
         input_ids, attention_mask = right_pad([mine[i] for i in batch], weight.device)
-        for key, value in forward(model, input_ids, attention_mask, **options).items():
+        for key, value in forward(model, input_ids, attention_mask, with_nll=with_nll, **options).items():
             rows.setdefault(key, value.new_zeros(len(mine), *value.shape[1:]))[batch] = value
     back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=weight.device)
     return {key: gather_rows(value, len(encoded), accelerator)[back] for key, value in rows.items()}
 
 
-def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature, context_state, with_nll) -> dict:
+def _backpack_forward(
+    model, input_ids, attention_mask, *, pooling, temperature, context_state, context_layer, with_nll
+) -> dict:
     output = model(
         input_ids=input_ids,
         attention_mask=attention_mask,
@@ -140,12 +147,13 @@ def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature,
         output_senses=True,
         use_cache=False,
         output_sense_weights=pooling == "contextual",
+        output_hidden_states=context_layer is not None,
     )
     sense, probs = sense_sentence_vectors(
         output.senses, attention_mask, pooling=pooling, temperature=temperature, sense_weights=output.sense_weights
     )
     mixture = output.last_hidden_state
-    state = mixture if context_state == "mixture" else output.backbone_last_hidden_state
+    state = context_hidden_state(output, context_state, context_layer)
     tokens = attention_mask.sum(1)
     entropy = torch.stack([sense_entropy(p[None], m[None]) for p, m in zip(probs, attention_mask, strict=True)])
     rows = {"sense": sense, "context": context_sentence_vectors(state, attention_mask)}
@@ -155,13 +163,15 @@ def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature,
     return rows
 
 
-def _causal_lm_forward(model, input_ids, attention_mask, *, with_nll, **_) -> dict:
+def _causal_lm_forward(model, input_ids, attention_mask, *, context_layer, with_nll, **_) -> dict:
     can_skip = not with_nll and "logits_to_keep" in inspect.signature(model.forward).parameters
     keep = {"logits_to_keep": 1} if can_skip else {}
     output = model(
         input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, use_cache=False, **keep
     )
-    rows = {"context": context_sentence_vectors(output.hidden_states[-1], attention_mask)}
+    states = output.hidden_states
+    state = states[-1] if context_layer is None else hidden_state_after(states, context_layer)
+    rows = {"context": context_sentence_vectors(state, attention_mask)}
     if with_nll:
         rows["nll"] = nll_per_row_from_logits(output.logits, input_ids, attention_mask)
     return rows

@@ -53,6 +53,9 @@ class EvaluationConfig:
     batch_size: int = field(default=32, metadata={"help": "Items in a batch; results do not depend on it."})
     max_length: int | None = field(default=None, metadata={"help": "The model's positions by default."})
     context_state: str = field(default="mixture", metadata={"help": "Backpacks: mixture or backbone."})
+    context_layer: int | None = field(
+        default=None, metadata={"help": "Context vectors from the state after this many blocks instead."}
+    )
     pooling: str = field(default="magnitude", metadata={"help": "Backpacks: magnitude or contextual."})
     temperature: float = field(default=0.7, metadata={"help": "Backpacks: softmax temperature of the pooling."})
     dtype: str = field(default="float32", metadata={"help": "Weights' dtype; metrics are float32 in any case."})
@@ -197,6 +200,7 @@ def evaluate_flores(config, model, tokenizer, source, target) -> tuple[dict, dic
         pooling=config.pooling,
         temperature=config.temperature,
         context_state=config.context_state,
+        context_layer=config.context_layer,
         bootstrap=config.bootstrap,
         seed=config.seed,
         by_pair=True,

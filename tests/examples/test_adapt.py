@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling_backpack import BackpackForCausalLM
+from sensia_trainer.model_card import validate_card
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
 
@@ -97,3 +99,22 @@ def test_help_names_every_field():
     assert done.returncode == 0
     for field in ("--bitext", "--held_out_pairs", "--polish_freeze", "--use_peft", "--tau_sense", "--learning_rate"):
         assert field in done.stdout
+
+
+def test_a_baseline_sees_the_same_data(run):
+    """One field differs: the model without senses gets the same pairs, and a card that says what it is."""
+    folder, arguments, _ = run
+    tokenizer = tiny_tokenizer()
+    sizes = dict(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=40)
+    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(folder / "dense")
+    tokenizer.save_pretrained(folder / "dense")
+    refused = adapt(folder, *arguments, "--method", "mcl", "--output_dir", "mcl")
+    assert refused.returncode != 0 and "`dense_model` is not set" in refused.stderr
+    done = adapt(folder, *arguments, "--method", "mcl", "--dense_model", "dense", "--output_dir", "mcl")
+    assert done.returncode == 0, done.stderr
+    ours, baseline = (json.loads((folder / name / "metrics.json").read_text()) for name in ("out", "mcl"))
+    assert baseline["data"] == ours["data"] and baseline["kind"] == "baseline"
+    assert not any("sense" in key for key in baseline["after"])
+    card = (folder / "mcl" / "README.md").read_text()
+    assert "dense alignment" in card and "Backpack" not in card.split("## Citation")[0]
+    validate_card(card)

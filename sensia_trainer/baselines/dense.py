@@ -1,0 +1,58 @@
+"""The baselines without senses: fine-tuning, and MCL, the dense alignment of Li et al. (2024)."""
+
+from modeling_backpack.modeling_backpack import next_token_loss
+
+from ..callbacks import PhaseCallback
+from ..config import METHODS_WITHOUT_SENSES
+from ..monitors import TrainingMonitor
+from ..representations import context_sentence_vectors, hidden_state_after
+from ..trainer import SensiaTrainer
+
+
+class DenseTrainer(SensiaTrainer):
+    """
+    [`SensiaTrainer`] for a causal language model without senses: of the three losses, the context loss on a dense
+    state and the language-model loss are left. Batches, their order, logs and checkpoints are the same.
+
+    Args:
+        model (`PreTrainedModel`): Any causal language model.
+        args ([`SensiaConfig`]): With `w_sense=0`, as `method="fine-tuning"` and `method="mcl"` set it.
+        kwargs: As [`SensiaTrainer`].
+
+    Raises:
+        `ValueError`: where the sense loss has a weight.
+    """
+
+    def __init__(self, model, args, **kwargs):
+        if args.w_sense != 0:
+            raise ValueError(
+                f"`w_sense` is {args.w_sense}, but {type(model).__name__} has no senses to align; set it to 0, or "
+                f"take one of the methods {METHODS_WITHOUT_SENSES}."
+            )
+        super().__init__(model, args, **kwargs)
+
+    def forward(self, model, batch, now, num_items_in_batch=None):
+        outputs = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            output_hidden_states=True,
+            use_cache=False,
+            logits_to_keep=1,  # the head is applied below, where a label wants it
+        )
+        if now.w_lm > 0:
+            head = self.accelerator.unwrap_model(model).get_output_embeddings().weight
+            smoothing = self.args.label_smoothing
+            outputs.loss = next_token_loss(
+                outputs.hidden_states[-1], head, batch["labels"], smoothing, num_items_in_batch
+            )
+        return outputs
+
+    def sentence_vectors(self, outputs, batch, now):
+        layer = self.args.context_layer
+        state = outputs.hidden_states[-1] if layer is None else hidden_state_after(outputs.hidden_states, layer)
+        return {"context": context_sentence_vectors(state, batch["attention_mask"])}, {}
+
+    def _follow_senses(self, model):
+        self.phase_callback = PhaseCallback(None)  # there is nothing to freeze, nor to drift
+        self.monitor = TrainingMonitor(num_senses=1)
+        self.add_callback(self.monitor)
