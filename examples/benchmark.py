@@ -5,6 +5,7 @@ Speed and memory, measured side by side in one run: ratios, not promises.
     python examples/benchmark.py adapt      training steps against the published way
     python examples/benchmark.py evaluate   multiple choice against lm-evaluation-harness
     python examples/benchmark.py bitext     stages of the bitext pipeline
+    python examples/benchmark.py report     tables of what was measured, into examples/README.md
 
 Run from the repository, on a machine that does nothing else; each writes JSON to examples/results/.
 """
@@ -23,6 +24,7 @@ from sensia_trainer.runs import write_json
 
 
 BENCHMARKS = ("model", "adapt", "evaluate", "bitext")
+BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 
 
 def main():
@@ -34,11 +36,15 @@ def main():
         command.add_argument("--output", default=f"examples/results/benchmark_{name}.json", help="JSON written")
         module.add_arguments(command)
         command.set_defaults(run=module.run)
+    command = commands.add_parser("report", help="Tables of the results, written into the README.")
+    command.add_argument("--readme", default="examples/README.md")
     args = parser.parse_args()
+    if args.benchmark == "report":
+        return report(Path(args.readme))
     machine = {
-        "processor": platform.machine(),
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": getattr(args, "threads", torch.get_num_threads()),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "torch": torch.__version__,
     }
@@ -46,6 +52,39 @@ def main():
     write_json(Path(args.output), result)
     print(json.dumps(result, indent=2))
     print(f"written to {args.output}")
+
+
+def processor():
+    """The name of the processor, where the system tells it."""
+    names = [line.split(":")[1].strip() for line in cpu_information() if line.startswith("model name")]
+    return f"{names[0]} ({platform.machine()})" if names else platform.machine()
+
+
+def cpu_information():
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def report(readme):
+    """Put a table of each result in examples/results/ between the two marks of the README."""
+    sections = []
+    for name in BENCHMARKS:
+        module, file = importlib.import_module(f"benchmarks.{name}"), Path(f"examples/results/benchmark_{name}.json")
+        if not (hasattr(module, "tables") and file.is_file()):
+            continue
+        result = json.loads(file.read_text(encoding="utf-8"))
+        machine = result["machine"]
+        sections.append(
+            f"### `benchmark.py {name}`\n\n{module.__doc__.splitlines()[0]} Measured on {result['date']}: "
+            f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, {machine['memory_gb']} GB, "
+            f"torch {machine['torch']}.\n\n{module.tables(result)}"
+        )
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    if not after:
+        raise ValueError(f"{readme} lacks the line {BEGIN!r} or, after it, {END!r}, between which tables are written.")
+    readme.write_text("\n\n".join([before + BEGIN, *sections, END]) + after, encoding="utf-8")
+    print(f"{len(sections)} tables written to {readme}")
 
 
 if __name__ == "__main__":

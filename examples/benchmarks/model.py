@@ -252,3 +252,33 @@ def run(args) -> dict:
         "generation": measure_generation(args, models),
         "sense_cache": measure_sense_cache(args, models["ours"].eval()),
     }
+
+
+def tables(result) -> str:
+    """The measurements as Markdown."""
+    lines = [
+        "| shape | measured | plain, s | ours, s | speed | of the bound | memory, MB plain / ours | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for shape, measured in result["training"].items():
+        for what in ("forward", "training_step"):
+            times, memory = measured[what], measured["memory"]
+            space = ["", ""]
+            if what == "training_step":
+                space = [f"{memory['plain']['step_mb']:.0f} / {memory['ours']['step_mb']:.0f}"]
+                space += [f"{memory['step_ratio']:.2f}"]
+            lines.append(
+                f"| {shape} | {what.replace('_', ' ')} | {times['plain']['processor']:.2f} "
+                f"| {times['ours']['processor']:.2f} | {times['speedup']:.2f} | {times['share_of_bound']:.0%} "
+                f"| {space[0]} | {space[1]} |"
+            )
+    new, kept = result["generation"], result["sense_cache"]
+    return "\n".join(lines) + (
+        "\n\nThe bound is what the matrix products alone take at the rate of this machine, senses once per distinct "
+        f"token.\n\n{new['new_tokens']} tokens generated greedily after 32: {new['ours_seconds']:.1f} s, "
+        f"{new['speedup']:.1f} times as fast as the plain way ({new['plain_seconds_interpolated']:.0f} s) and "
+        f"{new['share_of_gpt2']:.0%} of the tokens a second of GPT-2 alone ({new['gpt2_seconds']:.1f} s).\n\n"
+        f"At {kept['length']} tokens, keeping their senses takes {kept['senses_mb']:.0f} MB beside the backbone's "
+        f"{kept['backbone_mb']:.0f} MB and {1e3 * kept['keep_seconds']:.1f} ms a token; computing them again takes "
+        f"{1e3 * kept['recompute_seconds']:.0f} ms a token."
+    )
