@@ -72,6 +72,9 @@ def main():
             state=trainer.state,
         )
         write_card(args.output_dir)
+    if args.push_to_hub:
+        trainer.push_to_hub(commit_message=f"{args.method} of {base}")
+    if trainer.is_world_process_zero():
         print(summary(before, after, args.source_language, args.target_language))
         print(f"model folder: {args.output_dir}")
 

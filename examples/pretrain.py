@@ -11,8 +11,9 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-from transformers import AutoTokenizer, Trainer, TrainingArguments, set_seed
+from transformers import AutoTokenizer, TrainingArguments, set_seed
 
+from sensia_trainer.checkpointing import ResumableTrainer
 from sensia_trainer.memory import keep_freed_memory
 from sensia_trainer.pretraining import (
     PretrainingData,
@@ -49,7 +50,7 @@ def main():
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
 
     model = build_model(data, tokenizer)
-    trainer = Trainer(
+    trainer = ResumableTrainer(
         model,
         args,
         data_collator=partial(collate_blocks, senses=data.senses),

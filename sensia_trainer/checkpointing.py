@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from transformers import Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
@@ -87,6 +87,11 @@ class ResumableTrainer(Trainer):
         self._tr_loss.fill_(state["loss_sum"])
         self._globalstep_last_logged = state["last_logged_step"]
         self._total_loss_scalar = -state["loss_sum"]  # `train_loss` is the mean over the steps of this call alone
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        # A pickle; `settings.json` and `metrics.json` say the same, and nobody need unpickle what was downloaded.
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model, trial):
         run_folder = Path(self._get_output_dir(trial))

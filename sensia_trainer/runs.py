@@ -189,6 +189,4 @@ def write_run(args, *, kind, model, state, method=None, **content):
         "command": " ".join(["accelerate launch", *sys.argv]),
     }
     write_json(Path(args.output_dir) / METRICS_FILE, metrics)
-    # The settings are in `settings.json`; a finished model folder holds no pickle.
-    (Path(args.output_dir) / "training_args.bin").unlink(missing_ok=True)
     return metrics

@@ -18,8 +18,10 @@ from .evaluation.bitext import evaluate_bitext
 from .grad_cache import cached_backward
 from .lora import is_lora
 from .losses import duplicate_mask, info_nce, sentence_keys
+from .model_card import write_card
 from .monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
 from .representations import context_hidden_state, context_sentence_vectors, sense_entropy, sense_sentence_vectors
+from .runs import METRICS_FILE, write_run
 from .schedule import PHASES
 from .sharding import whole_copy
 
@@ -45,11 +47,13 @@ class SensiaTrainer(ResumableTrainer):
         `ValueError`: for a bitext without pairs or without one of the languages.
     """
 
+    card_kind = "adaptation"
     # `compute_loss` divides the language-model sum by all labels of the step and the others by the micro-batches.
     loss_is_scaled_for_ga = True
 
     def __init__(self, model, args, train_dataset=None, eval_dataset=None, processing_class=None, **kwargs):
         tokenizer = processing_class
+        self.base_model = model.name_or_path or "a model without a name"
         self.truncated_pairs = 0
         if train_dataset is not None:
             args.target_language = args.target_language or _other_language(train_dataset, args.source_language)
@@ -313,6 +317,34 @@ class SensiaTrainer(ResumableTrainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    # ---- Publishing ----
+
+    def create_model_card(self, *args, **kwargs):
+        """
+        Write the card of `metrics.json` in the output folder, the one that [`push_to_hub`] uploads.
+
+        `examples/adapt.py` leaves that file; in its absence it is written from what the trainer knows: settings,
+        pairs, the last evaluation. The arguments of [`~transformers.Trainer.create_model_card`] are not read, because
+        every line of the card comes from that file.
+        """
+        if not self.is_world_process_zero():
+            return
+        if not (Path(self.args.output_dir) / METRICS_FILE).is_file():
+            evaluations = [row for row in self.state.log_history if "eval_target_perplexity" in row]
+            write_run(
+                self.args,
+                kind=self.card_kind,
+                model=self.model,
+                base_model=self.base_model,
+                languages={"source": self.args.source_language, "target": self.args.target_language},
+                data={"pairs": len(self.train_dataset), "truncated pairs": self.truncated_pairs},
+                after={key[5:]: value for key, value in evaluations[-1].items() if key.startswith("eval_")}
+                if evaluations
+                else {},
+                state=self.state,
+            )
+        write_card(self.args.output_dir)
 
     # ---- Checkpoints ----
 

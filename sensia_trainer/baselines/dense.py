@@ -23,6 +23,8 @@ class DenseTrainer(SensiaTrainer):
         `ValueError`: where the sense loss has a weight.
     """
 
+    card_kind = "baseline"
+
     def __init__(self, model, args, **kwargs):
         if args.w_sense != 0:
             raise ValueError(
