@@ -3,9 +3,11 @@
 import ast
 import configparser
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -89,10 +91,34 @@ def test_every_package_is_listed(setup):
     assert listed == found
 
 
-def test_templates_are_package_data(setup):
-    patterns = setup["options.package_data"]["sensia_trainer"].split()
-    packaged = {file for pattern in patterns for file in (ROOT / "sensia_trainer").glob(pattern)}
-    assert packaged == set((ROOT / "sensia_trainer" / "templates").iterdir())
+def test_every_file_that_is_no_module_is_package_data(setup):
+    packaged = {
+        file
+        for package, patterns in setup["options.package_data"].items()
+        for pattern in patterns.split()
+        for file in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    files = {f for package in ("modeling_backpack", "sensia_trainer") for f in (ROOT / package).rglob("*.*")}
+    assert packaged == {f for f in files if f.is_file() and f.suffix not in (".py", ".pyc")}
+    assert {"paper_table1.json", "adaptation.md"} <= {file.name for file in packaged}
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_every_file_of_the_packages(tmp_path):
+    """Built from a copy, so that nothing of an earlier build in the tree slips in."""
+    source = tmp_path / "source"
+    source.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__")
+    for name in ("modeling_backpack", "sensia_trainer"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    build = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    files = {f for name in ("modeling_backpack", "sensia_trainer") for f in (source / name).rglob("*") if f.is_file()}
+    assert held == {file.relative_to(source).as_posix() for file in files}
 
 
 def test_the_linter_is_the_pinned_one(pins):
