@@ -39,19 +39,31 @@ def bootstrap_means(values, *, weights=None, iterations=10_000, seed=0, progress
     return means
 
 
-def paired_bootstrap(model, control=None, *, weights=None, iterations=10_000, seed=0, confidence=0.95, progress=False):
+def paired_bootstrap(
+    model,
+    control=None,
+    *,
+    weights=None,
+    groups=None,
+    iterations=10_000,
+    seed=0,
+    confidence=0.95,
+    progress=False,
+):
     """Mean of `model`'s items beside `control`'s, with percentile intervals and the p-value of their difference.
 
     Args:
         model, control (`np.ndarray` of shape `(items,)`): scores of the same items in the same order. `control` may
             be None: then its entries and the difference are None.
         weights (`np.ndarray` of shape `(items,)`, *optional*): see `bootstrap_means`.
+        groups (`np.ndarray` of shape `(items,)`, *optional*): items of one group are drawn together, because they are
+            not independent, as the occurrences of one word. Every item for itself by default.
 
     Returns:
-        `dict` with `items`, `iterations`, `seed`, `confidence` and, for each of `model`, `control` and `difference`
-        (model minus control), `mean` and `interval` `[low, high]`; `difference` has `p_value` besides: two-sided,
-        twice the share of resamples on the other side of zero, counted so that it is never 0
-        (at least 2 / (iterations + 1)).
+        `dict` with `items`, `groups` (how many were drawn from), `iterations`, `seed`, `confidence` and, for each of
+        `model`, `control` and `difference` (model minus control), `mean` and `interval` `[low, high]`; `difference`
+        has `p_value` besides: two-sided, twice the share of resamples on the other side of zero, counted so that it
+        is never 0 (at least 2 / (iterations + 1)).
     """
     model = np.asarray(model, dtype=np.float64)
     columns = [model]
@@ -60,7 +72,9 @@ def paired_bootstrap(model, control=None, *, weights=None, iterations=10_000, se
         if control.shape != model.shape:
             raise ValueError(f"`control` must score the same items as `model`, got {control.shape} and {model.shape}.")
         columns.append(control)
-    columns = np.stack(columns, axis=1)
+    columns, items = np.stack(columns, axis=1), len(model)
+    if groups is not None:
+        columns, weights = _group_means(columns, weights, groups)
     means = bootstrap_means(columns, weights=weights, iterations=iterations, seed=seed, progress=progress)
     average = np.average(columns, axis=0, weights=weights)
     if control is not None:  # the mean of differences is the difference of means
@@ -68,7 +82,7 @@ def paired_bootstrap(model, control=None, *, weights=None, iterations=10_000, se
         average = np.append(average, average[0] - average[1])
     tail = 50 * (1 - confidence)
     low, high = np.percentile(means, [tail, 100 - tail], axis=0)
-    result = {"items": len(model), "iterations": iterations, "seed": seed, "confidence": confidence}
+    result = {"items": items, "groups": len(columns), "iterations": iterations, "seed": seed, "confidence": confidence}
     for column, name in enumerate(["model", "control", "difference"]):
         if column < len(average):
             interval = [float(low[column]), float(high[column])]
@@ -79,3 +93,16 @@ def paired_bootstrap(model, control=None, *, weights=None, iterations=10_000, se
         below, above = (means[:, 2] <= 0).sum(), (means[:, 2] >= 0).sum()
         result["difference"]["p_value"] = float(min(1.0, 2 * (min(below, above) + 1) / (iterations + 1)))
     return result
+
+
+def _group_means(columns, weights, groups):
+    """Groups as items: their weighted means and total weights, from which any mean over whole groups follows."""
+    if len(groups) != len(columns):
+        raise ValueError(f"`groups` must give a group to each of {len(columns)} items, got {len(groups)}.")
+    weights = np.ones(len(columns)) if weights is None else np.asarray(weights, dtype=np.float64)
+    group = np.unique(groups, return_inverse=True)[1]
+    totals = np.bincount(group, weights=weights)
+    if (totals <= 0).any():
+        raise ValueError("`weights` are all zero within a group; leave its items out.")
+    means = [np.bincount(group, weights=weights * column) / totals for column in columns.T]
+    return np.stack(means, axis=1), totals

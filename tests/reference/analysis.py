@@ -66,3 +66,55 @@ def cross_entropy(logits, labels):
     for row, label in zip(np.asarray(logits, dtype=np.float64), labels):
         total -= row[label] - row.max() - math.log(np.exp(row - row.max()).sum())
     return total / len(labels)
+
+
+def procrustes_cosines(target, source, fit, score, center=True):
+    """Eq. 7-9: unit vectors, centred by the fitted pairs, rotated by the polar factor of M = T'E, M (M'M)^(-1/2)."""
+    sides = []
+    for side in (target, source):
+        unit = [np.asarray(row, dtype=np.float64) / math.sqrt(sum(x * x for x in row)) for row in side]
+        mean = sum(unit[i] for i in fit) / len(fit) if center else 0.0
+        sides.append([row - mean for row in unit])
+    target, source = sides
+    product = sum(np.outer(target[i], source[i]) for i in fit)
+    values, vectors = np.linalg.eigh(product.T @ product)
+    rotation = product @ (vectors @ np.diag(1 / np.sqrt(values)) @ vectors.T)
+    cosines = []
+    for i in score:
+        mapped = target[i] @ rotation
+        cosines.append(float(mapped @ source[i]) / math.sqrt(float(mapped @ mapped) * float(source[i] @ source[i])))
+    return cosines
+
+
+def group_bootstrap_means(values, groups, drawn):
+    """Means of resamples that draw whole groups: `drawn` lists, for each resample, indices into the sorted groups."""
+    names = sorted(set(groups))
+    members = [[value for value, group in zip(values, groups) if group == name] for name in names]
+    means = []
+    for indices in drawn:
+        sample = [value for index in indices for value in members[index]]
+        means.append(sum(sample) / len(sample))
+    return means
+
+
+def p_value(differences):
+    """Two-sided: twice the smaller share of resamples at or beyond zero, the observed one counted in."""
+    below, above = sum(d <= 0 for d in differences), sum(d >= 0 for d in differences)
+    return min(1.0, 2 * (min(below, above) + 1) / (len(differences) + 1))
+
+
+def sense_cosine(base, adapted, sense):
+    """Mean cosine between sense `sense` of each word before and after; both (words, K, d)."""
+    cosines = []
+    for before, after in zip(base[:, sense], adapted[:, sense]):
+        cosines.append(float(before @ after) / math.sqrt(float(before @ before) * float(after @ after)))
+    return sum(cosines) / len(cosines)
+
+
+def translation_precision(source, target, gold, sense):
+    """Share of source words whose nearest target word by sense `sense` translates them."""
+    hits = 0
+    for word, query in enumerate(source[:, sense]):
+        cosines = [query @ other / math.sqrt((query @ query) * (other @ other)) for other in target[:, sense]]
+        hits += bool(gold[word][cosines.index(max(cosines))])
+    return hits / len(source)

@@ -11,6 +11,7 @@ from sensia_trainer.analysis.procrustes import (
     orthogonal_map,
     procrustes,
 )
+from tests.reference import analysis as reference
 
 
 @pytest.fixture
@@ -38,18 +39,14 @@ def test_a_rotated_space_scores_one_everywhere_but_at_random(rotated):
     assert result["pairs_used"] == 300 and not result["underdetermined"]
 
 
-def test_cosines_match_a_plain_restatement():
+@pytest.mark.parametrize("center", [True, False])
+def test_cosines_match_the_plain_restatement(center):
     generator = np.random.default_rng(2)
     source, target = generator.standard_normal((2, 60, 5)) + 1.0
-    fit, score = np.arange(40), np.arange(40, 60)
-    unit = [np.array([row / np.linalg.norm(row) for row in side]) for side in (source, target)]
-    centred = [side - side[fit].mean(axis=0) for side in unit]
-    rotation, _ = orthogonal_procrustes(centred[1][fit], centred[0][fit])
-    expected = []
-    for i in score:
-        mapped = centred[1][i] @ rotation
-        expected.append(mapped @ centred[0][i] / np.linalg.norm(mapped) / np.linalg.norm(centred[0][i]))
-    np.testing.assert_allclose(aligned_cosines(target, source, fit, score), expected, atol=1e-12)
+    for fit, score in ((np.arange(60), np.arange(60)), (np.arange(40), np.arange(40, 60))):
+        expected = reference.procrustes_cosines(target, source, fit, score, center)
+        found = aligned_cosines(target, source, fit, score, center=center)
+        np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
 def test_without_centring_a_shared_direction_dominates():

@@ -33,6 +33,9 @@ def test_drift(generator):
     np.testing.assert_allclose(drift["cosine_by_sense"], [1.0, -1.0, 1.0])
     np.testing.assert_allclose(drift["norm_ratio_by_sense"], [1.0, 2.0, 1.0])
     assert drift["cosine"] == pytest.approx(1 / 3)
+    moved = generator.standard_normal((6, 3, 5))
+    expected = [reference.sense_cosine(base, moved, sense) for sense in range(3)]
+    np.testing.assert_allclose(sense_drift(base, moved)["cosine_by_sense"], expected)
     with pytest.raises(ValueError, match="same words"):
         sense_drift(base, adapted[:, :2])
 
@@ -56,6 +59,9 @@ def test_translation_precision(generator):
     precision = translation_precision(source, target, gold)
     assert precision["by_sense"] == [1.0, 0.0]
     assert precision["chance"] == pytest.approx(0.2)
+    source = target[[3, 0, 1]] + generator.standard_normal((3, 2, 8))
+    expected = [reference.translation_precision(source, target, gold, sense) for sense in range(2)]
+    assert translation_precision(source, target, gold)["by_sense"] == pytest.approx(expected)
 
 
 def test_recall_by_sense_matches_the_plain_restatement(generator):
