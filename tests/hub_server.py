@@ -345,7 +345,7 @@ def sha256(content: bytes) -> str:
 NAME = r"(?P<name>[\w.-]+/[\w.-]+)"
 REPO = rf"/api/(?P<kind>models|datasets)/{NAME}"
 PREFIX = rf"/(?:(?P<kind>datasets)/)?{NAME}"
-REVISION = r"(?P<revision>[^/]+)"
+REVISION = r"(?P<revision>refs/convert/parquet|[^/]+)"
 SLUG = r"(?P<slug>[\w.-]+/[\w.-]+)"
 
 

@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from ..bitext.languages import language
+from .hub import hub_configurations, load_hub
 
 
 PURPOSES = {"selection": "dev", "reporting": "devtest"}
+# FLORES+, which goes on from FLORES-200, names macrolanguages by the language that was translated.
+RENAMED = {"zho_Hans": "cmn_Hans", "zho_Hant": "cmn_Hant", "est_Latn": "ekk_Latn"}
 
 
 def load_flores(path, split: str, languages, *, purpose: str) -> dict[str, list[str]]:
@@ -13,8 +16,7 @@ def load_flores(path, split: str, languages, *, purpose: str) -> dict[str, list[
 
     Args:
         path: A folder with `dev/eng_Latn.dev`, `devtest/eng_Latn.devtest`, ...; or a Hub dataset with one
-            configuration per language and a column `sentence` or `text`, such as `facebook/flores` or
-            `openlanguagedata/flores_plus`.
+            configuration per language and a column `sentence` or `text`, such as `openlanguagedata/flores_plus`.
         split: "dev" or "devtest".
         languages: Language codes, `ind_Latn` or `id`; the result is keyed by the codes as given.
         purpose: What the numbers are for. "selection" (during training, choosing checkpoints and parameters) may
@@ -57,17 +59,16 @@ def _read_folder(path, split, codes) -> list[list[str]]:
 
 
 def _read_hub(path, split, codes) -> list[list[str]]:
-    from datasets import get_dataset_config_names, load_dataset
-
-    present = get_dataset_config_names(str(path))
-    missing = [code for code in codes if code not in present]
+    present = hub_configurations(str(path))
+    names = [code if code in present else RENAMED.get(code, code) for code in codes]
+    missing = [code for code, name in zip(codes, names, strict=True) if name not in present]
     if missing:
         raise ValueError(f"The dataset {path} lacks {missing}; it has {present}.")
     columns = []
-    for code in codes:
-        data = load_dataset(str(path), code, split=split)
-        column = next((name for name in ("sentence", "text") if name in data.column_names), None)
+    for name in names:
+        data = load_hub(str(path), name, split)
+        column = next((column for column in ("sentence", "text") if column in data.column_names), None)
         if column is None:
-            raise ValueError(f"{path} ({code}) has no column `sentence` or `text`; it has {data.column_names}.")
+            raise ValueError(f"{path} ({name}) has no column `sentence` or `text`; it has {data.column_names}.")
         columns.append(list(data[column]))
     return columns

@@ -23,7 +23,7 @@ from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_paramet
 from .tasks import TASKS, TEMPLATES, TaskData, fingerprint, load_task, make_items
 
 
-HUB_FLORES = "facebook/flores"
+HUB_FLORES = "openlanguagedata/flores_plus"  # maintained, gated: its terms are accepted once, on its page
 
 
 @dataclass

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..bitext.languages import language
+from .hub import load_hub
 
 
 class TaskSource(NamedTuple):
@@ -253,17 +254,9 @@ def _read_file(path: Path) -> list[dict]:
 
 
 def _read_hub(source: TaskSource, task: str, config: str, split: str) -> tuple[list[dict], str]:
-    from datasets import load_dataset
-
     if source.hub is None:
         raise ValueError(f"{task} exists as local files only; give the folder that holds them as `data_dir`.")
-    try:
-        return list(load_dataset(source.hub, config, split=split)), source.hub
-    except RuntimeError as error:
-        if "script" not in str(error):
-            raise
-    # Data sets that still hold a loading script: the Hub keeps a converted copy of them on this branch.
-    return list(load_dataset(source.hub, config, split=split, revision="refs/convert/parquet")), source.hub
+    return list(load_hub(source.hub, config, split)), source.hub
 
 
 def _parse_causal(row, position):

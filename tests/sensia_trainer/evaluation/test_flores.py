@@ -64,3 +64,10 @@ def test_hub(monkeypatch, column):
         assert load_flores("some/flores", "dev", ["en"], purpose="selection") == {"en": ["a", "b"]}
     with pytest.raises(ValueError, match="lacks .'swh_Latn'.; it has .'eng_Latn', 'ind_Latn'"):
         load_flores("some/flores", "dev", ["sw"], purpose="selection")
+
+
+def test_languages_that_the_hub_renamed(monkeypatch):
+    monkeypatch.setattr("datasets.load_dataset", lambda path, config, split: Dataset.from_dict({"text": [config]}))
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["cmn_Hans", "est_Latn"])
+    found = load_flores("some/flores", "dev", ["zh", "et"], purpose="selection")
+    assert found == {"zh": ["cmn_Hans"], "et": ["est_Latn"]}  # whichever name the data set has

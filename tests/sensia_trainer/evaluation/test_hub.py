@@ -1,0 +1,68 @@
+"""Loading from a Hub: one on the loopback interface, with a data set as old ones are, a script and a Parquet copy."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.hub_server import HubServer, Repo
+
+
+SCRIPT = """
+import json
+from sensia_trainer.evaluation.flores import load_flores
+from sensia_trainer.evaluation.tasks import load_task
+
+found = {"ids": [row["id"] for row in load_task("xstorycloze", "id", "test").rows]}
+found["flores"] = load_flores("some/flores", "devtest", ["en", "id"], purpose="reporting")
+for name, call in {
+    "task": lambda: load_task("xstorycloze", "tr", "test"),
+    "flores": lambda: load_flores("some/flores", "devtest", ["tr"], purpose="reporting"),
+}.items():
+    try:
+        call()
+    except ValueError as error:
+        found["no " + name] = str(error)
+print(json.dumps(found))
+"""
+
+
+def parquet(rows) -> tuple[bytes, bool]:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file.getvalue(), True
+
+
+def with_script(name, tables) -> Repo:
+    repo = Repo(private=False)
+    export = {f"{folder}/0000.parquet": parquet(rows) for folder, rows in tables.items()}
+    repo.tags["refs/convert/parquet"] = repo.commit("copy", export)
+    repo.commit("script", {f"{name}.py": (b"raise ValueError", False), "README.md": (b"# old", False)})
+    return repo
+
+
+@pytest.mark.distributed
+def test_data_sets_with_a_script_are_read_from_their_parquet_copy(tmp_path):
+    story = {f"input_sentence_{i}": f"S{i}." for i in range(1, 5)} | {"sentence_quiz1": "A.", "sentence_quiz2": "B."}
+    stories = [story | {"story_id": f"s{i}", "answer_right_ending": 1} for i in range(3)]
+    with HubServer() as hub:
+        tables = {"id/train": stories[:1], "id/eval": stories[1:], "sw/eval": stories}
+        hub.repos["datasets/juletxara/xstory_cloze"] = with_script("xstory_cloze", tables)
+        tables = {
+            f"{c}/{s}": [{"id": 1, "sentence": f"{c} {s}"}] for c in ("eng_Latn", "ind_Latn") for s in ("devtest",)
+        }
+        hub.repos["datasets/some/flores"] = with_script("flores", tables)
+        run = subprocess.run(
+            [sys.executable, "-c", SCRIPT], env=os.environ | hub.environment(tmp_path), capture_output=True, text=True
+        )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert found["ids"] == ["s1", "s2"]
+    assert found["flores"] == {"en": ["eng_Latn devtest"], "id": ["ind_Latn devtest"]}
+    assert "no split 'eval' of 'tr'; it has ['id/eval', 'id/train', 'sw/eval']" in found["no task"]
+    assert "lacks ['tur_Latn']; it has ['eng_Latn', 'ind_Latn']" in found["no flores"]
