@@ -4,6 +4,8 @@
     python examples/reproduce.py examples/recipes/table6.yaml --results_dir results --runs_dir runs
     python examples/reproduce.py examples/recipes/micro/*.yaml --results_dir results --runs_dir runs --only "id-*"
     python examples/reproduce.py examples/recipes/table6.yaml --results_dir results --render_only
+    python examples/reproduce.py examples/recipes/micro/*.yaml --results_dir model_cards/results --render_only \\
+        --report model_cards/RESULTS.md --preface examples/recipes/micro/preface.md --again model_cards/results/again
 
 What has a finished result under the same recipe is not run again; a run that was interrupted goes on from its last
 checkpoint. Results, ledger and report are in `RESULTS_DIR/NAME OF THE MATRIX`, weights in `RUNS_DIR/...`. Several GPUs
@@ -12,12 +14,12 @@ are the launcher's matter:
     --launcher "accelerate launch --config_file examples/recipes/accelerate/one_node_ddp.yaml"
 """
 
+import os
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from sensia_trainer.experiments import (
-    draw_table,
     execute,
     expand,
     is_finished,
@@ -25,9 +27,9 @@ from sensia_trainer.experiments import (
     load_matrix,
     load_results,
     read_ledger,
-    render_table,
     select,
 )
+from sensia_trainer.tables import agreement, draw_table, render_agreement, render_claims, render_report, render_table
 
 
 def main(argv=None, launch=None):
@@ -38,13 +40,16 @@ def main(argv=None, launch=None):
     parser.add_argument("--only", nargs="*", default=[], help="names or patterns of runs; all by default")
     parser.add_argument("--list", action="store_true", help="show the runs and what is finished, run nothing")
     parser.add_argument("--render_only", action="store_true", help="redraw the tables from the results that are there")
+    parser.add_argument("--report", help="Markdown file of all tables together")
+    parser.add_argument("--preface", help="Markdown file to begin the report with")
+    parser.add_argument("--again", help="results of runs that were made a second time, to compare with")
     parser.add_argument("--launcher", default="accelerate launch", help="what starts a training script")
     arguments = parser.parse_args(argv)
 
     matrices = {path: load_matrix(path) for path in map(Path, arguments.matrices)}
     expanded = {path: expand(matrix) for path, matrix in matrices.items()}
     chosen = select([run for runs in expanded.values() for run in runs], arguments.only)
-    failed = []
+    failed, sections = [], []
     for path, matrix in matrices.items():
         runs = expanded[path]
         wanted = [run for run in runs if run in chosen]
@@ -59,13 +64,23 @@ def main(argv=None, launch=None):
             outcome = execute(wanted, results_dir, runs_dir, launch or launch_with(arguments.launcher))
             failed += [f"{path.stem}/{name}" for name in outcome["failed"]]
         results = load_results(runs, results_dir)
-        report = render_table(matrix, runs, results)
+        text = "\n".join([render_table(matrix, runs, results), render_claims(matrix, runs, results)])
+        if arguments.again:
+            repeated = agreement(matrix, runs, results, load_results(runs, Path(arguments.again) / path.stem))
+            text += f"\nThe same again, from scratch:\n\n{render_agreement(repeated)}" if repeated else ""
         figure = draw_table(matrix, runs, results, results_dir / "table")
         results_dir.mkdir(parents=True, exist_ok=True)
         (results_dir / "README.md").write_text(
-            report + ("\n![The table](table.png)\n" if figure else ""), encoding="utf-8"
+            render_report(matrix.title, "", [(text, "table.png" if figure else "")]), encoding="utf-8"
         )
+        sections.append((f"## {matrix.title}\n\n{text}", results_dir / "table.png" if figure else None))
         print(f"{results_dir / 'README.md'}: {len(results)} of {len(runs)} runs")
+    if arguments.report:
+        report = Path(arguments.report)
+        preface = Path(arguments.preface).read_text(encoding="utf-8") if arguments.preface else ""
+        relative = [(text, os.path.relpath(figure, report.parent) if figure else "") for text, figure in sections]
+        report.write_text(render_report("Results", preface, relative), encoding="utf-8")
+        print(report)
     if failed:
         sys.exit(f"These runs failed; their messages are in the ledgers: {', '.join(failed)}")
 

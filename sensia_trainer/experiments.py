@@ -1,4 +1,6 @@
-"""Experiments as matrices of runs: a recipe expands into runs, a ledger makes them resumable, results become tables.
+"""Experiments as matrices of runs: a recipe expands into runs, and a ledger makes them resumable.
+
+`tables.py` renders the results.
 
 A matrix recipe names the recipe of one run and what varies, field by field:
 
@@ -16,6 +18,8 @@ columns:
   - {label: PPL, metric: metrics.after.target_perplexity, digits: 2}
   - {label: XCOPA, task: xcopa, digits: 3}
 paper: {source: Table 6, values: {full: {PPL: 10.58}}}
+claims:                             # what the table is asked; the answer is read off the intervals
+  - {text: Without the sense loss perplexity rises, column: PPL, better: full, than: no-sense, lower: true}
 ```
 
 A value of an axis may hold, besides fields of the recipe: `recipe` and `script` (another kind of run), `evaluation`
@@ -39,7 +43,7 @@ from pathlib import Path
 import yaml
 
 from .recipes import read_recipe
-from .runs import METRICS_FILE, write_json
+from .runs import METRICS_FILE, portable, write_json
 
 
 LEDGER_FILE = "ledger.jsonl"
@@ -63,6 +67,7 @@ class Matrix:
     evaluation_fields: dict = field(default_factory=dict)
     average: str = ""
     paper: dict = field(default_factory=dict)
+    claims: list = field(default_factory=list)
     folder: str = "."
 
     def __post_init__(self):
@@ -76,6 +81,14 @@ class Matrix:
                 raise ValueError(
                     f"A column needs `label` and either `metric` (a dotted path) or `task` (with `template` and "
                     f"`scoring`), and may have `digits`; got {column!r}."
+                )
+        labels = {column["label"] for column in self.columns}
+        for claim in self.claims:
+            needed = {"text", "column", "better", "than"}
+            if not needed <= set(claim) <= needed | {"lower"} or claim["column"] not in labels:
+                raise ValueError(
+                    f"A claim needs `text`, `column` (one of {sorted(labels)}), `better` and `than` (rows), and may "
+                    f"have `lower: true` where less is better; got {claim!r}."
                 )
 
 
@@ -235,7 +248,7 @@ def execute(runs: list[Run], results_dir, runs_dir, launch: Launch) -> dict:
             for name, file in (("metrics", METRICS_FILE), ("evaluation", "evaluation.json")):
                 if (folder / file).is_file():
                     result[name] = json.loads((folder / file).read_text(encoding="utf-8"))
-            write_json(result_file(results_dir, run), result | {"seconds": seconds})
+            write_json(result_file(results_dir, run), portable(result) | {"seconds": seconds})
             write_ledger(results_dir, record | {"status": "finished", "seconds": seconds})
             outcome["finished"].append(run.name)
         else:
@@ -278,116 +291,3 @@ def load_results(runs: list[Run], results_dir) -> dict[str, dict]:
     """The results of the runs that have one."""
     files = {run.name: result_file(results_dir, run) for run in runs}
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
-
-
-def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:
-    """The value of a column in one result, with its interval where the result has one; None if it is not there."""
-    if "task" in column:
-        template, scoring = column.get("template", "plain"), column.get("scoring", "cond")
-        for task in result.get("evaluation", {}).get("tasks", []):
-            if task["task"] == column["task"] and task["template"] == template and scoring in task["scores"]:
-                score = task["scores"][scoring]
-                return score["accuracy"], score.get("interval")
-        return None
-    *path, last = column["metric"].split(".")
-    for name in path:
-        result = (result or {}).get(name)
-    value = (result or {}).get(last)
-    if value is None:
-        return None
-    return value, result.get("interval" if last == "mean" else f"{last}_interval")
-
-
-def summarise(values: list[tuple[float, list[float] | None]]) -> tuple[float, list[float] | None] | None:
-    """One value with its interval; of several runs, their mean with the lowest and the highest."""
-    if len(values) < 2:
-        return values[0] if values else None
-    numbers = [value for value, _ in values]
-    return sum(numbers) / len(numbers), [min(numbers), max(numbers)]
-
-
-def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> list[dict]:
-    """The rows of the table: `labels`, `name`, `runs` (with a result), `cells` (value and interval by column)."""
-    rows = {}
-    for run in runs:
-        labels = {axis: value for axis, value in run.labels.items() if axis != matrix.average}
-        row = rows.setdefault("-".join(labels.values()), {"labels": labels, "results": []})
-        if run.name in results:
-            row["results"].append(results[run.name])
-    for name, row in rows.items():
-        row["name"], row["runs"] = name, len(row["results"])
-        row["cells"] = {}
-        for column in matrix.columns:
-            values = [measured(result, column) for result in row["results"]]
-            row["cells"][column["label"]] = summarise([value for value in values if value is not None])
-    return list(rows.values())
-
-
-def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:
-    """The matrix as Markdown: our numbers with their intervals, and the paper's beside them."""
-    rows, paper = table_rows(matrix, runs, results), matrix.paper.get("values", {})
-    quoted = {c["label"] for c in matrix.columns if any(c["label"] in values for values in paper.values())}
-    header = [axis for axis in matrix.axes if axis != matrix.average] + ["runs"]
-    for column in matrix.columns:
-        header += [column["label"]] + [f"{column['label']} (paper)"] * (column["label"] in quoted)
-    lines = []
-    for row in rows:
-        cells = [*row["labels"].values(), str(row["runs"])]
-        for column in matrix.columns:
-            label, digits = column["label"], column.get("digits", 3)
-            cells.append(_cell(row["cells"][label], digits))
-            if label in quoted:
-                value = paper.get(row["name"], {}).get(label)
-                cells.append("–" if value is None else f"{value:.{digits}f}" if value < 1e6 else f"{value:.1e}")
-        lines.append(cells)
-    table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
-    notes = [matrix.caption.strip()] if matrix.caption else []
-    notes += ["In brackets: 95 % interval over test items, where the evaluation gives one."]
-    if matrix.average:
-        notes[-1] = (
-            f"Mean over `{matrix.average}`; in brackets: lowest and highest, or, for a single run, the 95 % interval."
-        )
-    if quoted:
-        notes.append(f"Paper: {matrix.paper.get('source', 'as published')}.")
-    return "\n\n".join([f"## {matrix.title}", " ".join(notes), "\n".join(table)]) + "\n"
-
-
-def _cell(cell, digits):
-    if cell is None:
-        return "–"
-    value, interval = cell
-    text = f"{value:.{digits}f}"
-    return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
-
-
-def draw_table(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
-    """The table as dots with intervals, one panel for each column that has a number, as PNG and SVG."""
-    from .evaluation.figures import save_figure
-
-    rows = [row for row in table_rows(matrix, runs, results) if row["runs"]]
-    columns = [c["label"] for c in matrix.columns if any(row["cells"][c["label"]] for row in rows)]
-    if not columns:
-        return []
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(columns), figsize=(1.6 + 2.2 * len(columns), 0.9 + 0.26 * len(rows)), sharey=True, squeeze=False
-    )
-    for axis, label in zip(axes[0], columns):
-        for place, row in enumerate(rows):
-            if row["cells"][label] is not None:
-                value, interval = row["cells"][label]
-                if interval is not None:
-                    axis.plot(interval, [place, place], color="#888888", linewidth=2, zorder=1)
-                axis.plot(value, place, "o", color="#1b3a6b", markersize=5, zorder=2)
-        axis.set_title(label, fontsize=9)
-        axis.grid(axis="y", linewidth=0.4, color="#dddddd")
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_yticks(range(len(rows)), [", ".join(row["labels"].values()) for row in rows])
-    axes[0, 0].invert_yaxis()
-    figure.set_layout_engine("constrained")
-    return save_figure(figure, path)

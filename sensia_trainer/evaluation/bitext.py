@@ -1,6 +1,7 @@
 """Intrinsic evaluation on a bitext (Section 2.2): retrieval both ways, sense entropy, target perplexity."""
 
 import inspect
+import math
 
 import torch
 from tqdm.auto import tqdm
@@ -26,6 +27,7 @@ from .batching import (
 )
 from .perplexity import nll_per_row, nll_per_row_from_logits, summarize_nll
 from .retrieval import DIRECTIONS, retrieval_by_query, retrieval_metrics
+from .significance import bootstrap_ratio_interval
 
 
 def evaluate_bitext(
@@ -58,7 +60,7 @@ def evaluate_bitext(
         context_state (`str`): "mixture" (the Backpack's own final state) or "backbone".
         context_layer (`int`, *optional*): Context vectors from the backbone's state after this many blocks instead.
         start: Token put before every sentence, see `start_token`. The default keeps sequences as training saw them.
-        bootstrap (`int`): Resamples for 95 % intervals of recall, 0 for none.
+        bootstrap (`int`): Resamples of pairs for 95 % intervals (`..._interval`), 0 for none.
         by_pair (`bool`): Also return `hits`, the recall of every single pair, for paired tests between models.
         accelerator (*optional*): An `accelerate.Accelerator`; sentences are shared out among its processes and
             every process returns the same result.
@@ -108,14 +110,34 @@ def evaluate_bitext(
     for name, side in (("source", source_side), ("target", target_side)):
         if "entropy" in side:
             metrics[f"sense_entropy_{name}"] = (side["entropy"].sum() / side["tokens"].sum()).item()
+            if bootstrap:
+                parts = side["entropy"].cpu(), side["tokens"].cpu()
+                interval = bootstrap_ratio_interval(*parts, samples=bootstrap, seed=seed)
+                metrics[f"sense_entropy_{name}_interval"] = interval
     predicted = sum(len(e.ids) - 1 for e in target)
     if predicted:
         counts = sum(e.num_bytes for e in target), sum(e.num_words for e in target)
         summary = summarize_nll(target_side["nll"].sum().item(), predicted, *counts)
         metrics |= {f"target_{name}": value for name, value in summary.items()}
+        if bootstrap:
+            metrics |= _perplexity_intervals(target_side["nll"].cpu(), target, bootstrap, seed)
     metrics["pairs"] = len(source)
     metrics["truncated"] = sum(s.truncated or t.truncated for s, t in zip(source, target, strict=True))
     return metrics
+
+
+def _perplexity_intervals(nll, encoded, samples, seed) -> dict:
+    """95 % intervals of the keys of `summarize_nll` over sentences, the same resamples for each."""
+    counts = {
+        "perplexity": [len(e.ids) - 1 for e in encoded],
+        "perplexity_per_word": [e.num_words for e in encoded],
+        "nll_per_byte": [e.num_bytes for e in encoded],
+    }
+    found = {k: bootstrap_ratio_interval(nll, count, samples=samples, seed=seed) for k, count in counts.items()}
+    found["bits_per_byte"] = [bound / math.log(2) for bound in found["nll_per_byte"]]
+    for key in ("perplexity", "perplexity_per_word"):
+        found[key] = [math.exp(min(bound, 700.0)) for bound in found[key]]
+    return {f"target_{key}_interval": interval for key, interval in found.items()}
 
 
 def _encode_side(model, encoded, name, *, batch_size, progress, accelerator, with_nll=False, **options) -> dict:

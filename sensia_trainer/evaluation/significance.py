@@ -15,6 +15,24 @@ def bootstrap_interval(values, *, samples=1000, confidence=0.95, seed=0) -> list
     return [float(q) for q in np.quantile(means, [tail, 1 - tail])]
 
 
+def bootstrap_ratio_interval(numerators, denominators, *, samples=1000, confidence=0.95, seed=0) -> list[float]:
+    """Percentile bootstrap interval `[low, high]` of sum(numerators) / sum(denominators), resampling items.
+
+    For means over tokens measured on sentences: both arrays `(n,)` hold a sum of each sentence, which is drawn whole.
+    """
+    numerators, denominators = (np.asarray(values, dtype=np.float64) for values in (numerators, denominators))
+    if numerators.shape != denominators.shape or numerators.size == 0:
+        raise ValueError(
+            f"`numerators` and `denominators` must be equally long and not empty (got {numerators.shape} and "
+            f"{denominators.shape})."
+        )
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, numerators.size, (samples, numerators.size))
+    ratios = numerators[drawn].sum(1) / denominators[drawn].sum(1)
+    tail = (1 - confidence) / 2
+    return [float(q) for q in np.quantile(ratios, [tail, 1 - tail])]
+
+
 def wilson_interval(correct: int, total: int, *, confidence=0.95) -> list[float]:
     """Wilson score interval `[low, high]` of a proportion; unlike the normal one it stays inside [0, 1]."""
     if not 0 <= correct <= total or total == 0:

@@ -51,7 +51,7 @@ def test_a_subset_then_the_rest_then_nothing(matrices, folders, tmp_path, capsys
     MAIN([*matrices, *folders], launch)
     assert len(seen) == 4
     report = (tmp_path / "results" / "first" / "README.md").read_text(encoding="utf-8")
-    assert "## The first matrix" in report and "| full | 1 | 12.5 |" in report
+    assert "# The first matrix" in report and "| full | 1 | 12.5 |" in report
     assert (tmp_path / "results" / "first" / "table.png").is_file()
 
 
@@ -62,6 +62,20 @@ def test_tables_are_rendered_from_the_results_alone(matrices, folders, tmp_path)
     readme.unlink()
     MAIN([*matrices, "--results_dir", str(tmp_path / "results"), "--render_only"])
     assert readme.read_text(encoding="utf-8") == before
+
+
+def test_one_report_of_all_matrices_and_of_runs_made_twice(matrices, folders, tmp_path, capsys):
+    MAIN([*matrices, *folders], train)
+    again = ["--results_dir", str(tmp_path / "again"), "--runs_dir", str(tmp_path / "elsewhere")]
+    MAIN([*matrices, *again, "--only", "full"], train)
+    (tmp_path / "preface.md").write_text("Read this first.\n")
+    report = tmp_path / "RESULTS.md"
+    files = ["--report", str(report), "--preface", str(tmp_path / "preface.md"), "--again", str(tmp_path / "again")]
+    MAIN([*matrices, "--results_dir", str(tmp_path / "results"), "--render_only", *files])
+    text = report.read_text(encoding="utf-8")
+    assert text.startswith("# Results\n\nRead this first.\n\n## The first matrix") and "## The second matrix" in text
+    assert "(results/first/table.png)" in text and "| full | PPL | 12.5 | 12.5 | equal |" in text
+    assert "only-first | PPL | 12.5 | 12.5" not in text
 
 
 def test_failed_runs_end_with_an_error_after_the_others(matrices, folders):

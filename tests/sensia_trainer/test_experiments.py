@@ -7,20 +7,16 @@ import pytest
 import yaml
 
 from sensia_trainer.experiments import (
-    draw_table,
     execute,
     expand,
     is_finished,
     launch_with,
     load_matrix,
-    load_results,
-    measured,
     read_ledger,
-    render_table,
     select,
-    table_rows,
     write_ledger,
 )
+from sensia_trainer.tables import judge, table_rows
 
 
 RECIPE = {"model": "base", "max_steps": 10, "phases": ["align", "polish"], "w_sense": None}
@@ -203,33 +199,6 @@ def test_selection_by_name_and_pattern(matrix_file):
         select(runs, ["full-s3"])
 
 
-def test_the_table_puts_the_paper_beside(matrix_file, tmp_path):
-    matrix = load_matrix(matrix_file())
-    runs = expand(matrix)
-    execute(select(runs, ["full-*", "no-sense-s1"]), tmp_path / "results", tmp_path / "runs", Launcher())
-    results = load_results(runs, tmp_path / "results")
-    lines = render_table(matrix, runs, results).splitlines()
-    assert "| variant | runs | PPL | PPL (paper) | XCOPA |" in lines
-    assert "| full | 2 | 15.0 [10.0, 20.0] | 10.6 | 0.500 [0.500, 0.500] |" in lines
-    assert "| no-sense | 1 | 110.0 | 13.6 | 0.500 [0.450, 0.550] |" in lines
-    assert any("Small runs." in line and "lowest and highest" in line and "Paper: Table 6." in line for line in lines)
-    empty = render_table(matrix, runs, {})
-    assert "| full | 0 | – | 10.6 | – |" in empty
-    files = draw_table(matrix, runs, results, tmp_path / "table")
-    assert {file.suffix for file in files} == {".png", ".svg"}
-    assert draw_table(matrix, runs, {}, tmp_path / "none") == []
-
-
-def test_measured_reads_intervals_beside_values():
-    result = {"evaluation": {"flores": {"recall": 0.5, "recall_interval": [0.4, 0.6]}, "tasks": []}}
-    assert measured(result, {"label": "R", "metric": "evaluation.flores.recall"}) == (0.5, [0.4, 0.6])
-    assert measured(result, {"label": "R", "metric": "evaluation.flores.other"}) is None
-    assert measured({"evaluation": None}, {"label": "R", "metric": "evaluation.flores.recall"}) is None
-    assert measured(result, {"label": "X", "task": "xcopa"}) is None
-    mixture = {"full": {"mean": 2.5, "interval": [2.4, 2.6]}}
-    assert measured({"evaluation": mixture}, {"label": "CE", "metric": "evaluation.full.mean"}) == (2.5, [2.4, 2.6])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -239,6 +208,8 @@ def test_measured_reads_intervals_beside_values():
         ({"average": "language"}, "`average` is 'language'"),
         ({"columns": [{"label": "PPL"}]}, "A column needs"),
         ({"columns": [{"label": "PPL", "metric": "a", "digit": 2}]}, "A column needs"),
+        ({"claims": [{"text": "a", "column": "BLEU", "better": "full", "than": "no-sense"}]}, "A claim needs"),
+        ({"claims": [{"text": "a", "column": "PPL", "better": "full"}]}, "A claim needs"),
     ],
 )
 def test_wrong_matrices_are_refused(matrix_file, changes, message):
@@ -272,6 +243,7 @@ def test_shipped_matrices_name_only_fields_that_exist(path):
     labels = {column["label"] for column in matrix.columns}
     assert all(set(values) <= labels for values in matrix.paper.get("values", {}).values())
     assert len({run.fingerprint for run in runs}) == len(runs)
+    assert all(judge(table_rows(matrix, runs, {}), claim)["verdict"] == "not measured" for claim in matrix.claims)
 
 
 def test_an_untrained_run_needs_a_model(matrix_file):

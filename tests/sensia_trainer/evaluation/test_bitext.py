@@ -100,8 +100,9 @@ def test_mode_intervals_and_truncation(tiny_model, tokenizer):
     metrics = evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN, max_length=8, bootstrap=50)
     assert model.training
     assert metrics["truncated"] == 5
-    low, high = metrics["sense_recall_source_to_target_interval"]
-    assert low <= metrics["sense_recall_source_to_target"] <= high
+    for key in ("sense_recall_source_to_target", "sense_entropy_target", "target_perplexity", "target_bits_per_byte"):
+        low, high = metrics[f"{key}_interval"]
+        assert low <= metrics[key] <= high and low < high
 
 
 class Process:

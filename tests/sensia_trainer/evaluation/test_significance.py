@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from sensia_trainer.evaluation.significance import bootstrap_interval, mcnemar, paired_bootstrap, wilson_interval
+from sensia_trainer.evaluation.significance import (
+    bootstrap_interval,
+    bootstrap_ratio_interval,
+    mcnemar,
+    paired_bootstrap,
+    wilson_interval,
+)
 from tests.reference.evaluation import mcnemar_p_value, wilson
 
 
@@ -33,6 +39,21 @@ def test_bootstrap_interval_has_the_width_of_the_normal_one():
     half = 1.96 * values.std() / 20
     assert low == pytest.approx(values.mean() - half, abs=0.004)
     assert high == pytest.approx(values.mean() + half, abs=0.004)
+
+
+def test_ratio_interval_draws_whole_sentences():
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(1, 40, 300)
+    nll = tokens * rng.normal(3.0, 0.5, 300)
+    low, high = bootstrap_ratio_interval(nll, tokens, samples=2000)
+    means = []
+    for _ in range(2000):  # sentence by sentence
+        drawn = rng.choice(300, 300)
+        means.append(sum(nll[i] for i in drawn) / sum(tokens[i] for i in drawn))
+    assert [low, high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
+    assert bootstrap_ratio_interval(2 * tokens, tokens) == pytest.approx([2.0, 2.0])
+    with pytest.raises(ValueError, match="equally long"):
+        bootstrap_ratio_interval([1.0], [1.0, 2.0])
 
 
 def test_paired_bootstrap_sees_a_difference_that_unpaired_intervals_hide():
