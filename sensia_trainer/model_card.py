@@ -111,13 +111,15 @@ def adaptation_card(metrics: dict) -> str:
 
 
 def pretraining_card(metrics: dict) -> str:
-    """The card of a Backpack trained from scratch, from the contents of its `metrics.json`; raises as above."""
+    """The card of a model trained from scratch, from the contents of its `metrics.json`; raises as above."""
     _require(metrics, "model_name")
+    has_senses = "Senses per word" in metrics.get("model", {"Senses per word": None})
     source = language((metrics.get("languages") or {"source": "en"})["source"])
-    values = {"prompt": metrics.get("prompt") or "The old man"}
+    values = {"prompt": metrics.get("prompt") or "The old man", "has_senses": has_senses}
     tokens = _trained_tokens(metrics)
     data = (metrics.get("data") or {}) | ({"tokens_trained_on": tokens} if tokens else {})
-    return _card("pretraining.md", metrics | {"data": data}, source, source, values, {}, ["backpack"])
+    tags = ["backpack" if has_senses else "baseline"]
+    return _card("pretraining.md", metrics | {"data": data}, source, source, values, {}, tags, has_senses)
 
 
 def baseline_card(metrics: dict) -> str:
@@ -127,7 +129,7 @@ def baseline_card(metrics: dict) -> str:
     base = base_model_name(metrics["base_model"])
     values = {"base_model": base, "aligned": metrics["config"].get("w_context") != 0}
     metadata = {"base_model": base, "base_model_relation": "finetune"}
-    return _card("baseline.md", metrics, source, target, values, metadata, ["cross-lingual"], uses_backpack=False)
+    return _card("baseline.md", metrics, source, target, values, metadata, ["baseline", "cross-lingual"], False)
 
 
 def write_card(folder) -> Path:

@@ -1,4 +1,8 @@
-"""From a run's folder to a folder of `model_cards/`: half-precision weights, one copy of the code, the card."""
+"""From a run's folder to a folder of `model_cards/`: half-precision weights, one copy of the code, the card.
+
+What a run measures itself is on the data that guided it. The results of a released model are those of
+`examples/evaluate.py` on the reporting split, of the base model and of the control likewise: see [`reported`].
+"""
 
 import json
 import os
@@ -14,7 +18,7 @@ from .runs import METRICS_FILE, portable, write_json
 FIGURES = ("training_dynamics.png", "training_dynamics.svg")
 
 
-def release(run_folder, destination, code_folder, dtype="float16"):
+def release(run_folder, destination, code_folder, dtype="float16", **evaluations):
     """
     Make the Hub-ready folder of a finished run.
 
@@ -23,6 +27,7 @@ def release(run_folder, destination, code_folder, dtype="float16"):
         destination: Folder to write; its name is the model's.
         code_folder: The package with the model's code, linked to and not copied: publishing uploads the files.
         dtype (`str`): Type of the stored weights.
+        evaluations: Files of results for the card, see [`reported`]: `after`, `before`, `control`.
 
     Returns:
         The destination (`Path`).
@@ -45,6 +50,52 @@ def release(run_folder, destination, code_folder, dtype="float16"):
         if (run_folder / name).is_file():
             (destination / name).write_bytes((run_folder / name).read_bytes())
     metrics = json.loads((run_folder / METRICS_FILE).read_text(encoding="utf-8"))
+    measured = {k: json.loads(Path(file).read_text(encoding="utf-8")) for k, file in evaluations.items() if file}
+    metrics |= reported(**measured) if measured else {}
     write_json(destination / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
     write_card(destination)
     return destination
+
+
+def reported(after, before=None, control=None, template="plain", scoring="cond"):
+    """
+    The entries of a card's metrics that hold the results of `examples/evaluate.py`.
+
+    Args:
+        after, before, control (`dict`): Its results for the released model, the base model, and the control.
+        template, scoring (`str`): Which of the scores of multiple-choice tasks the card shows.
+
+    Returns:
+        `dict`: `after`, `before`, `control` (intrinsic results with intervals), `evaluation`, `benchmarks`.
+
+    Raises:
+        `ValueError`: if the results were not measured on the same sentences.
+    """
+    results = {"after": after, "before": before, "control": control}
+    results = {name: result for name, result in results.items() if result}
+    prints = {name: result["flores"]["fingerprint"] for name, result in results.items()}
+    if len(set(prints.values())) > 1:
+        raise ValueError(f"The results are not of the same sentences: {prints}. Evaluate all with one recipe.")
+    flores = after["flores"]
+    facts = ("split", "purpose", "source", "target", "fingerprint", "target_from_start")
+    intrinsic = {name: {k: v for k, v in r["flores"].items() if k not in facts} for name, r in results.items()}
+    place = {"name": "FLORES-200", "type": "facebook/flores", "split": flores["split"]}
+    scores = {name: _task_scores(result, template, scoring) for name, result in results.items()}
+    benchmarks = []
+    for key, (task, score) in scores["after"].items():
+        row = {"name": key[0], "config": key[1], "split": task["split"], "items": task["items"]}
+        row |= {"value": score["accuracy"], "interval": score.get("interval")}
+        row["protocol"] = f"{template} template, {PROTOCOLS[scoring]}"
+        if key in scores.get("control", {}):
+            other = scores["control"][key][1]
+            row |= {"control": other["accuracy"], "control_interval": other.get("interval")}
+        benchmarks.append(row)
+    return intrinsic | {"evaluation": place, "benchmarks": benchmarks}
+
+
+PROTOCOLS = {"cond": "length-averaged log-likelihood", "pmi": "pointwise mutual information"}
+
+
+def _task_scores(result, template, scoring):
+    tasks = [task for task in result["tasks"] if task["template"] == template and scoring in task["scores"]]
+    return {(task["task"], task["language"]): (task, task["scores"][scoring]) for task in tasks}

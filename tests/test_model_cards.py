@@ -16,11 +16,14 @@ from sensia_trainer.publishing import publish
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = sorted(path.parent for path in (ROOT / "model_cards").glob("*/config.json"))
+BACKPACKS = [folder for folder in FOLDERS if folder.name.startswith("backpack")]
 MEGABYTE = 1_000_000
 
-pytestmark = pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
+of_all = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+of_backpacks = pytest.mark.parametrize("folder", BACKPACKS, ids=lambda folder: folder.name)
 
 
+@of_all
 def test_the_folder_could_be_published(folder):
     report = publish(folder, f"owner/{folder.name}", dry_run=True)
     sizes = dict(report["files"])
@@ -28,6 +31,7 @@ def test_the_folder_could_be_published(folder):
     assert sizes["model.safetensors"] <= 8 * MEGABYTE
 
 
+@of_backpacks
 def test_the_code_is_the_repository_s_own(folder):
     for name in ("configuration_backpack.py", "modeling_backpack.py"):
         link = folder / name
@@ -37,6 +41,7 @@ def test_the_code_is_the_repository_s_own(folder):
     assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
 
 
+@of_all
 def test_the_card_is_rendered_from_the_metrics(folder, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["model_name"] == folder.name
@@ -45,6 +50,7 @@ def test_the_card_is_rendered_from_the_metrics(folder, tmp_path):
     assert write_card(copy).read_text(encoding="utf-8") == (folder / "README.md").read_text(encoding="utf-8")
 
 
+@of_all
 def test_the_snippet_of_the_card_runs_with_torch_and_transformers_alone(folder, tmp_path):
     card = (folder / "README.md").read_text(encoding="utf-8")
     snippet = re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)[1]
@@ -55,4 +61,4 @@ def test_the_snippet_of_the_card_runs_with_torch_and_transformers_alone(folder, 
     run = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, script], **run)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) >= 3
+    assert len(done.stdout.splitlines()) >= (3 if folder in BACKPACKS else 1)
