@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,8 +14,10 @@ import pytest
 from tests.hub_server import HubServer, Repo
 
 
+RECIPE = Path(__file__).parents[3] / "examples" / "recipes" / "lm_eval" / "xstorycloze_id.yaml"
 SCRIPT = """
-import json
+import json, sys
+import datasets, yaml
 from sensia_trainer.evaluation.flores import load_flores
 from sensia_trainer.evaluation.tasks import load_task
 
@@ -28,6 +31,9 @@ for name, call in {
         call()
     except ValueError as error:
         found["no " + name] = str(error)
+recipe = yaml.safe_load(open(sys.argv[1]))
+rows = datasets.load_dataset(recipe["dataset_path"], **recipe["dataset_kwargs"], split="eval")
+found["harness"] = rows["story_id"][:]
 print(json.dumps(found))
 """
 
@@ -46,23 +52,24 @@ def with_script(name, tables) -> Repo:
     return repo
 
 
-@pytest.mark.distributed
+@pytest.mark.slow
 def test_data_sets_with_a_script_are_read_from_their_parquet_copy(tmp_path):
     story = {f"input_sentence_{i}": f"S{i}." for i in range(1, 5)} | {"sentence_quiz1": "A.", "sentence_quiz2": "B."}
     stories = [story | {"story_id": f"s{i}", "answer_right_ending": 1} for i in range(3)]
     with HubServer() as hub:
         tables = {"id/train": stories[:1], "id/eval": stories[1:], "sw/eval": stories}
         hub.repos["datasets/juletxara/xstory_cloze"] = with_script("xstory_cloze", tables)
-        tables = {
-            f"{c}/{s}": [{"id": 1, "sentence": f"{c} {s}"}] for c in ("eng_Latn", "ind_Latn") for s in ("devtest",)
-        }
+        tables = {f"{code}/devtest": [{"id": 1, "sentence": f"in {code}"}] for code in ("eng_Latn", "ind_Latn")}
         hub.repos["datasets/some/flores"] = with_script("flores", tables)
         run = subprocess.run(
-            [sys.executable, "-c", SCRIPT], env=os.environ | hub.environment(tmp_path), capture_output=True, text=True
+            [sys.executable, "-c", SCRIPT, str(RECIPE)],
+            env=os.environ | hub.environment(tmp_path),
+            capture_output=True,
+            text=True,
         )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout.splitlines()[-1])
-    assert found["ids"] == ["s1", "s2"]
-    assert found["flores"] == {"en": ["eng_Latn devtest"], "id": ["ind_Latn devtest"]}
+    assert found["ids"] == found["harness"] == ["s1", "s2"]
+    assert found["flores"] == {"en": ["in eng_Latn"], "id": ["in ind_Latn"]}
     assert "no split 'eval' of 'tr'; it has ['id/eval', 'id/train', 'sw/eval']" in found["no task"]
     assert "lacks ['tur_Latn']; it has ['eng_Latn', 'ind_Latn']" in found["no flores"]
