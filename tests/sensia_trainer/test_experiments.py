@@ -226,10 +226,13 @@ def test_shipped_matrices_name_only_fields_that_exist(path):
     from sensia_trainer.adaptation import AdaptationData
     from sensia_trainer.config import SensiaConfig
     from sensia_trainer.evaluation.suite import EvaluationConfig
+    from sensia_trainer.pretraining import PretrainingData
 
     analyse = runpy.run_path(str(RECIPES.parent / "analyze.py"))["AnalysisArguments"]
+    pretrain = runpy.run_path(str(RECIPES.parent / "pretrain.py"))["PretrainingArguments"]
     known = {
         "examples/adapt.py": [AdaptationData, SensiaConfig],
+        "examples/pretrain.py": [PretrainingData, pretrain],
         "examples/evaluate.py": [EvaluationConfig],
         "examples/analyze.py": [analyse],
     }
