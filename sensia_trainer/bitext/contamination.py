@@ -1,19 +1,21 @@
 """The texts of evaluation sets, as keys that a training pair must not share."""
 
+import csv
 import json
-import logging
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow.parquet as pq
 
 from .filters import near_form, text_keys
-from .readers import open_binary
+from .readers import open_binary, read_lines
+from .sources import load_from_hub
 
-
-logger = logging.getLogger(__name__)
 
 # A shorter text ("Yes", "Two days") is no evidence that a pair was taken from an evaluation set.
 MIN_WORDS, MIN_CHARACTERS = 3, 8
@@ -24,8 +26,8 @@ def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, int
     """Near keys of every text, and of every sentence of a longer text, of some evaluation sets.
 
     Args:
-        entries: files (plain text a line, .tsv, .jsonl; also gzipped), folders of them, or Hub ids, with a
-            configuration after a colon ("facebook/belebele:est_Latn").
+        entries: files (plain text a line, .tsv, .csv, .jsonl, also gzipped; .parquet), folders of them, or Hub ids,
+            with a configuration after a colon ("facebook/belebele:est_Latn").
 
     Returns:
         (keys, counts): sorted distinct keys, (n,) uint64, and the number of texts taken from each entry.
@@ -33,18 +35,21 @@ def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, int
     Raises ValueError for an entry that cannot be read or holds no text.
     """
     keys, counts = set(), {}
-    for entry in entries:
+    for entry, name in zip(entries, _names(entries)):
         forms = {form for text in _texts(entry) for form in _forms(text)}
         if not forms:
             raise ValueError(f"contamination: {entry!r} holds no text; check the path")
         keys.update(text_keys(sorted(forms)).tolist())
-        counts[_name(entry)] = len(forms)
+        counts[name] = len(forms)
     return np.array(sorted(keys), dtype=np.uint64), counts
 
 
-def _name(entry: str) -> str:
-    """The entry without the folders of this machine."""
-    return Path(entry).name if Path(entry).exists() else entry
+def _names(entries: tuple[str, ...]) -> list[str]:
+    """The entries without the folders of this machine: paths from the folder that holds them all."""
+    paths = [Path(entry).expanduser().absolute() if Path(entry).expanduser().exists() else None for entry in entries]
+    parents = [path.parent for path in paths if path]
+    common = os.path.commonpath(parents) if parents else ""
+    return [entry if path is None else path.relative_to(common).as_posix() for entry, path in zip(entries, paths)]
 
 
 def _forms(text: str) -> Iterator[str]:
@@ -79,15 +84,25 @@ def _texts(entry: str) -> Iterator[str]:
 
 def _file_texts(path: Path) -> Iterator[str]:
     kind = Path(path.name.removesuffix(".gz")).suffix
+    if kind == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches():
+            yield from _strings(batch.to_pylist())
+        return
     with open_binary(path) as handle:
-        for number, line in enumerate(handle):
-            text = line.removeprefix(b"\xef\xbb\xbf" if number == 0 else b"").decode("utf-8", "replace").rstrip("\r\n")
-            if kind == ".jsonl":
-                yield from _strings(json.loads(text) if text.strip() else {})
-            elif kind == ".tsv":
-                yield from text.split("\t")
-            else:
-                yield text
+        lines = read_lines(handle, Counter())
+        if kind == ".jsonl":
+            yield from _strings([json.loads(line) for line in lines if line.strip()])
+        elif kind == ".tsv":
+            yield from (text for line in lines for text in line.split("\t"))
+        elif kind == ".csv":
+            yield from (text for row in csv.reader(lines) for text in row)
+        else:
+            for line in lines:
+                if "\0" in line:
+                    raise ValueError(
+                        f"contamination: {path.name} is no text; give text a line, .tsv, .csv, .jsonl or .parquet"
+                    )
+                yield line
 
 
 def _strings(value) -> Iterator[str]:
@@ -104,7 +119,7 @@ def _strings(value) -> Iterator[str]:
 def _hub_texts(entry: str) -> Iterator[str]:
     path, _, config = entry.partition(":")
     try:
-        splits = datasets.load_dataset(path, config or None)
+        splits = load_from_hub(path, config or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
             f"contamination: {entry!r} is no file or folder here, and reading it as a Hub dataset failed ({error}); "

@@ -275,10 +275,25 @@ def _saved(where: Path, split: str) -> datasets.Dataset:
     return dataset
 
 
+def load_from_hub(path: str, name: str | None = None, **options):
+    """`datasets.load_dataset`, by the converted copy on the branch `refs/convert/parquet` where a data set on the Hub
+    still holds a loading script, which `datasets` no longer runs."""
+    return _of_script_or_files(datasets.load_dataset, path, name, **options)
+
+
+def _of_script_or_files(function, path: str, *arguments, **options):
+    try:
+        return function(path, *arguments, **options)
+    except RuntimeError as error:
+        if "script" not in str(error):
+            raise
+    return function(path, *arguments, **options, revision="refs/convert/parquet")
+
+
 def _from_hub(where, source: str, target: str, split: str, name: str | None) -> datasets.Dataset:
     try:
         if name is None:
-            names = datasets.get_dataset_config_names(str(where))
+            names = _of_script_or_files(datasets.get_dataset_config_names, str(where))
             pairs = [f"{a}-{b}" for a in codes_of(source) for b in codes_of(target)]
             wanted = [*pairs, *("-".join(reversed(pair.split("-"))) for pair in pairs)]
             wanted += [pair.replace("-", joint) for pair in wanted for joint in ("_", "")]
@@ -287,7 +302,7 @@ def _from_hub(where, source: str, target: str, split: str, name: str | None) -> 
                 raise ValueError(
                     f"path={where!r} has no configuration for {source}-{target}; name one of: {', '.join(names[:40])}"
                 )
-        return datasets.load_dataset(str(where), name, split=split)
+        return load_from_hub(str(where), name, split=split)
     except (OSError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
             f"path={where!r} is no file or folder here, and as a Hub dataset it failed ({error}); give {_FORMATS}"

@@ -28,15 +28,32 @@ def test_texts_of_files_and_folders_and_their_sentences(tmp_path):
     assert has(keys, "see on lause siin", "The second one is 13 km long", "They all went home.") == [True] * 3
     assert has(keys, "他们昨天去了北京") == [True]
     assert has(keys, "Yes", "No", "Do not read this file", "短", "passage") == [False] * 5
-    assert counts == {"flores": 3, "belebele.jsonl.gz": 4}
+    assert counts == {"flores": 3, "belebele.jsonl.gz": 4}  # named without the folders above them
     assert (np.diff(keys.astype(object)) > 0).all()
+
+
+def test_tables_and_names(tmp_path):
+    (tmp_path / "xcopa").mkdir()
+    (tmp_path / "story.csv").write_text('id,text\n1,"She smiled, and\twent away."\n')
+    (tmp_path / "story.tsv").write_text('id\ttext\n1\tHe "sat" down again.\n')
+    rows = [{"premise": "The man lost his keys.", "choices": ["He was very late."], "label": 1}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "xcopa" / "et.parquet")
+    names = ("story.csv", "story.tsv", "xcopa/et.parquet")
+    keys, counts = evaluation_keys(tuple(str(tmp_path / name) for name in names))
+    assert has(keys, "She smiled and went away", "he sat down again", "He was very late") == [True] * 3
+    assert counts == dict(zip(names, (1, 1, 2)))
+    (tmp_path / "archive.zip").write_bytes(b"PK\0\0")
+    with pytest.raises(ValueError, match="archive.zip is no text; give text a line"):
+        evaluation_keys((str(tmp_path / "archive.zip"),))
 
 
 def test_hub_id_with_configuration(monkeypatch):
     asked = []
 
-    def load_dataset(path, config):
-        asked.append((path, config))
+    def load_dataset(path, config, revision="main"):
+        asked.append((path, config, revision))
+        if revision == "main":
+            raise RuntimeError("Dataset scripts are no longer supported, but found xcopa.py")
         rows = datasets.Dataset.from_list(
             [{"premise": "The man lost his keys.", "label": 1, "choices": ["He was very late."]}]
         )
@@ -44,7 +61,9 @@ def test_hub_id_with_configuration(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     keys, counts = evaluation_keys(("cambridgeltl/xcopa:et",))
-    assert asked == [("cambridgeltl/xcopa", "et")] and counts == {"cambridgeltl/xcopa:et": 2}
+    asked_for = ("cambridgeltl/xcopa", "et")
+    assert asked == [(*asked_for, "main"), (*asked_for, "refs/convert/parquet")]
+    assert counts == {"cambridgeltl/xcopa:et": 2}
     assert has(keys, "he was very late") == [True]
 
 
