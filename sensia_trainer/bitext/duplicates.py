@@ -29,13 +29,20 @@ def find_duplicates(count: int, columns: Callable[[str], Iterable[np.ndarray]], 
         (NEAR_DUPLICATE, "near", 1),
         (MANY_TARGETS, "source", max_targets),
     ):
-        # Keys are hashes, so their remainders divide them evenly. Eight parts at most: a part costs a pass over the
-        # keys, and an eighth of them, sorted with its positions, takes some 4 bytes a pair.
-        parts = int(min(8, max(1, -(-count // PART))))
+        parts = count_parts(count)
         for part in range(parts):
             keys, positions = _gather(columns(name), found, part, parts)
             found[positions[ranks(keys) >= limit]] = code
     return found
+
+
+def count_parts(count: int) -> int:
+    """Parts into which the remainders of `count` keys divide them; each costs a pass over the keys.
+
+    Keys are hashes, so the parts are even. Eight at most: an eighth of the keys, sorted with its positions, takes some
+    4 bytes a pair.
+    """
+    return min(8, max(1, -(-count // PART)))
 
 
 def _gather(arrays: Iterable[np.ndarray], found: np.ndarray, part: int, parts: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from . import accounting, opus
 from .contamination import evaluation_keys
-from .duplicates import KEPT, NAMES, find_duplicates
-from .filters import FilterContext, apply_filters, near_keys, normalise, pair_keys, text_keys
+from .duplicates import KEPT, NAMES, count_parts, find_duplicates
+from .filters import FilterContext, apply_filters, keep_languages, near_keys, normalise, pair_keys, text_keys
 from .readers import Row, aligned_rows
 from .recipe import BitextRecipe, Source
-from .scoring import load_encoder, score_pairs
+from .scoring import load_encoder, require_encoder, score_pairs
 from .shards import (
     bounded_map,
     counter_from_json,
@@ -88,8 +88,13 @@ def build_bitext(
         if _claim(output, recipe):
             logger.info("%s is complete already", output)
         else:
-            corpora = _retrieve(recipe, output, allow_missing)
-            _filter(recipe, stages, corpora, num_proc)
+            # What is wrong with the recipe shows now, not after hours of downloads.
+            found = _look_up(recipe)
+            if recipe.semantic is not None and encoder is None:
+                require_encoder(recipe.semantic.encoder)
+            context = _filter_context(recipe, stages)
+            corpora = _retrieve(recipe, found, output, allow_missing)
+            _filter(recipe, stages, corpora, context, num_proc)
             _deduplicate(recipe, stages)
     if accelerator is not None:
         accelerator.wait_for_everyone()
@@ -118,11 +123,13 @@ def _claim(output: Path, recipe: BitextRecipe) -> bool:
     if there.is_file():
         other = read_json(there)
         different = [name for name in mine if mine[name] != other.get(name)]
-        if different:
+        if different and any(path != there for path in output.iterdir()):
             raise ValueError(
                 f"output_dir={str(output)!r} belongs to another recipe (other {', '.join(different)}); "
                 "give another folder, or delete this one"
             )
+        if different:  # the other run did nothing, as one does whose recipe has a mistake
+            write_json(there, mine)
     elif output.is_dir() and any(output.iterdir()):
         raise ValueError(
             f"output_dir={str(output)!r} is not empty and holds no bitext of this recipe; give another folder"
@@ -130,6 +137,19 @@ def _claim(output: Path, recipe: BitextRecipe) -> bool:
     else:
         write_json(there, mine)
     return (output / "state.json").is_file()
+
+
+def _filter_context(recipe: BitextRecipe, stages: Path) -> FilterContext:
+    """What the filters need; raises ValueError for evaluation texts or a language identifier that cannot be had."""
+    texts = stages / "evaluation.parquet"
+    if not texts.is_file():
+        keys, counts = evaluation_keys(recipe.contamination)
+        write_shard(texts, pa.table({"key": keys}), {"texts": counts})
+    keys = read_shard(texts).column("key").to_numpy()
+    context = FilterContext(recipe.source, recipe.target, recipe.filters, keys)
+    if recipe.filters.language_confidence is not None:
+        keep_languages([], [], context)
+    return context
 
 
 def _plain(value):
@@ -142,17 +162,32 @@ def _plain(value):
 # --- retrieve --------------------------------------------------------------------------------------------------------
 
 
-def _retrieve(recipe: BitextRecipe, output: Path, allow_missing: bool) -> list[dict]:
+def _look_up(recipe: BitextRecipe) -> list:
+    """Of each source its file in OPUS, or why there is none; None for a path. Raises ValueError for a mistake."""
+    index = opus.open_index() if any(source.opus for source in recipe.sources) else None
+    found = []
+    for source in recipe.sources:
+        if source.opus is None:
+            recognise(source.path)
+            found.append(None)
+            continue
+        try:
+            found.append(opus.resolve(index, source.opus, recipe.source, recipe.target, source.release, source.code))
+        except opus.Unavailable as error:
+            found.append(error)
+    return found
+
+
+def _retrieve(recipe: BitextRecipe, found: list, output: Path, allow_missing: bool) -> list[dict]:
     """Where each corpus lies, with what is known of it; `missing` tells why one is not there."""
     done = output / "stages" / "retrieve.json"
     if done.is_file():
         return read_json(done)
-    index = opus.open_index() if any(source.opus for source in recipe.sources) else None
     corpora = []
-    for source in tqdm(recipe.sources, desc="retrieve", unit="corpus"):
+    for source, place in zip(tqdm(recipe.sources, desc="retrieve", unit="corpus"), found):
         corpus = _describe(source)
         try:
-            corpus.update(_locate(source, recipe, index, output / "downloads"))
+            corpus.update(_fetch(source, place, recipe, output / "downloads"))
         except (opus.Unavailable, opus.DownloadError) as error:
             corpus.update(missing=str(error), is_known=getattr(error, "is_known", False))
             logger.warning("missing: %s", error)
@@ -179,8 +214,8 @@ def _describe(source: Source) -> dict:
     return {"name": source.label, "licence": licence, "origin": source.origin or page or Path(str(source.path)).name}
 
 
-def _locate(source: Source, recipe: BitextRecipe, index, downloads: Path) -> dict:
-    if source.opus is None:
+def _fetch(source: Source, found, recipe: BitextRecipe, downloads: Path) -> dict:
+    if found is None:
         kind, where = recognise(source.path)
         if kind == "hub" and not Path(where).exists():
             try:
@@ -188,18 +223,21 @@ def _locate(source: Source, recipe: BitextRecipe, index, downloads: Path) -> dic
             except ValueError as error:
                 raise opus.DownloadError(f"{source.label}: {error}") from error
         return {}
-    found = opus.resolve(index, source.opus, recipe.source, recipe.target, source.release, source.code)
-    if source.opus != found.corpus:
-        logger.info("%s is called %s in OPUS", source.opus, found.corpus)
-    url = recipe.opus_url.rstrip("/") + found.url.split("://", 1)[1].partition("/")[2].join(("/", ""))
+    if isinstance(found, opus.Unavailable):
+        raise found
+    names = zip((source.opus, *recipe.sides), (found.corpus, found.source, found.target))
+    renamed = [f"{mine} is called {its}" for mine, its in names if mine != its]
+    if renamed:
+        logger.info("%s in OPUS: %s", source.label, ", ".join(renamed))
+    url = f"{recipe.opus_url.rstrip('/')}/{found.url.split('://', 1)[1].partition('/')[2]}"
     path = opus.download(url, downloads / found.file_name, sha256=source.sha256)
     try:
         members = opus.archive_members(path, found.source, found.target)
     except opus.DownloadError:
         path.unlink()
         raise
-    facts = {"release": found.release, "pairs_in_index": found.pairs, "url": url}
-    return facts | {"archive": f"downloads/{found.file_name}", "members": list(members)}
+    facts = {"release": found.release, "codes": f"{found.source}-{found.target}", "pairs_in_index": found.pairs}
+    return facts | {"url": url, "archive": f"downloads/{found.file_name}", "members": list(members)}
 
 
 def _load_dataset(source: Source, recipe: BitextRecipe) -> datasets.Dataset:
@@ -228,16 +266,10 @@ def _rows(source: Source, corpus: dict, recipe: BitextRecipe, output: Path, prob
 # --- filter ----------------------------------------------------------------------------------------------------------
 
 
-def _filter(recipe: BitextRecipe, stages: Path, corpora: list[dict], num_proc: int) -> None:
+def _filter(recipe: BitextRecipe, stages: Path, corpora: list[dict], context: FilterContext, num_proc: int) -> None:
     """Normalise and filter every corpus: shards `<corpus>-<n>.parquet`, then `<corpus>.json` when it is through."""
     folder, start = stages / "filter", time.perf_counter()
-    texts = stages / "evaluation.parquet"
-    if not texts.is_file():
-        keys, counts = evaluation_keys(recipe.contamination)
-        write_shard(texts, pa.table({"key": keys}), {"texts": counts})
-    keys = read_shard(texts).column("key").to_numpy()
-    context = FilterContext(recipe.source, recipe.target, recipe.filters, keys)
-    expected = [_expected_pairs(source, corpus) for source, corpus in zip(recipe.sources, corpora)]
+    expected = [_expected_pairs(source, corpus, recipe) for source, corpus in zip(recipe.sources, corpora)]
     total = sum(expected) if None not in expected else None
     with tqdm(total=total, desc="filter", unit="pair", unit_scale=True) as bar:
         for number, (source, corpus) in enumerate(zip(recipe.sources, corpora)):
@@ -273,14 +305,16 @@ def _filter(recipe: BitextRecipe, stages: Path, corpora: list[dict], num_proc: i
     _finish("filter", folder, start)
 
 
-def _expected_pairs(source: Source, corpus: dict) -> int | None:
+def _expected_pairs(source: Source, corpus: dict, recipe: BitextRecipe) -> int | None:
     """How many pairs will be read, for the progress bar; None where only reading tells."""
-    count = corpus.get("pairs_in_index")
     if corpus.get("missing"):
         return 0
-    if count is None and source.path and recognise(source.path)[0] in ("tsv", "jsonl", "aligned"):
-        where = recognise(source.path)[1]
-        count = accounting.count_lines(where[0] if isinstance(where, tuple) else where)
+    count = corpus.get("pairs_in_index")
+    kind, where = recognise(source.path) if source.path else (None, None)
+    if kind in ("tsv", "jsonl", "aligned"):
+        count = accounting.count_lines(where[0] if kind == "aligned" else where) - (kind == "tsv")  # its header
+    elif kind in ("saved", "hub"):
+        count = len(_load_dataset(source, recipe))
     return count if count is None or source.max_pairs is None else min(count, source.max_pairs)
 
 
@@ -312,6 +346,11 @@ def _filter_shard(
     groups = [groups[n] for n in chosen]
     sources = [normalise(rows[n][0], context.source) for n in chosen]
     targets = [normalise(rows[n][1], context.target) for n in chosen]
+    normalised = Counter(
+        (group, "normalised")
+        for n, group, *pair in zip(chosen, groups, sources, targets)
+        if pair != [rows[n][0], rows[n][1]]
+    )
     kept, counts = apply_filters(sources, targets, groups, context)
     histograms = accounting.histograms(sources, targets, context)
     sources, targets = [sources[n] for n in kept], [targets[n] for n in kept]
@@ -327,8 +366,8 @@ def _filter_shard(
             "source_key": source_keys,
         }
     )
-    facts = {"read": counter_to_json(read), "dropped": counter_to_json(dropped + counts), "histograms": histograms}
-    write_shard(path, table, facts | {"kept": _group_sizes(table)})
+    facts = {"read": counter_to_json(read + normalised), "dropped": counter_to_json(dropped + counts)}
+    write_shard(path, table, facts | {"histograms": histograms, "kept": _group_sizes(table)})
     return count
 
 
@@ -365,7 +404,8 @@ def _deduplicate(recipe: BitextRecipe, stages: Path) -> None:
     sizes = [sum(read_facts(shard)["kept"].values()) for shard in shards]
     found_file = stages / "duplicates.npy"
     if not found_file.is_file():
-        with tqdm(desc="find duplicates", unit="key", unit_scale=True) as bar:
+        passes = 3 * count_parts(sum(sizes))  # over the keys of three kinds
+        with tqdm(total=passes * sum(sizes), desc="find duplicates", unit="key", unit_scale=True) as bar:
 
             def columns(name):
                 for shard, size in zip(shards, sizes):
@@ -406,13 +446,13 @@ def _score(recipe: BitextRecipe, stages: Path, encoder, accelerator) -> None:
     if todo and encoder is None:
         device = str(accelerator.device) if accelerator else None
         encoder = load_encoder(semantic.encoder, device, semantic.batch_size)
-    with tqdm(
-        total=sum(map(_drawn, chosen, sizes)), desc="score", unit="pair", unit_scale=True, disable=process > 0
-    ) as bar:
+    total = sum(_drawn(chosen[n], sizes[n]) for n in mine)
+    with tqdm(total=total, desc="score", unit="pair", unit_scale=True, disable=process > 0) as bar:
         for n in mine:
             if n in todo:
-                _score_shard(shards[n], folder / shards[n].name, chosen[n], semantic, encoder)
-            bar.update(processes * _drawn(chosen[n], sizes[n]))
+                _score_shard(shards[n], folder / shards[n].name, chosen[n], semantic, encoder, bar.update)
+            else:
+                bar.update(_drawn(chosen[n], sizes[n]))
     if accelerator is not None:
         accelerator.wait_for_everyone()
     if process == 0:
@@ -423,7 +463,7 @@ def _drawn(mask: np.ndarray | None, size: int) -> int:
     return size if mask is None else int(mask.sum())
 
 
-def _score_shard(shard: Path, path: Path, chosen: np.ndarray | None, semantic, encoder) -> None:
+def _score_shard(shard: Path, path: Path, chosen: np.ndarray | None, semantic, encoder, progress) -> None:
     table = read_shard(shard)
     groups = np.array(table["corpus"].to_pylist(), dtype=object)
     dropped = Counter()
@@ -433,7 +473,7 @@ def _score_shard(shard: Path, path: Path, chosen: np.ndarray | None, semantic, e
     scores = np.zeros(0, np.float32)
     if len(table):
         sides = (table["source"].to_pylist(), table["target"].to_pylist())
-        scores = score_pairs(encoder, *sides, semantic.mode, semantic.neighbours).astype(np.float32)
+        scores = score_pairs(encoder, *sides, semantic.mode, semantic.neighbours, progress)
     alike = scores >= semantic.threshold
     dropped.update((group, "similarity") for group in groups[~alike])
     table = table.append_column("score", pa.array(scores)).filter(pa.array(alike))
@@ -482,6 +522,8 @@ def _sample(recipe: BitextRecipe, stages: Path) -> None:
     left = [sum(_drawn(by_corpus[c][n], size.get(c, 0)) for c in size) for n, size in enumerate(sizes)]
     total = draw_uniformly(left, recipe.cap_total, np.random.default_rng([recipe.seed, 2]))
     left = list(map(_drawn, total, left))
+    if recipe.sample is not None and recipe.sample > sum(left):
+        logger.warning("sample=%d is more than the %d pairs there are; all are kept", recipe.sample, sum(left))
     sample = draw_uniformly(left, recipe.sample, np.random.default_rng([recipe.seed, 3]))
     context = FilterContext(recipe.source, recipe.target, recipe.filters, np.zeros(0, np.uint64))
     tokens = accounting.token_counter(recipe.tokenizer)

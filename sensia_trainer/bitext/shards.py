@@ -1,7 +1,9 @@
 """Shards: files that are either complete or not there, with the counts of what was done to make them inside."""
 
 import json
+import multiprocessing.connection
 import os
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -79,7 +81,7 @@ def bounded_map(function: Callable, tasks: Iterable[tuple], num_proc: int) -> It
         for task in tasks:
             yield function(*task)
         return
-    with ProcessPoolExecutor(num_proc) as pool:
+    with ProcessPoolExecutor(num_proc, initializer=_end_with_parent) as pool:
         waiting = deque()
         for task in tasks:
             waiting.append(pool.submit(function, *task))
@@ -87,3 +89,14 @@ def bounded_map(function: Callable, tasks: Iterable[tuple], num_proc: int) -> It
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is no more: if that was killed, it would wait for tasks for ever."""
+    parent = multiprocessing.parent_process().sentinel
+
+    def watch():
+        multiprocessing.connection.wait([parent])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

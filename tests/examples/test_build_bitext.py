@@ -68,11 +68,15 @@ def test_a_missing_corpus_ends_it_non_zero_unless_allowed(recipe, tmp_path, caps
     assert main([*arguments, "--allow-missing"]) == 0
 
 
-def test_bad_input_is_one_line_without_a_traceback(recipe, capsys):
+def test_bad_input_is_one_line_without_a_traceback(recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the folder has its default name
     assert main([recipe("Toy", treshold=1)]) == 1
     assert "unknown field 'treshold'" in capsys.readouterr().err
     assert main([recipe("Toi")]) == 1
     assert "near names are: Toy" in capsys.readouterr().err
+    # A run that did nothing does not keep the folder from the recipe put right.
+    assert main([recipe("Toy"), "--opus_url", recipe.address]) == 0
+    assert len(load_bitext(tmp_path / "bitext-en-id", "en", "id")) == len(LEFT)
 
 
 @pytest.mark.distributed

@@ -15,10 +15,18 @@ STATISTICS = {
     "pairs": 1500,
     "fingerprint": "f" * 64,
     "corpora": [
-        {"name": "toy", "read": 2000, "dropped": {"length": 500}, "kept": 1500, "licence": "CC0", "origin": "toy.tsv"}
+        {
+            "name": "toy", "read": 1990, "normalised": 7, "dropped": {"length": 500}, "kept": 1490, "licence": "CC0",
+            "origin": "toy.tsv",
+        },
+        {
+            "name": "Tatoeba", "read": 10, "normalised": 0, "dropped": {}, "kept": 10, "licence": "CC BY 2.0 FR",
+            "origin": "https://opus.nlpl.eu/Tatoeba", "release": "v1", "codes": "cmn-en",
+        },
     ],
     "missing": [{"name": "JW300", "reason": "withdrawn"}],
     "read": 2000,
+    "normalised": 7,
     "dropped": {"length": 500},
     "problems": {"toy": {"invalid_utf8": 3}},
     "evaluation_texts": {"flores": 7},
@@ -44,11 +52,13 @@ STATISTICS = {
 def test_tables_give_counts_sizes_origin_and_what_is_missing():
     text = tables(STATISTICS)
     for line in (
-        "| corpus | read | length | kept |",
-        "| **all** | 2,000 | 500 | 1,500 |",
+        "| corpus | read | normalised | length | kept |",
+        "| Tatoeba | 10 | 0 | 0 | 10 |",
+        "| **all** | 2,000 | 7 | 500 | 1,500 |",
         "| English | 1,234 | 250 | 4.0× |",
         "| Chinese | not counted | 500 | 2.0× |",
         "| toy | - | CC0 | toy.tsv |",
+        "| Tatoeba | v1 cmn-en | CC BY 2.0 FR | https://opus.nlpl.eu/Tatoeba |",
         "- JW300: withdrawn",
         "- toy: invalid utf8: 3",
     ):

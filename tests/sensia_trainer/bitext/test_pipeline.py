@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import select
 import signal
 from collections import Counter
 
@@ -82,6 +83,7 @@ def test_every_pair_is_accounted_for(fields, tmp_path, caplog):
     taken = {"where": 1, "length": 1, "length_ratio": 1, "identical": 1, "contamination": 1, "duplicate": 1}
     assert statistics["dropped"] == taken | {"near_duplicate": 1, "similarity": 1}
     assert statistics["read"] == 34 and statistics["pairs"] == 26
+    assert statistics["normalised"] == 1  # a space at an end
     for corpus in statistics["corpora"]:
         assert corpus["read"] == sum(corpus["dropped"].values()) + corpus["kept"]
     assert [(one["name"], one["licence"]) for one in statistics["corpora"]] == [
@@ -118,46 +120,82 @@ def test_processes_do_not_change_a_byte_and_shards_not_a_pair(fields, tmp_path, 
         assert build(fields | change, tmp_path / "two")["fingerprint"] == one["fingerprint"]
 
 
-def run_until_killed(fields, output, writes):
+def run_until_killed(fields, output, writes, **options):
     """Run the pipeline in a process that dies by SIGKILL instead of finishing its n-th file; True when it lived."""
     process = os.fork()
     if process:
         return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
     status = 1
     try:
-        replace, left = os.replace, [writes]
+        replace, left, me = os.replace, [writes], os.getpid()
 
         def dying(source, target):
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if os.getpid() == me:
+                left[0] -= 1
+                if not left[0]:
+                    os.kill(me, signal.SIGKILL)
             replace(source, target)
 
         os.replace = dying
-        build(fields, output)
+        build(fields, output, **options)
         status = 0
     finally:
         os._exit(status)
 
 
-def test_killed_at_every_file_of_every_stage_it_ends_with_the_same_bytes(fields, tmp_path, no_figure):
+@pytest.mark.parametrize("is_opus", [False, True])
+def test_killed_at_every_file_of_every_stage_it_ends_with_the_same_bytes(
+    fields, tmp_path, no_figure, opus_server, is_opus
+):
+    if is_opus:
+        fields = opus_recipe(fields, opus_server, "Good", "Windows")
     build(fields, tmp_path / "whole")
-    deaths, stages = 0, set()
+    deaths, stages, downloads = 0, set(), set()
     # Each run finishes one more shard than the last one and is killed in the next.
     while not run_until_killed(fields, tmp_path / "killed", 2):
         deaths += 1
         assert deaths < 100, "no progress is made"
         assert not (tmp_path / "killed" / "state.json").exists() or deaths > 20
         stages |= {path.name for path in (tmp_path / "killed" / "stages").glob("*") if path.is_dir()}
+        downloads |= {path.name for path in (tmp_path / "killed").glob("downloads/*.part")}
         if (tmp_path / "killed" / "stages" / "saved").exists():
             break
     assert {"filter", "deduplicate", "score", "sample"} <= stages and deaths > 20
+    assert len(downloads) == (2 if is_opus else 0)
     # The export is made of several files in one go: it is killed at each of them.
     writes = 1
     while not run_until_killed(fields, tmp_path / "killed", writes):
         writes += 1
     assert writes > 5
     assert read_folder(tmp_path / "killed") == read_folder(tmp_path / "whole")
+
+
+def test_the_workers_of_a_killed_run_end_and_the_next_run_goes_on(fields, tmp_path, no_figure):
+    build(fields, tmp_path / "whole")
+    reading, writing = os.pipe()  # open for writing as long as the run or one of its workers lives
+    os.set_inheritable(writing, True)
+    # The recipe, the evaluation texts and the list of corpora are written before the filters' workers start.
+    assert not run_until_killed(fields, tmp_path / "killed", 4, num_proc=3)
+    os.close(writing)
+    assert select.select([reading], [], [], 60)[0] and os.read(reading, 1) == b""
+    os.close(reading)
+    assert list((tmp_path / "killed" / "stages" / "filter").glob("*.parquet"))
+    build(fields, tmp_path / "killed", num_proc=3)
+    assert read_folder(tmp_path / "killed") == read_folder(tmp_path / "whole")
+
+
+def test_mistakes_show_before_anything_is_fetched(fields, tmp_path, no_figure, opus_server):
+    recipe = opus_recipe(fields, opus_server, "Good", "Goud")
+    with pytest.raises(ValueError, match="no corpus 'Goud'"):
+        build(recipe, tmp_path / "out")
+    recipe["sources"] = recipe["sources"][:1]
+    with pytest.raises(ValueError, match="no file or folder '/no/such'"):
+        build(recipe | {"contamination": ["/no/such"]}, tmp_path / "out")
+    with pytest.raises(ValueError, match="semantic.encoder='toy' needs sentence_transformers"):
+        build_bitext(parse_recipe(recipe), tmp_path / "out")
+    assert opus_server.requests == []
+    # None of these runs did anything, so the folder is free.
+    assert build(recipe, tmp_path / "out")["read"] == 9
 
 
 def test_a_finished_folder_is_left_as_it_is_and_another_recipe_refused(fields, tmp_path, no_figure):
@@ -172,12 +210,14 @@ def test_a_finished_folder_is_left_as_it_is_and_another_recipe_refused(fields, t
         build(fields, tmp_path / "full")
 
 
-def test_caps_and_sample(fields, tmp_path, no_figure):
+def test_caps_and_sample(fields, tmp_path, no_figure, caplog):
     statistics = build(fields | {"cap_per_corpus": 5, "cap_total": 12, "sample": 8}, tmp_path / "out")
     assert statistics["dropped"]["total_cap"] > 0 and statistics["dropped"]["sample"] == 4 and statistics["pairs"] == 8
     assert all(corpus["kept"] <= 5 for corpus in statistics["corpora"])
     again = build(fields | {"cap_per_corpus": 5, "cap_total": 12, "sample": 8, "seed": 99}, tmp_path / "other")
     assert again["fingerprint"] != statistics["fingerprint"]
+    assert build(fields | {"sample": 100}, tmp_path / "all")["pairs"] == 26
+    assert "sample=100 is more than the 26 pairs there are; all are kept" in caplog.messages
 
 
 def test_only_so_many_are_scored(fields, tmp_path, no_figure):
@@ -259,6 +299,15 @@ def test_invalid_utf8_is_replaced_counted_and_reported(fields, tmp_path, no_figu
     assert load_bitext(tmp_path / "out", "en", "id")[0]["translation"]["en"] == "one two three \ufffd"
 
 
+def test_pairs_changed_by_normalisation_are_counted(fields, tmp_path, no_figure):
+    rows = ["One, two, three.\tSatu, dua, tiga.", "four “five” six\tempat lima enam", "Seven  eight\tTujuh… delapan"]
+    (tmp_path / "quotes.tsv").write_text("\n".join(["en\tid", *rows]), encoding="utf-8")
+    recipe = fields | {"sources": [{"path": str(tmp_path / "quotes.tsv")}], "semantic": None}
+    statistics = build(recipe, tmp_path / "out")
+    assert statistics["normalised"] == statistics["corpora"][0]["normalised"] == 2
+    assert load_bitext(tmp_path / "out", "en", "id")[1]["translation"]["en"] == 'four "five" six'
+
+
 def test_a_saved_dataset_is_a_source(fields, tmp_path, no_figure):
     rows = [{"en": sentence(NUMBERS, n), "id": sentence(ANGKA, n)} for n in range(9)]
     datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
@@ -305,7 +354,7 @@ def opus_recipe(fields, server, *names):
 def test_opus_corpora_are_fetched_and_removed(fields, tmp_path, no_figure, opus_server):
     statistics = build(opus_recipe(fields, opus_server, "JW300", "Good", "Windows"), tmp_path / "out")
     assert [(one["name"], one["read"]) for one in statistics["corpora"]] == [("Good", 9), ("Windows", 9)]
-    assert statistics["corpora"][0]["release"] == "v1"
+    assert [statistics["corpora"][0][name] for name in ("release", "codes")] == ["v1", "en-id"]
     assert [one["name"] for one in statistics["missing"]] == ["JW300"]
     assert "JW300 en-id: withdrawn" in (tmp_path / "out" / "README.md").read_text()
     texts = [pair["en"] for pair in load_bitext(tmp_path / "out", "en", "id")["translation"]]
