@@ -13,16 +13,20 @@ import os
 import sys
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
 from modeling_backpack import BackpackForCausalLM
-from sensia_trainer.analysis.corpus import AlignedCorpus
+from sensia_trainer.analysis.corpus import AlignedCorpus, check_same_vocabulary
 from sensia_trainer.analysis.figures import save_figures
 from sensia_trainer.analysis.report import render_report
 from sensia_trainer.analysis.suite import analyse
 from sensia_trainer.recipes import parse_recipe
+
+
+PACKAGES = ("torch", "transformers", "numpy", "simalign")
 
 
 @dataclass
@@ -59,8 +63,10 @@ def run(arguments):
     models = {
         name: BackpackForCausalLM.from_pretrained(path).to(arguments.device) for name, path in paths.items() if path
     }
+    tokenizers = {name: AutoTokenizer.from_pretrained(paths[name]) for name in models}
+    check_same_vocabulary(tokenizers)
     corpus = AlignedCorpus(
-        AutoTokenizer.from_pretrained(arguments.model),
+        tokenizers["model"],
         read_lines(arguments.source_file, arguments.max_sentences),
         read_lines(arguments.target_file, arguments.max_sentences),
         arguments.source_language,
@@ -81,7 +87,7 @@ def run(arguments):
         "source_language": arguments.source_language,
         "target_language": arguments.target_language,
         "models": {name: Path(path).name if path else None for name, path in paths.items()},
-        "versions": {name: version(name) for name in ("torch", "transformers", "numpy", "scipy")},
+        "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
     }
     return result | analyse(
         models["model"], corpus, control=models.get("control"), base=models.get("base"), **settings, progress=True

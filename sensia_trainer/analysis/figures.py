@@ -26,6 +26,7 @@ def save_figures(results, folder) -> list[Path]:
         "translation_precision": precision_by_sense,
         "mutual_information": information,
         "drift": drift,
+        "neighbours": neighbours,
     }
     files = []
     for name, draw in drawings.items():
@@ -243,4 +244,39 @@ def drift(results):
     axes[0, 0].set_ylabel("cosine to base")
     axes[1, 0].set_ylabel("cosine to base")
     _legend(figure, axes[0, 0])
+    return figure
+
+
+def neighbours(results):
+    """The nearest target word by each sense of frequent source words: darker is nearer, framed is a translation."""
+    usable = [r for r in results if r["senses"]["neighbours"]]
+    if not usable:
+        return None
+    senses = usable[0]["settings"]["num_senses"]
+    rows = max(len(r["senses"]["neighbours"]) for r in usable)
+    figure, axes = _panels(1, rows=len(usable), width=1.2 + 0.85 * senses, height=0.8 + 0.32 * rows)
+    for axis, result in zip(axes[:, 0], usable):
+        entries = result["senses"]["neighbours"]
+        cosines = np.array([[nearest[0] for nearest in entry["cosines"]] for entry in entries])
+        # Half of the grey scale, so that black words stay legible on every cell.
+        image = axis.imshow(cosines, cmap="Greys", vmin=min(0.0, cosines.min()), vmax=2.0, aspect="auto")
+        for row, entry in enumerate(entries):
+            for sense, names in enumerate(entry["by_sense"]):
+                right = names[0] in entry["translations"]
+                axis.text(
+                    sense,
+                    row,
+                    names[0] if len(names[0]) <= 12 else names[0][:11] + "…",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    weight="bold" if right else "normal",
+                    bbox={"boxstyle": "square,pad=0.25", "fill": False, "linewidth": 0.8} if right else None,
+                )
+        axis.set_yticks(range(len(entries)), [entry["word"] for entry in entries])
+        axis.set_xticks(range(cosines.shape[1]))
+        axis.set_title(f"nearest {result['target_language']} words; framed: a translation")
+        axis.set_xlabel("sense k")
+        bar = figure.colorbar(image, ax=axis, shrink=0.8, pad=0.01, label="cosine")
+        bar.ax.set_ylim(top=1.0)
     return figure

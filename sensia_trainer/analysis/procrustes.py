@@ -125,11 +125,12 @@ def procrustes(source, target, *, groups=None, center=True, subsamples=SUBSAMPLE
     return result
 
 
-def compare_procrustes(model, control, **bootstrap):
+def compare_procrustes(model, control, *, groups=None, **bootstrap):
     """Model beside control: paired bootstrap over pairs of the cosines that `procrustes` found, rotations fixed.
 
     Args:
         model, control (`dict`): results of `procrustes` on the same pairs with the same seed; `control` may be None.
+        groups (`np.ndarray` of shape `(pairs,)`, *optional*): pairs that are drawn together, see `paired_bootstrap`.
 
     Returns:
         `dict`: `in_sample` and `held_out`, each as `paired_bootstrap` returns.
@@ -140,5 +141,7 @@ def compare_procrustes(model, control, **bootstrap):
         other = None if control is None else control["scores"][name]
         if other is not None and not np.array_equal(scored, ~np.isnan(other)):
             raise ValueError("Model and control were not scored on the same pairs: use the same pairs and seed.")
-        compared[name] = paired_bootstrap(scores[scored], None if other is None else other[scored], **bootstrap)
+        chosen = None if groups is None else np.asarray(groups)[scored]
+        other = None if other is None else other[scored]
+        compared[name] = paired_bootstrap(scores[scored], other, groups=chosen, **bootstrap)
     return compared

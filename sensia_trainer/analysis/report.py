@@ -72,7 +72,8 @@ def _inputs(results):
     rows = [[r["target_language"], *(r["corpus"][key] for key in keys)] for r in results]
     filters = "\n".join(
         f"- {r['target_language']}: model `{r['models']['model']}`, control `{r['models']['control'] or 'none'}`, "
-        f"base `{r['models']['base'] or 'none'}`; {r['source_language']} words by {r['corpus']['source_filter']}, "
+        f"base `{r['models']['base'] or 'none'}`; links by {r['corpus']['aligner']} over layer {r['corpus']['layer']} "
+        f"of `{r['corpus']['encoder']}`; {r['source_language']} words by {r['corpus']['source_filter']}, "
         f"{r['target_language']} words by {r['corpus']['target_filter']}; "
         f"both at least {r['corpus']['minimum_count']} times"
         for r in results
@@ -91,7 +92,8 @@ def _topology(results):
             shuffled = entry["shuffled"]
             cells = [estimate(entry["model"]), estimate(entry["control"]), estimate(entry["difference"])]
             cells += [p_value(entry["difference"]), estimate(shuffled["model"]), estimate(shuffled.get("control"))]
-            rows.append([r["target_language"], label, entry["items"], *cells])
+            discarded = f" ({entry['discarded']} discarded)" if entry["discarded"] else ""
+            rows.append([r["target_language"], label, f"{entry['items']}{discarded}", *cells])
         rows.append(
             [r["target_language"], "paper (model / control)", "", paper_pair(r["target_language"], "topology")]
         )
@@ -99,10 +101,11 @@ def _topology(results):
     return (
         "## Sense topology (Table 3)\n\n"
         "Spearman correlation of the cosine patterns of the K senses of aligned words (Eq. 4–6). *Shuffled* is the "
-        "mean over all mismatched pairs: what the sense index alone explains. Words spelled alike on both sides have "
-        "equal senses and score 1 under any model, and words that share subwords share senses, so the next rows leave "
-        "them out. Repeated pairs are not independent, so intervals over occurrences are too narrow: the last row "
-        "counts every pair of spellings once.\n\n"
+        "mean over all mismatched pairs: what the sense index alone explains. Pairs with fewer than K distinct senses "
+        "are discarded. Words spelled alike on both sides have equal senses and score 1 under any model, and words "
+        "that share subwords share senses, so the next rows leave them out. Repeated pairs are not independent, so "
+        "intervals over occurrences are too narrow: the last row counts every pair of spellings once, and its "
+        "resamples draw source words.\n\n"
         f"{table(header, rows)}\n\n![Distribution of the topology score](figures/topology.png)"
     )
 
@@ -138,10 +141,11 @@ def _procrustes(results):
         rows[-1] += [paper_pair(r["target_language"], "procrustes")] + [""] * (len(header) - 5)
     return (
         "## Procrustes analysis (Table 4)\n\n"
-        "Mean cosine of aligned words' mixtures after the best rotation (Eq. 7–9), five subsamples, centred unless "
-        "said otherwise. The in-sample cosine grows with the dimension, as *random* shows: the same fit to shuffled "
-        "pairs. Held out, the rotation is fitted on half of the source words and scored on the others, where random "
-        "pairs score 0; Δ and p are of the held-out cosine.\n\n"
+        "Mean cosine of aligned words' mixtures after the best rotation (Eq. 7–9), over five subsamples of at most "
+        "10,000 pairs (all n, when there are no more), centred unless said otherwise; intervals draw source words "
+        "with all their pairs, rotations fixed. The in-sample cosine grows with the dimension, as *random* shows: the "
+        "same fit to shuffled pairs. Held out, the rotation is fitted on half of the source words and scored on the "
+        "others, where random pairs score 0; Δ and p are of the held-out cosine.\n\n"
         f"{table(header, rows)}\n\n![Procrustes cosines](figures/procrustes.png)"
     )
 
@@ -173,8 +177,8 @@ def _mixture(results):
 
 def _senses(results):
     header = ["language", "model", "recall@1 →", "recall@1 ←", "lowest without one sense →", "best sense alone →"]
-    header += ["I(word; sense) source", "target", "translation precision@1", "best sense", "cosine to base, source"]
-    header += ["target"]
+    header += ["I(word; sense) source", "target", "gap, source", "target", "translation precision@1", "best sense"]
+    header += ["cosine to base, source", "target"]
     rows = []
     for r in results:
         senses = r["senses"]
@@ -189,6 +193,8 @@ def _senses(results):
                 f"{number(forward['alone'][best])} (k={best})",
             ]
             cells += [number(senses["mutual_information"][name][side][definition]) for side in ("source", "target")]
+            gap = senses.get("mutual_information_gap", {}).get(name)
+            cells += [number(gap and gap[side][definition]) for side in ("source", "target")]
             precision = senses["translation_precision"].get(name)
             cells += [number(precision and precision["all_senses"]), number(precision and max(precision["by_sense"]))]
             drift = senses.get("drift", {}).get(name)
@@ -197,9 +203,9 @@ def _senses(results):
     return (
         "## Single senses\n\n"
         "Recall@1 of sentence sense vectors, with the sense whose removal costs most and the best sense alone; how "
-        "much the sense distribution tells about the word (mutual information in nats; its gap to the base is in the "
-        "figure); how often the nearest target word is a translation, by all senses side by side and by the best "
-        "one; and the mean cosine between each sense before and after training.\n\n"
+        "much the sense distribution tells about the word (mutual information in nats, and its gap to the base); how "
+        "often the nearest target word is a translation, by all senses side by side and by the best one; and the mean "
+        "cosine between each sense before and after training.\n\n"
         f"{table(header, rows)}\n\n"
         "![Recall@1 by sense](figures/recall_by_sense.png)\n\n"
         "![Translation precision by sense](figures/translation_precision.png)\n\n"
@@ -209,7 +215,11 @@ def _senses(results):
 
 
 def _neighbours(results):
-    sections = ["## Nearest target words of frequent source words, sense by sense"]
+    sections = [
+        "## Nearest target words of frequent source words, sense by sense",
+        "Same sense on both sides, words that share no subword with their translation; all senses are in the figure.",
+        "![Nearest target words by sense](figures/neighbours.png)",
+    ]
     for r in results:
         count = min(4, r["settings"]["num_senses"])
         header = [r["source_language"], *(f"sense {k}" for k in range(count))]
@@ -226,7 +236,7 @@ def _findings(results):
     lines = []
     for r in results:
         language, top = r["target_language"], r["mixture"]["model"]
-        for subset in ("all", "no_shared_subword"):
+        for subset in ("all", "distinct_pairs"):
             entry = r["topology"][subset]
             above = entry and entry["above_shuffled"]["model"]
             lines.append(f"- {language}, topology, {SUBSETS[subset]}: ρ above mismatched pairs: {_verdict(above)}")

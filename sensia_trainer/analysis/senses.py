@@ -55,7 +55,7 @@ def sense_drift(base, adapted) -> dict:
     }
 
 
-def sense_neighbours(queries, candidates, names, *, count: int = 5) -> list[list[list[str]]]:
+def sense_neighbours(queries, candidates, names, *, count: int = 5) -> tuple[list[list[list[str]]], np.ndarray]:
     """For every query word and sense k, the candidate words whose sense k is nearest by cosine.
 
     Args:
@@ -63,17 +63,18 @@ def sense_neighbours(queries, candidates, names, *, count: int = 5) -> list[list
         names: The candidates' words.
 
     Returns:
-        names, nearest first, as `[word][sense][rank]`.
+        names, nearest first, as `[word][sense][rank]`, and their cosines, `(words, K, count)`.
     """
     if len(names) != len(candidates):
         raise ValueError(f"`names` must name every candidate, got {len(names)} names for {len(candidates)}.")
-    result = [[] for _ in queries]
+    nearest_names, nearest_cosines = [[] for _ in queries], []
     for sense in range(queries.shape[1]):
         cosines = normalise_rows(queries[:, sense]) @ normalise_rows(candidates[:, sense]).T
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+        nearest_cosines.append(np.take_along_axis(cosines, nearest, axis=1))
         for word, row in enumerate(nearest):
-            result[word].append([names[index] for index in row])
-    return result
+            nearest_names[word].append([names[index] for index in row])
+    return nearest_names, np.stack(nearest_cosines, axis=1)
 
 
 def translation_precision(source, target, gold) -> dict:

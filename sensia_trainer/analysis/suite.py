@@ -116,7 +116,7 @@ def _check_vocabularies(models, corpus):
 
 def _topology(corpus, lexicon, spellings, bootstrap):
     """Eq. 4-6 over all pairs (as published), over pairs of different words, over pairs without a shared subword, and
-    over the distinct ones of those.
+    over the distinct ones of those, where the bootstrap draws source words.
 
     Names and loans that are spelled alike have equal senses on both sides, so they score 1 whatever was learned, and
     words that share subwords share part of their senses.
@@ -142,15 +142,18 @@ def _topology(corpus, lexicon, spellings, bootstrap):
                 for subset, chosen in subsets.items()
             }
     result = {}
-    for subset in subsets:
+    for subset, chosen in subsets.items():
         usable = np.all([~np.isnan(s[subset][1]) for s in scores.values()], axis=0)
         if usable.sum() < 2:
             result[subset] = None
             continue
         own, mismatched = zip(*(tuple(part[usable] for part in s[subset]) for s in scores.values()))
         control = own[1] if len(own) > 1 else None
-        result[subset] = paired_bootstrap(own[0], control, **bootstrap)
-        against_chance = {name: paired_bootstrap(own[k], mismatched[k], **bootstrap) for k, name in enumerate(scores)}
+        options = dict(bootstrap)
+        if subset == "distinct_pairs":
+            options["groups"] = np.array(corpus.words["source"])[chosen][usable]
+        result[subset] = paired_bootstrap(own[0], control, **options)
+        against_chance = {name: paired_bootstrap(own[k], mismatched[k], **options) for k, name in enumerate(scores)}
         result[subset] |= {
             "discarded": int((~usable).sum()),
             "shuffled": {name: compared["control"] for name, compared in against_chance.items()},
@@ -162,7 +165,7 @@ def _topology(corpus, lexicon, spellings, bootstrap):
 
 def _procrustes(corpus, passes, definitions, bootstrap):
     """Eq. 7-9 by every definition of the sense probabilities, centred; the first one also uncentred and for pairs
-    without a shared subword. Held-out halves never share a source word."""
+    without a shared subword. Held-out halves never share a source word, and the bootstrap draws source words."""
     groups = np.unique(corpus.words["source"], return_inverse=True)[1]
     everything = np.ones(len(groups), dtype=bool)
     runs = [(definition, definition, everything, True) for definition in definitions]
@@ -180,7 +183,7 @@ def _procrustes(corpus, passes, definitions, bootstrap):
             if name in passes:
                 source, target = (passes[name][side].word_vectors[definition][chosen] for side in ("source", "target"))
                 fits[name] = procrustes(source, target, groups=groups[chosen], center=center, seed=bootstrap["seed"])
-        compared = compare_procrustes(fits["model"], fits.get("control"), **bootstrap)
+        compared = compare_procrustes(fits["model"], fits.get("control"), groups=groups[chosen], **bootstrap)
         result[label] = {"compared": compared} | {
             name: {key: value for key, value in fit.items() if key != "scores"} for name, fit in fits.items()
         }
@@ -233,7 +236,7 @@ def _senses(corpus, lexicon, spellings, passes, queries):
 
 def _neighbours(corpus, senses, spellings, rows, count):
     """The nearest target words, by each sense, of the most frequent source words that share no subword with
-    their translation."""
+    their translation, their cosines, and the translations among the aligned pairs."""
     text = {side: dict(zip(corpus.spellings[side], corpus.words[side])) for side in spellings}
     counts = Counter(s for s, apart in zip(corpus.spellings["source"], corpus.disjoint) if apart)
     by_word = {}
@@ -243,5 +246,14 @@ def _neighbours(corpus, senses, spellings, rows, count):
     # One spelling of each word: the same word with and without a space before it would fill the list.
     chosen = {text["target"][spelling]: row for row, spelling in enumerate(spellings["target"])}
     queries = senses["source"][[rows["source"][spelling] for spelling in frequent]]
-    found = sense_neighbours(queries, senses["target"][list(chosen.values())], list(chosen), count=3)
-    return [{"word": text["source"][spelling], "by_sense": by_sense} for spelling, by_sense in zip(frequent, found)]
+    names, cosines = sense_neighbours(queries, senses["target"][list(chosen.values())], list(chosen), count=3)
+    translations = Counter(zip(corpus.words["source"], corpus.words["target"])).most_common()
+    return [
+        {
+            "word": word,
+            "translations": [target for (source, target), _ in translations if source == word],
+            "by_sense": names[index],
+            "cosines": cosines[index].round(4).tolist(),
+        }
+        for index, word in enumerate(text["source"][spelling] for spelling in frequent)
+    ]

@@ -53,7 +53,7 @@ def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
     assert "## Sense topology (Table 3)" in report and str(out) not in report
     assert len(list(Path(arguments["cache_dir"]).iterdir())) == 1
     figures = {file.name: file.read_bytes() for file in (out / "figures").glob("*.svg")}
-    assert len(figures) == 7
+    assert len(figures) == 8
     (out / "README.md").unlink()
     (out / "other.json").write_text("{}")  # results of another kind may lie beside
     runpy.run_path(str(SCRIPT))["main"](["render", str(out)])
@@ -72,6 +72,18 @@ def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
 def test_bad_input_is_named(arguments, changed, message):
     with pytest.raises(ValueError, match=message):
         run(arguments | changed)
+
+
+def test_models_of_other_tokenizers_are_refused(arguments, tokenizer):
+    """The same number of tokens is not enough: equal ids must be equal tokens."""
+    file = Path(arguments["base"]) / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = content["model"]["vocab"]
+    first, second = list(vocabulary)[100:102]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="`model` and `base` have different vocabularies"):
+        run(arguments)
 
 
 def test_rendering_nothing_is_an_error(tmp_path):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from sensia_trainer.analysis.procrustes import normalise_rows
 from sensia_trainer.analysis.senses import (
     mutual_information,
     recall_by_sense,
@@ -43,9 +44,14 @@ def test_drift(generator):
 def test_neighbours_are_those_of_the_same_sense(generator):
     candidates = generator.standard_normal((4, 2, 6))
     queries = np.stack([candidates[2, 0], candidates[1, 1]])[None] * 3.0
-    (by_sense,) = sense_neighbours(queries, candidates, list("abcd"), count=2)
+    (by_sense,), cosines = sense_neighbours(queries, candidates, list("abcd"), count=2)
     assert by_sense[0][0] == "c" and by_sense[1][0] == "b"
     assert [len(names) for names in by_sense] == [2, 2]
+    assert cosines.shape == (1, 2, 2)
+    np.testing.assert_allclose(cosines[0, :, 0], 1.0)
+    for sense in range(2):
+        every = normalise_rows(candidates[:, sense]) @ normalise_rows(queries[:, sense])[0]
+        np.testing.assert_allclose(cosines[0, sense], sorted(every, reverse=True)[:2])
     with pytest.raises(ValueError, match="names"):
         sense_neighbours(queries, candidates, ["a"])
 

@@ -1,5 +1,6 @@
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from scipy import stats
 
 from sensia_trainer.analysis import corpus as corpus_module
-from sensia_trainer.analysis.corpus import AlignedCorpus
+from sensia_trainer.analysis.corpus import AlignedCorpus, check_same_vocabulary
 from sensia_trainer.analysis.figures import save_figures
 from sensia_trainer.analysis.report import render_report
 from sensia_trainer.analysis.suite import DEFINITIONS, analyse
@@ -118,7 +119,7 @@ def test_missing_control_warns_and_leaves_its_columns_empty(models, corpus, tmp_
     result |= _names() | {"models": {"model": "adapted", "control": None, "base": None}}
     report = render_report([result])
     assert "control `none`" in report and "not tested (no control" in report
-    assert len(save_figures([result], tmp_path)) == 12  # no drift without a base
+    assert len(save_figures([result], tmp_path)) == 14  # no drift without a base
 
 
 def test_models_of_other_vocabularies_or_senses_are_refused(models, tiny_model, corpus):
@@ -130,10 +131,39 @@ def test_models_of_other_vocabularies_or_senses_are_refused(models, tiny_model, 
         analyse(models["model"], corpus, control=small)
 
 
+def test_tokenizers_that_number_tokens_differently_are_refused(tokenizer):
+    check_same_vocabulary({"model": tokenizer, "base": tokenizer})
+    words = list(tokenizer.get_vocab())[:5]
+    mine, other = (
+        SimpleNamespace(get_vocab=lambda order=order: dict(zip(words, order))) for order in ("01234", "01243")
+    )
+    with pytest.raises(ValueError, match="`model` and `base` have different vocabularies.*is [34] in one"):
+        check_same_vocabulary({"model": mine, "control": mine, "base": other})
+    smaller = SimpleNamespace(get_vocab=lambda: dict(zip(words[:4], "0123")))
+    with pytest.raises(ValueError, match="is 4 in one and None in the other"):
+        check_same_vocabulary({"model": mine, "base": smaller})
+
+
+def test_intervals_count_repeated_words_once(result, corpus):
+    """Occurrences are resampled as published; distinct pairs and rotations by source word."""
+    words = len(set(corpus.words["source"]))
+    assert result["topology"]["all"]["groups"] == result["topology"]["all"]["items"]
+    distinct = {corpus.words["source"][index] for index in corpus.types}
+    assert result["topology"]["distinct_pairs"]["groups"] == len(distinct)
+    assert {entry["compared"]["held_out"]["groups"] for entry in result["procrustes"].values() if entry} <= {
+        words,
+        len({word for word, apart in zip(corpus.words["source"], corpus.disjoint) if apart}),
+    }
+
+
 def test_neighbours_are_asked_for_the_most_frequent_translated_words(corpus, result):
     asked = [entry["word"] for entry in result["senses"]["neighbours"]]
     apart = [word for word, other in zip(corpus.words["source"], corpus.disjoint) if other]
     assert "java" not in asked and len(asked) == len(set(asked))
+    for entry in result["senses"]["neighbours"]:
+        pairs = zip(corpus.words["source"], corpus.words["target"])
+        assert set(entry["translations"]) == {target for source, target in pairs if source == entry["word"]}
+        assert np.shape(entry["cosines"]) == np.shape(entry["by_sense"])
     counts = [apart.count(word) for word in asked]
     assert counts == sorted(counts, reverse=True) and set(asked) == set(apart)
 
@@ -154,7 +184,7 @@ def test_report_shows_the_numbers_and_the_papers(result, tmp_path):
         rows = [line.count("|") for line in block.splitlines() if line.startswith("|")]
         assert len(set(rows)) <= 1, block
     files = save_figures([result], tmp_path)
-    assert all(file.stat().st_size > 1000 for file in files) and len(files) == 14
+    assert all(file.stat().st_size > 1000 for file in files) and len(files) == 16
     assert {f"figures/{file.name}" for file in files if file.suffix == ".png"} == {
         part.split(")")[0] for part in report.split("](")[1:]
     }
