@@ -49,6 +49,13 @@ def test_evaluate_and_compare(script, tmp_path, tiny_model, tokenizer, capsys):
     assert str(tmp_path / "table.csv") in capsys.readouterr().out
 
 
+def test_metric_folders(script, tmp_path, capsys):
+    script.main(["metrics", str(tmp_path)])
+    folders = capsys.readouterr().out.split()
+    assert {path.name for path in tmp_path.iterdir()} == {"bitext_retrieval", "choice_accuracy", "token_perplexity"}
+    assert sorted(folders) == sorted(map(str, tmp_path.iterdir()))
+
+
 def test_unknown_fields_are_refused(script, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: m\noutput: o.json\nbatchsize: 3\n")
