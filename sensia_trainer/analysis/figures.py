@@ -78,7 +78,7 @@ def _bars(axis, groups, series, *, digits=2, label=True):
                 top = max(value, interval[1])
             if label:
                 axis.annotate(
-                    f"{value:.{digits}f}",
+                    f"{round(value, digits) + 0.0:.{digits}f}",  # 0.00, never -0.00
                     (place, max(top, 0)),
                     xytext=(0, 2),
                     textcoords="offset points",
@@ -91,19 +91,23 @@ def _bars(axis, groups, series, *, digits=2, label=True):
 
 
 def _legend(figure, axis):
-    """Below the panels, where it covers nothing."""
+    """Below the panels, where it covers nothing, in as many columns as their width holds."""
     handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    columns = min(len(labels), int(figure.get_figwidth() / (0.8 + 0.09 * max(map(len, labels)))))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def topology(results):
     """Distribution of the topology score over pairs without a shared subword, with means and shuffled baselines."""
-    figure, axes = _panels(len(results), sharey=True)
+    figure, axes = _panels(len(results), sharex=True, sharey=True)
+    lowest = 1.0
     for axis, result in zip(axes[0], results):
         entry = result["topology"]["no_shared_subword"] or result["topology"]["all"]
         for name in _present(entry["histogram"]):
             counts = np.array(entry["histogram"][name])
             edges = np.linspace(-1, 1, len(counts) + 1)
+            first = edges[np.searchsorted(counts.cumsum(), 0.005 * counts.sum())]
+            lowest = min(lowest, first, entry["shuffled"][name]["mean"])
             style = {"linestyle": LINES[name], "color": "#1b3a6b" if name == "model" else "#666666"}
             axis.stairs(counts / max(counts.sum(), 1), edges, linewidth=1.6, label=name, **style)
             axis.axvline(entry[name]["mean"], linewidth=1, **style)
@@ -120,7 +124,9 @@ def topology(results):
             )
         axis.set_title(f"{result['target_language']} (n = {entry['items']})")
         axis.set_xlabel("topology score ρ; lines: means")
-    axes[0, 0].set_ylim(bottom=0)  # after the last panel: it ends the automatic scaling of the shared axis
+    # After the last panel: it ends the automatic scaling of the shared axes. Fewer than 1 % of pairs lie further left.
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].set_xlim(lowest - 0.02, 1.02)
     axes[0, 0].set_ylabel("share of word pairs")
     _legend(figure, axes[0, 0])
     return figure
@@ -159,6 +165,8 @@ def mixture(results):
             for name in _present(result["mixture"])
         }
         _bars(axis, list(groups.values()), series, digits=1)
+        guess = np.log(result["settings"]["vocab_size"])
+        axis.axhline(guess, color="black", linewidth=1, linestyle=":", label="ln V (all tokens alike)")
         axis.set_title(result["target_language"])
     axes[0, 0].set_ylabel("cross-entropy (nats per token)")
     _legend(figure, axes[0, 0])
@@ -241,6 +249,7 @@ def drift(results):
             series = {name: entry[side]["cosine_by_sense"] for name, entry in result["senses"]["drift"].items()}
             _by_sense(axis, series, title=f"{result['target_language']}: {side} words")
         column[0].set_xlabel("")
+    axes[0, 0].set_ylim(min(0, axes[0, 0].get_ylim()[0]), 1.02)
     axes[0, 0].set_ylabel("cosine to base")
     axes[1, 0].set_ylabel("cosine to base")
     _legend(figure, axes[0, 0])

@@ -16,7 +16,7 @@ from .words import sentence_senses, word_senses
 
 
 DEFINITIONS = ("magnitude", "contextual", "contextual_share", "predictive")
-HISTOGRAM_BINS = np.linspace(-1, 1, 21)
+HISTOGRAM_BINS = np.linspace(-1, 1, 81)
 
 
 def analyse(
@@ -84,6 +84,7 @@ def analyse(
         "senses": _senses(corpus, lexicon, spellings, passes, queries),
         "settings": {
             "num_senses": model.config.num_senses,
+            "vocab_size": len(model.get_input_embeddings().weight),
             "definitions": list(definitions),
             "temperature": temperature,
             "top_k": top_k,
@@ -148,16 +149,15 @@ def _topology(corpus, lexicon, spellings, bootstrap):
             result[subset] = None
             continue
         own, mismatched = zip(*(tuple(part[usable] for part in s[subset]) for s in scores.values()))
-        control = own[1] if len(own) > 1 else None
+        above = [scored - chance for scored, chance in zip(own, mismatched)]
         options = dict(bootstrap)
         if subset == "distinct_pairs":
             options["groups"] = np.array(corpus.words["source"])[chosen][usable]
-        result[subset] = paired_bootstrap(own[0], control, **options)
-        against_chance = {name: paired_bootstrap(own[k], mismatched[k], **options) for k, name in enumerate(scores)}
-        result[subset] |= {
+        compared = [paired_bootstrap(*columns, **options) for columns in (own, mismatched, above)]
+        parts = ({name: part[name] for name in ("model", "control", "difference")} for part in compared[1:])
+        result[subset] = compared[0] | {
             "discarded": int((~usable).sum()),
-            "shuffled": {name: compared["control"] for name, compared in against_chance.items()},
-            "above_shuffled": {name: compared["difference"] for name, compared in against_chance.items()},
+            **dict(zip(("shuffled", "above_shuffled"), parts)),
             "histogram": {name: np.histogram(own[k], HISTOGRAM_BINS)[0].tolist() for k, name in enumerate(scores)},
         }
     return result

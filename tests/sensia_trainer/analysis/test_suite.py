@@ -95,6 +95,17 @@ def test_topology_is_the_mean_of_the_plain_scores(models, corpus, result):
     assert np.asarray(scores)[~corpus.different] == pytest.approx(1.0)
 
 
+def test_what_the_sense_index_explains_is_taken_off(result):
+    for entry in filter(None, result["topology"].values()):
+        for name in ("model", "control", "difference"):
+            above, shuffled = entry["above_shuffled"][name]["mean"], entry["shuffled"][name]["mean"]
+            assert above == pytest.approx(entry[name]["mean"] - shuffled)
+            low, high = entry["above_shuffled"][name]["interval"]
+            assert low <= above <= high
+                entry["above_shuffled"][name]["interval"][0] <= above <= entry["above_shuffled"][name]["interval"][1]
+            )
+
+
 def test_result_is_complete_and_survives_json(result):
     again = json.loads(json.dumps(result, allow_nan=False))
     assert again == result
