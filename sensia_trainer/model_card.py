@@ -533,8 +533,10 @@ def _benchmark_row(row: dict) -> dict:
 def _spent(metrics: dict) -> dict:
     spent = {"training time": duration(metrics["seconds"]) if _measured(metrics.get("seconds")) else None}
     spent["hardware"] = metrics.get("hardware")
-    metered = _measured(metrics.get("energy_kwh"))
-    spent["energy"] = f"{number(metrics['energy_kwh'])} kWh" if metered else "not metered"
+    if _measured(metrics.get("energy_kwh")):
+        spent["energy"] = f"{number(metrics['energy_kwh'])} kWh"
+    elif spent["training time"]:
+        spent["energy"] = "not metered"
     if _measured(metrics.get("co2_eq_emissions")):
         spent["emissions"] = f"{number(metrics['co2_eq_emissions'])} g CO₂ equivalent"
     return spent
