@@ -2,16 +2,13 @@
 
     python examples/evaluate.py examples/recipes/evaluate.yaml --model my/model --output results/my-model.json
     python examples/evaluate.py compare results/a.json results/b.json --output results/EVALUATION.md
-    python examples/evaluate.py metrics outputs/metrics
 
 The second form puts any number of results beside the paper's Table 1 and marks significant differences from the first.
-The third writes the folders of three `evaluate` metrics, which load offline and can be pushed to the Hub as they are.
 """
 
 import sys
 from argparse import ArgumentParser
 
-from sensia_trainer.evaluation.metrics import METRICS, write_metric_space
 from sensia_trainer.evaluation.report import compare
 from sensia_trainer.evaluation.suite import EvaluationConfig, items_file, run
 from sensia_trainer.recipes import parse_recipe
@@ -28,13 +25,6 @@ def main(argv=None):
         arguments = parser.parse_args(argv[1:])
         for file in compare(arguments.results, arguments.output, arguments.scoring, arguments.template):
             print(file)
-        return
-    if argv[:1] == ["metrics"]:
-        parser = ArgumentParser(prog="evaluate.py metrics", description="Write the folders of the `evaluate` metrics.")
-        parser.add_argument("folder", help="where to; each metric gets a folder of its name there")
-        arguments = parser.parse_args(argv[1:])
-        for name in METRICS:
-            print(write_metric_space(name, arguments.folder))
         return
     (config,) = parse_recipe([EvaluationConfig], argv, description=__doc__)
     result = run(config)

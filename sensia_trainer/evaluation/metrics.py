@@ -1,12 +1,16 @@
 """The evaluation's numbers as `evaluate.Metric` classes: `bitext_retrieval`, `choice_accuracy`, `token_perplexity`.
 
-They need no network: instantiate a class and call `compute`. `write_metric_space` writes a folder that
-`evaluate.load(folder)` reads and that can be pushed to the Hub as a Space as it is.
+They need no network: instantiate a class and call `compute`. The folders that
+
+    python -m sensia_trainer.evaluation.metrics outputs/metrics
+
+writes are read by `evaluate.load(folder)` and can be pushed to the Hub as Spaces as they are.
 """
 
 import html
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import datasets
@@ -147,3 +151,8 @@ def write_metric_space(name: str, folder) -> Path:
     for file, text in files.items():
         (folder / file).write_text(text, encoding="utf-8")
     return folder
+
+
+if __name__ == "__main__":
+    for written in [write_metric_space(metric, sys.argv[1]) for metric in METRICS]:
+        print(written)
