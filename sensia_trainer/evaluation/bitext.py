@@ -1,7 +1,6 @@
 """Intrinsic evaluation on a bitext (Section 2.2): retrieval both ways, sense entropy, target perplexity."""
 
 import inspect
-import math
 
 import torch
 from tqdm.auto import tqdm
@@ -25,7 +24,7 @@ from .batching import (
     shard,
     start_token,
 )
-from .perplexity import nll_per_row, nll_per_row_from_logits, summarize_nll
+from .perplexity import check_nll, nll_intervals, nll_per_row, nll_per_row_from_logits, summarize_nll
 from .retrieval import DIRECTIONS, retrieval_by_query, retrieval_metrics
 from .significance import bootstrap_ratio_interval
 
@@ -73,7 +72,8 @@ def evaluate_bitext(
         `target_bits_per_byte`; `pairs`, and `truncated`, the number of pairs with a side cut at `max_length`.
 
     Raises:
-        ValueError: If the sides differ in length or hold fewer than two pairs, or a sentence is empty.
+        ValueError: If the sides differ in length or hold fewer than two pairs, a sentence is empty, or a likelihood or
+            a vector is not finite (the sentence is named).
     """
     if len(source_sentences) != len(target_sentences):
         raise ValueError(
@@ -98,6 +98,7 @@ def evaluate_bitext(
         source_side = _encode_side(model, source, "source", **run)
         target_side = _encode_side(model, target, "target", with_nll=True, **run)
 
+    check_nll(target_side["nll"], "target sentence")
     metrics = {}
     for kind in ("sense", "context"):
         if kind in source_side:
@@ -120,24 +121,11 @@ def evaluate_bitext(
         summary = summarize_nll(target_side["nll"].sum().item(), predicted, *counts)
         metrics |= {f"target_{name}": value for name, value in summary.items()}
         if bootstrap:
-            metrics |= _perplexity_intervals(target_side["nll"].cpu(), target, bootstrap, seed)
+            intervals = nll_intervals(target_side["nll"].cpu(), target, samples=bootstrap, seed=seed)
+            metrics |= {f"target_{name}": interval for name, interval in intervals.items()}
     metrics["pairs"] = len(source)
     metrics["truncated"] = sum(s.truncated or t.truncated for s, t in zip(source, target, strict=True))
     return metrics
-
-
-def _perplexity_intervals(nll, encoded, samples, seed) -> dict:
-    """95 % intervals of the keys of `summarize_nll` over sentences, the same resamples for each."""
-    counts = {
-        "perplexity": [len(e.ids) - 1 for e in encoded],
-        "perplexity_per_word": [e.num_words for e in encoded],
-        "nll_per_byte": [e.num_bytes for e in encoded],
-    }
-    found = {k: bootstrap_ratio_interval(nll, count, samples=samples, seed=seed) for k, count in counts.items()}
-    found["bits_per_byte"] = [bound / math.log(2) for bound in found["nll_per_byte"]]
-    for key in ("perplexity", "perplexity_per_word"):
-        found[key] = [math.exp(min(bound, 700.0)) for bound in found[key]]
-    return {f"target_{key}_interval": interval for key, interval in found.items()}
 
 
 def _encode_side(model, encoded, name, *, batch_size, progress, accelerator, with_nll=False, **options) -> dict:

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from .batching import (
     LOGITS_BUDGET,
+    EncodedText,
     batches_by_length,
     check_ids,
     encode_texts,
@@ -24,6 +25,7 @@ from .batching import (
     shard,
     start_token,
 )
+from .significance import bootstrap_ratio_interval
 
 
 def nll_per_row(hidden: Tensor, head, input_ids: Tensor, attention_mask: Tensor, *, chunk_size=2048) -> Tensor:
@@ -58,6 +60,29 @@ def summarize_nll(nll: float, tokens: int, num_bytes: int, words: int) -> dict:
     }
 
 
+def check_nll(nll: Tensor, what: str) -> None:
+    """`ValueError` that names the first of `nll` (n,) which is not finite."""
+    bad = (~nll.isfinite()).nonzero()
+    if len(bad):
+        raise ValueError(
+            f"The log-likelihood of {what} {int(bad[0])} is not finite ({len(bad)} of {len(nll)} are affected)."
+        )
+
+
+def nll_intervals(nll, encoded: list[EncodedText], *, samples: int, seed: int) -> dict:
+    """95 % bootstrap intervals over texts of the keys of `summarize_nll`, as `..._interval`; `nll` (n,) in nats."""
+    counts = {
+        "perplexity": [len(e.ids) - 1 for e in encoded],
+        "perplexity_per_word": [e.num_words for e in encoded],
+        "nll_per_byte": [e.num_bytes for e in encoded],
+    }
+    found = {k: bootstrap_ratio_interval(nll, count, samples=samples, seed=seed) for k, count in counts.items()}
+    found["bits_per_byte"] = [bound / math.log(2) for bound in found["nll_per_byte"]]
+    for key in ("perplexity", "perplexity_per_word"):
+        found[key] = [math.exp(min(bound, 700.0)) for bound in found[key]]
+    return {f"{key}_interval": interval for key, interval in found.items()}
+
+
 def perplexity(
     model,
     tokenizer,
@@ -66,6 +91,8 @@ def perplexity(
     batch_size=32,
     max_length=None,
     start: int | str | None = "auto",
+    bootstrap=0,
+    seed=0,
     progress=False,
     accelerator=None,
 ) -> dict:
@@ -75,6 +102,7 @@ def perplexity(
         start: Token put before every text, see `start_token`. With one, every token of a text is predicted, without
             one every token but the first.
         max_length (`int`, *optional*): Cut longer texts here; defaults to the model's positions.
+        bootstrap (`int`): Resamples of texts for 95 % intervals (`..._interval`), 0 for none.
 
     Returns:
         `perplexity`, `perplexity_per_word` (whitespace words), `nll_per_byte` (nats per UTF-8 byte),
@@ -101,10 +129,10 @@ def perplexity(
         "bytes": sum(e.num_bytes for e in encoded),
         "truncated": sum(e.truncated for e in encoded),
     }
-    bad = (~nll.isfinite()).nonzero()
-    if len(bad):
-        raise ValueError(f"The log-likelihood of text {int(bad[0])} is not finite ({len(bad)} texts are affected).")
+    check_nll(nll, "text")
     if counts["tokens"] == 0:
         raise ValueError("No token is predicted: every text is one token long and there is no start token.")
     summary = summarize_nll(nll.sum().item(), counts["tokens"], counts["bytes"], counts["words"])
+    if bootstrap:
+        summary |= nll_intervals(nll, encoded, samples=bootstrap, seed=seed)
     return summary | counts | {"nll": nll.tolist()}

@@ -17,19 +17,19 @@ def retrieval_metrics(source: Tensor, target: Tensor, *, chunk_size=1024, bootst
     - `recall_...`: share of queries whose translation is the nearest candidate (recall@1);
     - `margin_...`: mean of the cosine to the translation minus the cosine to the best wrong candidate;
     - `mean_rank_...`: mean rank of the translation, 1 is best;
-    - `recall_..._interval`: 95 % bootstrap interval over queries, when `bootstrap` > 0 resamples are asked for.
+    - each with `..._interval`: 95 % bootstrap interval over queries, when `bootstrap` > 0 resamples are asked for.
 
     For arguments, ties and errors see `retrieval_by_query`.
     """
     found = retrieval_by_query(source, target, chunk_size=chunk_size)
     metrics = {}
     for i, direction in enumerate(DIRECTIONS):
-        metrics[f"recall_{direction}"] = found["hits"][i].double().mean().item()
-        metrics[f"margin_{direction}"] = found["margins"][i].double().mean().item()
-        metrics[f"mean_rank_{direction}"] = found["ranks"][i].double().mean().item()
-        if bootstrap:
-            interval = bootstrap_interval(found["hits"][i].cpu(), samples=bootstrap, seed=seed)
-            metrics[f"recall_{direction}_interval"] = interval
+        for name, key in (("recall", "hits"), ("margin", "margins"), ("mean_rank", "ranks")):
+            values = found[key][i].double().cpu()
+            metrics[f"{name}_{direction}"] = values.mean().item()
+            if bootstrap:
+                interval = bootstrap_interval(values, samples=bootstrap, seed=seed)
+                metrics[f"{name}_{direction}_interval"] = interval
     return metrics
 
 

@@ -63,7 +63,7 @@ class EvaluationConfig:
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
     random_weights: bool = field(default=False, metadata={"help": "Use only the config of `model`: a chance line."})
     check_languages: bool = field(default=True, metadata={"help": "Refuse files in the wrong language."})
-    bootstrap: int = field(default=1000, metadata={"help": "Resamples for intervals of recall."})
+    bootstrap: int = field(default=1000, metadata={"help": "Resamples for intervals on FLORES-200."})
     seed: int = 0
     progress: bool = True
 
@@ -190,7 +190,7 @@ def _text(row) -> str:
 
 
 def evaluate_flores(config, model, tokenizer, source, target) -> tuple[dict, dict]:
-    """Retrieval, entropy and perplexity on FLORES-200: a summary, and the hits of every pair."""
+    """Retrieval, entropy and perplexity on FLORES-200: a summary; the hits of every pair and its target's NLL."""
     options = {"batch_size": config.batch_size, "max_length": config.max_length, "progress": config.progress}
     metrics = evaluate_bitext(
         model,
@@ -206,20 +206,20 @@ def evaluate_flores(config, model, tokenizer, source, target) -> tuple[dict, dic
         by_pair=True,
         **options,
     )
-    hits = {"fingerprint": fingerprint([source, target]), "hits": metrics.pop("hits")}
-    from_start = perplexity(model, tokenizer, target, **options)
-    del from_start["nll"]
+    detail = {"fingerprint": fingerprint([source, target]), "hits": metrics.pop("hits")}
+    from_start = perplexity(model, tokenizer, target, bootstrap=config.bootstrap, seed=config.seed, **options)
+    detail["nll_from_start"] = [round(value, 4) for value in from_start.pop("nll")]
     summary = {
         "split": _flores_split(config),
         "purpose": config.flores_purpose,
         "source": language(config.source).flores,
         "target": language(config.target).flores,
-        "fingerprint": hits["fingerprint"],
+        "fingerprint": detail["fingerprint"],
         **metrics,
         # Every token of every sentence after the start token: the same bytes for every model and tokenizer.
         "target_from_start": from_start,
     }
-    return summary, hits
+    return summary, detail
 
 
 def evaluate_task(config, model, tokenizer, data: TaskData, validation, template) -> tuple[dict, dict]:

@@ -134,6 +134,27 @@ def test_sharded_over_processes_gives_the_same_numbers(tiny_model, tokenizer):
     assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+def test_every_sentence_runs_through_the_model_once(tiny_model, tokenizer):
+    model, rows = backpack(tiny_model), []
+    model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN, batch_size=2)
+    assert sum(rows) == len(ENGLISH) + len(INDONESIAN)
+
+
+def test_nan_names_the_sentence(tiny_model, tokenizer):
+    model = backpack(tiny_model)
+    forward, bad = model.forward, tokenizer("Sungai")["input_ids"][0]
+
+    def poisoned(input_ids, **kwargs):
+        output = forward(input_ids=input_ids, **kwargs)
+        output.last_hidden_state[(input_ids == bad).any(1)] = float("nan")
+        return output
+
+    model.forward = poisoned
+    with pytest.raises(ValueError, match=r"target sentence 3 is not finite \(1 of 5"):
+        evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN)
+
+
 def test_bad_input(tiny_gpt2, tokenizer):
     with pytest.raises(ValueError, match="got 5 and 4"):
         evaluate_bitext(tiny_gpt2, tokenizer, ENGLISH, INDONESIAN[:4])

@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,18 @@ def test_equals_one_token_at_a_time(tiny_gpt2, tokenizer):
     assert result["perplexity_per_word"] == pytest.approx(
         math.exp(total / sum(len(t.split()) for t in texts)), rel=1e-5
     )
+
+
+def test_intervals_hold_the_perplexity(tiny_gpt2, tokenizer):
+    result = perplexity(tiny_gpt2, tokenizer, SENTENCES, bootstrap=200)
+    for key in ("perplexity", "perplexity_per_word", "nll_per_byte", "bits_per_byte"):
+        low, high = result[f"{key}_interval"]
+        assert low < result[key] < high, key
+    # The same resamples by hand: sums over the drawn sentences, divided once.
+    drawn = np.random.default_rng(0).integers(0, len(SENTENCES), (200, len(SENTENCES)))
+    sizes = [len(text.encode()) for text in SENTENCES]
+    per_byte = [sum(result["nll"][i] for i in rows) / sum(sizes[i] for i in rows) for rows in drawn]
+    assert result["nll_per_byte_interval"] == pytest.approx(np.quantile(per_byte, [0.025, 0.975]), rel=1e-9)
 
 
 def test_does_not_depend_on_batch_size_or_order(tiny_gpt2, tokenizer):

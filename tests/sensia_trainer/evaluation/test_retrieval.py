@@ -48,12 +48,14 @@ def test_directions_differ():
     assert metrics["mean_rank_source_to_target"] == 1.5
 
 
-def test_bootstrap_interval_contains_the_recall():
+def test_bootstrap_intervals_hold_what_they_are_of():
     source = unit(60, 8)
     target = F.normalize(source + 0.8 * unit(60, 8), dim=-1)
     metrics = retrieval_metrics(source, target, bootstrap=200, seed=3)
-    low, high = metrics["recall_source_to_target_interval"]
-    assert low <= metrics["recall_source_to_target"] <= high and low < high
+    for name in ("recall", "margin", "mean_rank"):
+        for direction in ("source_to_target", "target_to_source"):
+            low, high = metrics[f"{name}_{direction}_interval"]
+            assert low <= metrics[f"{name}_{direction}"] <= high and low < high
     assert metrics == retrieval_metrics(source, target, bootstrap=200, seed=3)
 
 
