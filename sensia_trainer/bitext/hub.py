@@ -42,4 +42,4 @@ def push_bitext(folder, repo_id: str, *, private: bool = False) -> str:
             commit_message=f"Upload {len(dataset):,} pairs",
             delete_patterns="data/*.parquet",
         )
-    return f"https://huggingface.co/datasets/{repository.repo_id}"
+    return str(repository)

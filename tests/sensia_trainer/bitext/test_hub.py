@@ -1,12 +1,20 @@
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import pytest
 import yaml
+from huggingface_hub import RepoUrl
 
 from sensia_trainer.bitext import hub
 from sensia_trainer.bitext.hub import push_bitext
+from tests.hub_server import HubServer
+
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Api:
@@ -16,7 +24,7 @@ class Api:
 
     def create_repo(self, repo_id, **options):
         assert options == {"repo_type": "dataset", "private": True, "exist_ok": True}
-        return SimpleNamespace(repo_id=f"someone/{repo_id}")
+        return RepoUrl(f"https://huggingface.co/datasets/someone/{repo_id}")
 
     def upload_folder(self, repo_id, folder_path, **options):
         folder = Path(folder_path)
@@ -48,3 +56,46 @@ def test_push_uploads_parquet_and_card_at_once(tmp_path, monkeypatch):
 def test_only_a_finished_bitext_is_pushed(tmp_path):
     with pytest.raises(ValueError, match="no finished bitext"):
         push_bitext(tmp_path, "toy")
+
+
+FROM_HUB_TO_HUB = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from build_bitext import main
+from datasets import Dataset, load_dataset
+
+numbers = zip("one two three four five".split(), "satu dua tiga empat lima".split())
+pairs = [{"eng": f"We saw {a} small birds today.", "ind": f"Kami melihat {b} burung hari ini."} for a, b in numbers]
+Dataset.from_list(pairs).push_to_hub("owner/pairs")
+Dataset.from_list([{"premise": "we saw THREE small birds today!", "label": 1}]).push_to_hub("owner/test", "et")
+codes = [main(["recipe.yaml", "--output_dir", "out", "--push_to_hub", "owner/built", "--private"])]
+codes.append(main(["absent.yaml", "--output_dir", "other"]))
+loaded = load_dataset("owner/built", split="train").to_list()
+print(json.dumps({"codes": codes, "loaded": loaded, "read": [pair["eng"] for pair in pairs]}))
+"""
+
+
+@pytest.mark.timeout(300)
+def test_pairs_and_evaluation_texts_of_the_hub_come_back_to_it_as_a_bitext(tmp_path):
+    recipe = {"source": "en", "target": "id", "semantic": None, "tokenizer": None, "contamination": ["owner/test:et"]}
+    for name, path in (("recipe", "owner/pairs"), ("absent", "owner/absent")):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe | {"sources": [{"path": path}]}))
+    with HubServer() as server:
+        environment = os.environ | server.environment(tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", FROM_HUB_TO_HUB, str(ROOT / "examples")]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        files, commits = server.files("datasets/owner/built"), server.commits("datasets/owner/built")
+        assert server.repos["datasets/owner/built"].private
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["codes"] == [0, 2] and "owner/absent" in done.stderr
+    assert f"{server.url}/datasets/owner/built" in done.stdout
+    read = [text for text in result["read"] if "three" not in text]  # it is a text of the evaluation set
+    assert [row["translation"]["en"] for row in result["loaded"]] == read
+    assert commits == ["Upload 4 pairs"]
+    statistics, card = json.loads(files["statistics.json"]), files["README.md"].decode()
+    assert statistics["dropped"] == {"contamination": 1} and statistics["evaluation_texts"] == {"owner/test:et": 1}
+    assert statistics["fingerprint"] in card and "| **all** | 5 | 0 | 1 | 4 |" in card
+    assert set(files) == {path.name for path in (tmp_path / "out").iterdir()} - {
+        "recipe.json", "state.json", "dataset_info.json", "data-00000-of-00001.arrow",
+    } | {"data/train-00000-of-00001.parquet"}  # fmt: skip
