@@ -386,7 +386,7 @@ def _finish(stage: str, folder: Path, start: float) -> None:
     seconds = time.perf_counter() - start
     seen = kept + taken.total()
     by_filter = ", ".join(f"{name} {count:,}" for name, count in taken.most_common())
-    rate = f"{seen / max(seconds, 1e-9):,.0f} pairs/s"
+    rate = f"{(seen - taken['not_scored']) / max(seconds, 1e-9):,.0f} pairs/s"
     logger.info(
         "%s: kept %d of %d pairs in %.1f s (%s); taken by %s", stage, kept, seen, seconds, rate, by_filter or "none"
     )

@@ -113,6 +113,14 @@ def test_list_is_offline(recipe, capsys):
 
 def test_the_benchmark_measures_each_stage(capsys):
     benchmark = load(EXAMPLES / "benchmarks" / "bitext.py")
-    measured = benchmark.measure(300, 1, 0)
-    assert set(measured["pairs_per_second"]) == {"filter", "deduplicate", "sample", "everything"}
-    assert min(measured["pairs_per_second"].values()) > 0 and measured["peak_bytes"] > 1e6
+    measured = [{"processes": n} | benchmark.measure(300, n, 0) for n in (1, 2)]
+    for one in measured:
+        assert list(one["stages"]) == ["filter", "deduplicate", "sample", "export", "everything"]
+        assert all(rate > 0 for stage in one["stages"].values() for rate in stage.values())
+        assert one["peak_bytes"] > 1e6
+    score = {"pairs_per_second": 12.4, "pairs_per_core_second": 20.6}
+    result = {"pairs": 300, "load_average": 0.5, "rates": measured, "scored": 200, "score": score}
+    result |= {"memory": [{"pairs": 300, "megabytes": 100.0}, {"pairs": 900, "megabytes": 101.2}]}
+    table = benchmark.tables(result | {"bytes_per_further_pair": 2.04})
+    assert "| score | 12 | 21 | - | - |" in table and "pairs/s, 2 processes" in table
+    assert "100 MB at 300 pairs and 101 MB at 900 pairs, 2.0 bytes a further pair" in table
