@@ -11,6 +11,7 @@ from argparse import ArgumentParser
 
 from sensia_trainer.evaluation.report import compare
 from sensia_trainer.evaluation.suite import EvaluationConfig, items_file, run
+from sensia_trainer.memory import keep_freed_memory
 from sensia_trainer.recipes import parse_recipe
 
 
@@ -26,6 +27,7 @@ def main(argv=None):
         for file in compare(arguments.results, arguments.output, arguments.scoring, arguments.template):
             print(file)
         return
+    keep_freed_memory()
     (config,) = parse_recipe([EvaluationConfig], argv, description=__doc__)
     result = run(config)
     for name, value in result.get("flores", {}).items():

@@ -11,6 +11,7 @@ from ..bitext.languages import language
 from .figures import save_figure
 from .significance import mcnemar, paired_bootstrap
 from .suite import items_file
+from .tasks import TASKS
 
 
 PAPER = json.loads((Path(__file__).parent / "data" / "paper_table1.json").read_text(encoding="utf-8"))
@@ -36,6 +37,8 @@ FROM_START_ROWS = {
     "perplexity_per_word": "target perplexity per word, from a start token",
     "bits_per_byte": "target bits per byte, from a start token",
 }
+PAPER_MARKERS = {"Goldfish": "x", "SENSIA": "*"}  # the paper's columns that the figure shows
+CHOICES = {"causal": 2, "story": 2, "reading": 4}  # choices of an item by kind of task
 CSV_FIELDS = [
     "model", "task", "language", "template", "scoring", "accuracy", "low", "high", "correct", "total", "chance",
     "at_chance", "p_value", "only_this", "only_first", "data", "source",
@@ -76,6 +79,17 @@ def recall_significance(first: dict, other: dict, key: str) -> dict | None:
     if a.get("fingerprint") != b.get("fingerprint") or not (key in a.get("hits", ()) and key in b.get("hits", ())):
         return None
     return paired_bootstrap(a["hits"][key], b["hits"][key], samples=2000)
+
+
+def nll_significance(first: dict, other: dict) -> dict | None:
+    """Paired bootstrap of the likelihood of the same whole sentences under two models, whatever their tokenizers: it
+    decides about bits per byte and perplexity per word. `None` if the sentences are not the same or some were cut."""
+    a, b = other["items"].get("flores", {}), first["items"].get("flores", {})
+    if a.get("fingerprint") != b.get("fingerprint") or not ("nll_from_start" in a and "nll_from_start" in b):
+        return None
+    if any(result["flores"]["target_from_start"]["truncated"] for result in (first, other)):
+        return None
+    return paired_bootstrap(a["nll_from_start"], b["nll_from_start"], samples=2000)
 
 
 def accuracy_rows(results) -> list[dict]:
@@ -181,21 +195,20 @@ def _remarks(results, shown) -> list[str]:
         chance = sum(row["at_chance"] for row in rows)
         if rows:
             lines.append(f"- {result['name']}: {chance} of {len(rows)} measured cells above are at chance.")
-    seen = {}
+    facts, cut = {}, {}
     for result in results:
         for task in result["tasks"]:
-            facts = [task["note"]] if task["note"] else []
+            place, items = f"{TITLES[task['task']]}, {language(task['language']).name}", task["items"]
+            if task["note"]:
+                facts.setdefault(f"- {place}: {task['note']}.")
             if task["questions_corrected"]:
-                facts.append(f"{task['questions_corrected']} of {task['items']} `question` fields corrected")
+                facts.setdefault(f"- {place}: {task['questions_corrected']} of {items} `question` fields corrected.")
             for side in ("context", "answer"):
-                if task[f"cut_{side}"]:
-                    facts.append(
-                        f"{task[f'cut_{side}']} of {task['items']} items did not fit {result['name']} with template "
-                        f"`{task['template']}`: the {side} was cut"
-                    )
-            for fact in facts:
-                seen.setdefault(f"- {TITLES[task['task']]}, {language(task['language']).name}: {fact}.")
-    return ["", *lines, *seen]
+                count = task[f"cut_{side}"]
+                if count:
+                    what = f"- {place}, template `{task['template']}`: the {side} of {count} of {items} items"
+                    cut.setdefault(what, []).append(result["name"])
+    return ["", *lines, *facts, *(f"{what} was cut to fit {', '.join(names)}." for what, names in cut.items())]
 
 
 def _flores_table(results) -> list[str]:
@@ -209,20 +222,30 @@ def _flores_table(results) -> list[str]:
         cells = []
         for result in measured:
             value, interval = result["flores"].get(key), result["flores"].get(f"{key}_interval")
-            text = "–" if value is None else _number(value)
             test = None if result is measured[0] else recall_significance(measured[0], result, key)
-            text += "*" if test and test["p_value"] < 0.05 else ""
-            cells.append(f"{text} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else text)
+            mark = "*" if test and test["p_value"] < 0.05 else ""
+            cells.append("–" if value is None else _with_interval(value, mark, interval))
         lines.append(_line([title, *cells]))
     for key, title in FROM_START_ROWS.items():
-        lines.append(_line([title, *(_number(r["flores"]["target_from_start"][key]) for r in measured)]))
+        cells = []
+        for result in measured:
+            from_start = result["flores"]["target_from_start"]
+            test = None if result is measured[0] or key == "perplexity" else nll_significance(measured[0], result)
+            mark = "*" if test and test["p_value"] < 0.05 else ""
+            cells.append(_with_interval(from_start[key], mark, from_start.get(f"{key}_interval")))
+        lines.append(_line([title, *cells]))
     lines.append(
         _line(["pairs (truncated)", *(f"{r['flores']['pairs']} ({r['flores']['truncated']})" for r in measured)])
     )
     lines += [
         "",
-        f"95 % bootstrap intervals; * differs from {measured[0]['name']} (paired bootstrap over pairs, p < .05).",
+        f"95 % bootstrap intervals over pairs; * differs from {measured[0]['name']} (paired bootstrap, p < .05). "
+        "Perplexity per token is not tested: models may split the text differently.",
     ]
+    published = PAPER["flores_perplexity"]
+    for code in sorted({language(r["flores"]["target"]).code for r in measured} & set(published)):
+        name, value = language(code).name, published[code]
+        lines += ["", f"The paper's SENSIA in {name}: perplexity {value} per token ({published['source']})."]
     return lines
 
 
@@ -257,7 +280,14 @@ def _generation(results) -> list[str]:
 
 
 def _number(value: float) -> str:
+    if abs(value) >= 1e6:
+        return f"{value:.1e}"
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
+
+
+def _with_interval(value: float, mark: str, interval) -> str:
+    text = _number(value) + mark
+    return f"{text} [{_number(interval[0])}, {_number(interval[1])}]" if interval else text
 
 
 def _line(cells) -> str:
@@ -266,46 +296,43 @@ def _line(cells) -> str:
 
 def _accuracy_figure(names, shown, paper, path) -> list[Path]:
     """One row per benchmark and language: measured accuracies with intervals, the paper's beside them, chance."""
-    keys = _ordered_keys(shown, [row for row in paper if row["model"] in ("Goldfish", "SENSIA")])
+    keys = _ordered_keys(shown, [row for row in paper if row["model"] in PAPER_MARKERS])
     if not keys:
         return []
-    figure = Figure(figsize=(8, 1 + 0.55 * len(keys)), layout="constrained")
+    figure = Figure(figsize=(8, 1.2 + (0.3 + 0.1 * len(names)) * len(keys)), layout="constrained")
     ax = figure.subplots()
     styles = [("o", "#1b3a6b"), ("s", "#c4622d"), ("^", "#5a8f3c"), ("v", "#7a5195"), ("P", "#444444")]
+    step = 0.8 / (len(names) + 1)  # the paper's values have a lane of their own above the measured ones
     for y, key in enumerate(keys):
-        chance = 0.25 if key[0] in ("belebele", "global_mmlu_lite") else 0.5
-        ax.plot([chance] * 2, [y - 0.4, y + 0.4], color="0.55", linestyle=":", label="chance" if y == 0 else None)
-        for column, marker in (("Goldfish", "x"), ("SENSIA", "*")):
+        measured = [row for row in shown if (row["task"], row["language"]) == key]
+        chance = measured[0]["chance"] if measured else 1 / CHOICES[TASKS[key[0]].kind]
+        ax.plot([chance] * 2, [y - 0.4, y + 0.4], color="0.55", linestyle=":")
+        for column, marker in PAPER_MARKERS.items():
             for row in paper:
                 if (row["task"], row["language"], row["model"]) == (*key, column):
-                    ax.plot(row["accuracy"], y, marker, color="black", markersize=7, zorder=3)
-        for i, name in enumerate(names):
-            for row in shown:
-                if (row["task"], row["language"], row["model"]) == (*key, name):
-                    marker, colour = styles[i % len(styles)]
-                    offset = y + (i - (len(names) - 1) / 2) * 0.6 / max(len(names), 2)
-                    error = [[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]]
-                    fill = colour if row.get("p_value", 1) < 0.05 else "white"
-                    ax.errorbar(
-                        row["accuracy"],
-                        offset,
-                        xerr=error,
-                        fmt=marker,
-                        color=colour,
-                        markerfacecolor=fill,
-                        markersize=5,
-                    )
+                    ax.plot(row["accuracy"], y - 0.4 + step / 2, marker, color="black", markersize=7, zorder=3)
+        for row in measured:
+            i = names.index(row["model"])
+            marker, colour = styles[i % len(styles)]
+            ax.errorbar(
+                row["accuracy"],
+                y - 0.4 + (i + 1.5) * step,
+                xerr=[[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]],
+                fmt=marker,
+                color=colour,
+                markerfacecolor=colour if row.get("p_value", 1) < 0.05 else "white",
+                markersize=5,
+            )
     handles = [Line2D([], [], color="0.55", linestyle=":", label="chance")]
     handles += [
-        Line2D([], [], color="black", marker=m, linestyle="", label=f"{c} (paper)")
-        for c, m in (("Goldfish", "x"), ("SENSIA", "*"))
+        Line2D([], [], color="black", marker=m, linestyle="", label=f"{c} (paper)") for c, m in PAPER_MARKERS.items()
     ]
     for i, name in enumerate(names):
         marker, colour = styles[i % len(styles)]
         handles.append(Line2D([], [], color=colour, marker=marker, markerfacecolor="white", label=name))
     ax.set_yticks(range(len(keys)), [f"{TITLES[task]}, {language(code).name}" for task, code in keys])
     ax.invert_yaxis()
-    ax.set_xlabel(f"accuracy, 95 % intervals; filled: differs from {names[0]} (p < .05)")
+    ax.set_xlabel(f"accuracy, 95 % intervals\nfilled: differs from {names[0]} (p < .05)")
     ax.grid(axis="x", alpha=0.25)
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return save_figure(figure, path)

@@ -1,10 +1,11 @@
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 
-from sensia_trainer.evaluation.report import compare, recall_significance, significance
+from sensia_trainer.evaluation.report import compare, nll_significance, recall_significance, significance
 from sensia_trainer.evaluation.suite import EvaluationConfig, items_file, run
 from tests.conftest import SENTENCES
 
@@ -82,6 +83,9 @@ def test_compare_renders_table_csv_and_figure(config, tmp_path):
     assert header.endswith("| SENSIA (paper) | model | chance |")
     row = next(line for line in text.splitlines() if line.startswith("| XCOPA | Indonesian | 0.580"))
     assert "| 0.516 |" in row and "≈" in row
+    per_byte = next(line for line in text.splitlines() if "bits per byte" in line)
+    assert re.fullmatch(r"\| target bits per byte.*( \| \d+\.\d{3}\*? \[\d+\.\d{3}, \d+\.\d{3}\]){2} \|", per_byte)
+    assert "The paper's SENSIA in Indonesian: perplexity 10.58 per token (Table 7" in text
     assert "6 of 12 `question` fields corrected" in text and "## FLORES-200 (eng_Latn – ind_Latn, devtest)" in text
     with files[1].open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -102,6 +106,18 @@ def test_recall_is_tested_on_the_same_pairs():
     assert test["difference"] == 0.75 and test["p_value"] < 0.05
     assert recall_significance(result([0.0] * 20, "g"), result([1.0] * 20), "r") is None
     assert recall_significance({"items": {}}, result([1.0] * 20), "r") is None
+
+
+def test_likelihood_is_tested_on_the_same_whole_sentences():
+    def result(values, digest="f", truncated=0):
+        flores = {"target_from_start": {"truncated": truncated}}
+        return {"flores": flores, "items": {"flores": {"fingerprint": digest, "nll_from_start": values}}}
+
+    worse, better = [10.0 + i % 3 for i in range(20)], [9.0 + i % 3 for i in range(20)]
+    assert nll_significance(result(worse), result(better))["difference"] == -1.0
+    assert nll_significance(result(worse), result(better))["p_value"] < 0.05
+    assert nll_significance(result(worse, "g"), result(better)) is None
+    assert nll_significance(result(worse), result(better, truncated=1)) is None  # not the same text
 
 
 def test_significance_needs_the_same_items():
