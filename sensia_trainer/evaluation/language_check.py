@@ -1,9 +1,12 @@
-"""Is a file in the language its name says? Needs py3langid (the `data` extra); without it nothing is checked."""
+"""Is a file in the language its name says? Needs py3langid (the `data` extra); without it a warning says so."""
 
 import functools
+import logging
 
 from ..bitext.languages import language
 
+
+logger = logging.getLogger(__name__)
 
 # The languages of the paper; a text is told apart from these and its own.
 COMMON = ("en", "et", "id", "sw", "tr", "zh")
@@ -26,6 +29,8 @@ def check_language(texts, code: str, what: str, *, sample=100) -> float | None:
     """
     identifier, iso = _identifier(), language(code).code
     if identifier is None or iso not in identifier.nb_classes:
+        reason = "py3langid is not installed" if identifier is None else f"py3langid does not know {iso}"
+        logger.warning("The language of %s is not checked: %s.", what, reason)
         return None
     identifier.set_languages(sorted({*COMMON, iso}))
     found = [identifier.classify(text)[0] for text in texts[:sample]]

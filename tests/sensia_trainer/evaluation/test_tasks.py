@@ -136,6 +136,12 @@ def test_files_in_the_wrong_language_are_refused():
         check_language(turkish, "id", "FLORES")
 
 
+def test_a_language_that_cannot_be_told_is_said_so(monkeypatch, caplog):
+    monkeypatch.setattr("sensia_trainer.evaluation.language_check._identifier", lambda: None)
+    assert check_language(["Bugün hava çok güzel."], "id", "FLORES") is None
+    assert "The language of FLORES is not checked: py3langid is not installed" in caplog.text
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     "code, split, corrected",
