@@ -15,7 +15,10 @@
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, GPT2Config, PreTrainedConfig
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 MIXTURE_MODES = ("full", "top_k", "uniform")
 
@@ -60,6 +63,10 @@ BACKBONE_KEYS = {
 }
 
 
+# Generation parameters that files of old releases carry.
+GENERATION_KEYS = {"max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams"}
+
+
 def is_published_layout(config_dict):
     """Whether `config_dict` is the flat configuration of stanfordnlp/backpack-gpt2 and its relatives."""
     return (
@@ -96,6 +103,18 @@ def nest_published_config(config_dict):
         "initializer_range": backbone.initializer_range,
         "dtype": backbone.dtype,
     }
+
+
+def of_backbone(name):
+    """A property that is the backbone's: read from and written to `backbone_config`."""
+
+    def read(config):
+        return getattr(config.backbone_config, name)
+
+    def write(config, value):
+        setattr(config.backbone_config, name, value)
+
+    return property(read, write)
 
 
 @strict
@@ -212,8 +231,7 @@ class BackpackConfig(PreTrainedConfig):
                 "every field of its decoder in one place: pass them inside `backbone_config`, e.g. "
                 "`BackpackConfig(backbone_config=GPT2Config(n_embd=128))`."
             )
-        generation = {"max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams"}
-        unknown = sorted(kwargs.keys() - BASE_KEYS - generation)
+        unknown = sorted(kwargs.keys() - BASE_KEYS - GENERATION_KEYS)
         if unknown:
             known = sorted(BackpackConfig.__annotations__)
             raise ValueError(f"BackpackConfig got the unknown field(s) {unknown}. Known fields: {known}.")
@@ -235,34 +253,32 @@ class BackpackConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        """Build a configuration from `config_dict`, in our layout or in the flat published one."""
+        """
+        Build a configuration from `config_dict`, in our layout or in the flat published one.
+
+        Unknown fields of a file are kept as attributes, with a warning: a later release may have written them.
+        """
         if is_published_layout(config_dict):
             config_dict = nest_published_config(config_dict)
-        return super().from_dict(config_dict, **kwargs)
+        known = cls.__dataclass_fields__.keys() | BASE_KEYS | BACKBONE_KEYS | GENERATION_KEYS
+        unknown = {name: value for name, value in config_dict.items() if name not in known}
+        built = super().from_dict({k: v for k, v in config_dict.items() if k not in unknown}, **kwargs)
+        if unknown:
+            logger.warning_once(f"The configuration has the unknown field(s) {sorted(unknown)}, which have no effect.")
+            config = built[0] if isinstance(built, tuple) else built
+            for name, value in unknown.items():
+                setattr(config, name, value)
+        return built
 
     def get_text_config(self, decoder=None, encoder=None):
         """The backbone's configuration: generation and caches size themselves by it."""
         return self.backbone_config
 
-    @property
-    def hidden_size(self):
-        return self.backbone_config.hidden_size
-
-    @property
-    def vocab_size(self):
-        return self.backbone_config.vocab_size
-
-    @property
-    def num_hidden_layers(self):
-        return self.backbone_config.num_hidden_layers
-
-    @property
-    def num_attention_heads(self):
-        return self.backbone_config.num_attention_heads
-
-    @property
-    def max_position_embeddings(self):
-        return self.backbone_config.max_position_embeddings
+    hidden_size = of_backbone("hidden_size")
+    vocab_size = of_backbone("vocab_size")
+    num_hidden_layers = of_backbone("num_hidden_layers")
+    num_attention_heads = of_backbone("num_attention_heads")
+    max_position_embeddings = of_backbone("max_position_embeddings")
 
 
 __all__ = ["BackpackConfig"]

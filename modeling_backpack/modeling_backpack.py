@@ -103,8 +103,6 @@ class BackpackMLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.hidden_size, inner_size)
         self.c_proj = nn.Linear(inner_size, output_size)
-        # Read by `_init_weights`, which transformers calls only with modules that hold parameters of their own.
-        self.c_proj.shrink_with_depth = True
         # The same function as "gelu_new" in one kernel.
         self.act = ACT2FN["gelu_pytorch_tanh" if config.hidden_act == "gelu_new" else config.hidden_act]
         self.dropout = nn.Dropout(config.resid_pdrop)
@@ -131,6 +129,14 @@ class BackpackNoMixBlock(nn.Module):
 
 class BackpackSenseNetwork(GradientCheckpointingLayer):
     """Word embeddings `(..., d)` to senses `(..., K, d)`."""
+
+    # The weight network stays whole: its heads are few, and every process needs the whole mixture.
+    _tp_plan = {
+        "block.mlp.c_fc": "colwise",
+        "block.mlp.c_proj": "rowwise",
+        "final_mlp.c_fc": "colwise",
+        "final_mlp.c_proj": "rowwise",
+    }
 
     def __init__(self, config):
         super().__init__()
@@ -343,7 +349,15 @@ class LinearCrossEntropy(torch.autograd.Function):
         )
 
 
-def next_token_loss(hidden_states, weight, labels, label_smoothing=0.0, num_items_in_batch=None, ignore_index=-100):
+def next_token_loss(
+    hidden_states,
+    weight,
+    labels,
+    label_smoothing=0.0,
+    num_items_in_batch=None,
+    ignore_index=-100,
+    shift_labels=None,
+):
     """
     Next-token cross-entropy (nats) of a head `weight`, with logits only where a label wants them.
 
@@ -353,13 +367,21 @@ def next_token_loss(hidden_states, weight, labels, label_smoothing=0.0, num_item
         labels: `(B, T)`, `ignore_index` where nothing is predicted.
         label_smoothing: Share epsilon of the target spread evenly over the vocabulary (Section 2.1).
         num_items_in_batch: Divisor of the sum; the number of labels predicted by default.
+        shift_labels: `(B, T)`, instead of `labels`: position t predicts label t.
 
     Returns:
         A scalar, float32 at least; zero when there is no label.
     """
-    predicted = labels[:, 1:] != ignore_index
-    hidden, targets = hidden_states[:, :-1][predicted], labels[:, 1:][predicted]
-    total = LinearCrossEntropy.apply(hidden, weight, targets, label_smoothing)
+    if shift_labels is None:
+        hidden_states, shift_labels = hidden_states[:, :-1], labels[:, 1:]
+    predicted = shift_labels != ignore_index
+    if torch.compiler.is_compiling():  # the number of labels has no static shape
+        logits = nn.functional.linear(hidden_states, weight).flatten(0, 1).float()
+        settings = dict(reduction="sum", ignore_index=ignore_index, label_smoothing=label_smoothing)
+        total = nn.functional.cross_entropy(logits, shift_labels.flatten(), **settings)
+        return total / (predicted.sum().clamp_min(1) if num_items_in_batch is None else num_items_in_batch)
+    targets = shift_labels[predicted]
+    total = LinearCrossEntropy.apply(hidden_states[predicted], weight, targets, label_smoothing)
     return total / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch)
 
 
@@ -379,10 +401,19 @@ class BackpackPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if getattr(module, "shrink_with_depth", False):
+        if isinstance(module, BackpackMLP):
             # As in the original training code: outputs of MLPs shrink with the depth of the backbone.
             std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
-            init.normal_(module.weight, mean=0.0, std=std)
+            init.normal_(module.c_proj.weight, mean=0.0, std=std)
+
+    @classmethod
+    def is_custom_code(cls):
+        """
+        `False`: weights are written by `transformers.initialization`, as the library's own models do. It calls
+        `_init_weights` of custom code with modules that hold parameters of their own only, and a GPT-2 backbone
+        initialises its residual projections from the modules that contain them.
+        """
+        return False
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, config=None, state_dict=None, **kwargs):
@@ -394,19 +425,17 @@ class BackpackPreTrainedModel(PreTrainedModel):
         [`BackpackForCausalLM.inverse_layer_losses`] to find out.
         """
         inverse_layer = kwargs.pop("scale_attn_by_inverse_layer_idx", None)
+        wants_info = kwargs.pop("output_loading_info", False)
         published = None
         if state_dict is not None:
             refuse_nano_backpack(state_dict)
         elif pretrained_model_name_or_path is not None:
             published = published_checkpoint(pretrained_model_name_or_path, **kwargs)
         if published is not None:
-            config = config or BackpackConfig(**published[0])
             pretrained_model_name_or_path, state_dict = None, published[1]
-        if inverse_layer is not None:
-            config = config or BackpackConfig.from_pretrained(pretrained_model_name_or_path)
-            config.backbone_config.scale_attn_by_inverse_layer_idx = inverse_layer
+            if config is None:
+                config, kwargs = BackpackConfig.from_dict(published[0], return_unused_kwargs=True, **kwargs)
 
-        wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
             pretrained_model_name_or_path,
             *args,
@@ -415,12 +444,39 @@ class BackpackPreTrainedModel(PreTrainedModel):
             output_loading_info=True,
             **kwargs,
         )
+        refuse_nano_backpack(info["unexpected_keys"])
         if published is not None and (info["missing_keys"] or info["unexpected_keys"]):
             raise ValueError(
                 f"The checkpoint lacks {sorted(info['missing_keys'])} and holds {sorted(info['unexpected_keys'])}, "
                 "which are unknown: it is no complete Backpack of the published layout."
             )
+        if inverse_layer is not None:
+            model.set_inverse_layer_scaling(inverse_layer)
         return (model, info) if wants_info else model
+
+    def load_state_dict(self, state_dict, *args, **kwargs):
+        refuse_nano_backpack(state_dict)
+        return super().load_state_dict(state_dict, *args, **kwargs)
+
+    # The value is put on the config too, and saved with it. trf-ignore: TRF033
+    def set_inverse_layer_scaling(self, enabled):
+        """
+        Switch GPT-2's division of attention scores by the layer number on or off.
+
+        The flag of a published configuration is no proof that a checkpoint was trained that way: releases 4.42 to 5.3
+        of transformers ignored it in their default attention.
+        """
+        attentions = [m for m in self.modules() if hasattr(m, "scale_attn_by_inverse_layer_idx")]
+        if not attentions:
+            raise ValueError(
+                f"Only a GPT-2 backbone scales attention by the layer; this one is "
+                f"`model_type`={self.config.backbone_config.model_type!r}."
+            )
+        for module in attentions:
+            module.scale_attn_by_inverse_layer_idx = enabled
+            module.scaling = module.head_dim**-0.5 if module.scale_attn_weights else 1.0
+            module.scaling /= module.layer_idx + 1 if enabled else 1
+        self.config.backbone_config.scale_attn_by_inverse_layer_idx = enabled
 
 
 class BackpackModel(BackpackPreTrainedModel):
@@ -472,6 +528,11 @@ class BackpackModel(BackpackPreTrainedModel):
                     "`inputs_embeds` cannot be used with `tie_sense_embeddings=False`: the senses of this model come "
                     "from embeddings of its own. Pass `input_ids`."
                 )
+            if self._interventions:
+                raise ValueError(
+                    "`inputs_embeds` cannot be used within `intervene_on_senses`, which tells tokens by their ids. "
+                    "Pass `input_ids`."
+                )
             return self.sense_network(inputs_embeds)
         embeddings = self.sense_embeddings or self.get_input_embeddings()
         if torch.compiler.is_compiling():  # the number of distinct tokens has no static shape
@@ -485,12 +546,12 @@ class BackpackModel(BackpackPreTrainedModel):
         # An embedding lookup, because the backward of advanced indexing is slow on CPU.
         return nn.functional.embedding(inverse, senses.flatten(1)).unflatten(-1, senses.shape[1:])
 
-    def _check_ids(self, distinct):
+    def _check_ids(self, distinct, name="input_ids"):
         if distinct.device.type == "meta" or distinct.numel() == 0:
             return
         if distinct[0] < 0 or distinct[-1] >= self.config.vocab_size:
             raise ValueError(
-                f"`input_ids` must lie in [0, {self.config.vocab_size}), the vocabulary of this model; got "
+                f"`{name}` must lie in [0, {self.config.vocab_size}), the vocabulary of this model; got "
                 f"{int(distinct[0])} to {int(distinct[-1])}. Check that the tokenizer is the model's, or call "
                 "`resize_token_embeddings`."
             )
@@ -511,12 +572,22 @@ class BackpackModel(BackpackPreTrainedModel):
             sense (`int`): Index of the sense, 0 to K - 1.
             scale (`float`, *optional*): Factor.
             vector (`torch.FloatTensor` of shape `(hidden_size,)`, *optional*): Replacement.
+
+        Raises:
+            `ValueError`: for both or none of `scale` and `vector`, a `vector` of another size, and a `sense` or tokens
+            that do not exist; within the context, for `inputs_embeds`, which have no token ids.
         """
         if (scale is None) == (vector is None):
             raise ValueError("Give exactly one of `scale` (a factor) and `vector` (a replacement).")
         if not 0 <= sense < self.config.num_senses:
             raise ValueError(f"`sense` must lie in [0, {self.config.num_senses}), got {sense}.")
+        if vector is not None and vector.shape != (self.config.hidden_size,):
+            raise ValueError(
+                f"`vector` must have the shape ({self.config.hidden_size},) of one sense vector, got "
+                f"{tuple(vector.shape)}."
+            )
         changed = torch.as_tensor(token_ids, device=self.device).reshape(-1)
+        self._check_ids(changed.unique(), "token_ids")
 
         def intervention(senses, ids):
             hit = torch.isin(ids, changed)[..., None] & (torch.arange(senses.shape[-2], device=ids.device) == sense)
@@ -644,6 +715,9 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         name = next(name for name, module in self.backpack.named_modules() if module is word_embeddings)
         self._tied_weights_keys = {"lm_head.weight": f"backpack.{name}.weight"}
         self.post_init()
+        # Word embeddings that the backbone's plan shards over the vocabulary take the head with them.
+        if f"backpack.{name}" in self.tp_plan:
+            self.tp_plan["lm_head"] = "colwise_gather_output"
 
     @classmethod
     def from_backbone(cls, pretrained_model_name_or_path, backbone_kwargs=None, **config_kwargs):
@@ -696,11 +770,13 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
                 argument with "label" in its name for one that evaluation data must have.)
             num_items_in_batch (`int` or `torch.Tensor`, *optional*):
                 Divisor of the summed loss; the number of labels predicted by default.
+            shift_labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Labels shifted already, which the loss is then taken against; with `labels`, as everywhere.
 
         For the other arguments see [`BackpackModel.forward`].
         """
         label_smoothing = kwargs.pop("label_smoothing", 0.0)
-        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        targets = {name: kwargs.pop(name, None) for name in ("num_items_in_batch", "shift_labels")}
         outputs = self.backpack(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -718,12 +794,17 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
 
         loss = None
         if labels is not None and (skip_logits or label_smoothing):
-            loss = next_token_loss(mixture, self.lm_head.weight, labels, label_smoothing, num_items_in_batch)
+            loss = next_token_loss(mixture, self.lm_head.weight, labels, label_smoothing, **targets)
         elif labels is not None:
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.vocab_size, num_items_in_batch=num_items_in_batch
-            )
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **targets)
         return BackpackCausalLMOutputWithPast(loss=loss, logits=logits, **outputs)
+
+    def init_continuous_batching(self, *args, **kwargs):
+        """Refuse `generate_batch` and its relatives, which would silently leave past senses out of the mixture."""
+        raise ValueError(
+            "Continuous batching keeps paged caches of the backbone's layers only, and a Backpack has one more layer, "
+            "its senses. Call `generate` with a padded batch instead."
+        )
 
     def get_senses(self, token_ids):
         """
@@ -753,26 +834,6 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
     def intervene_on_senses(self, token_ids, sense, scale=None, vector=None):
         """See [`BackpackModel.intervene_on_senses`]."""
         return self.backpack.intervene_on_senses(token_ids, sense, scale=scale, vector=vector)
-
-    # The value is put on the config too, and saved with it. trf-ignore: TRF033
-    def set_inverse_layer_scaling(self, enabled):
-        """
-        Switch GPT-2's division of attention scores by the layer number on or off.
-
-        The flag of a published configuration is no proof that a checkpoint was trained that way: releases 4.42 to 5.3
-        of transformers ignored it in their default attention.
-        """
-        attentions = [m for m in self.modules() if hasattr(m, "scale_attn_by_inverse_layer_idx")]
-        if not attentions:
-            raise ValueError(
-                f"Only a GPT-2 backbone scales attention by the layer; this one is "
-                f"`model_type`={self.config.backbone_config.model_type!r}."
-            )
-        for module in attentions:
-            module.scale_attn_by_inverse_layer_idx = enabled
-            module.scaling = module.head_dim**-0.5 if module.scale_attn_weights else 1.0
-            module.scaling /= module.layer_idx + 1 if enabled else 1
-        self.config.backbone_config.scale_attn_by_inverse_layer_idx = enabled
 
     @torch.no_grad()
     def inverse_layer_losses(self, input_ids, attention_mask=None):

@@ -2,7 +2,8 @@
 Run transformers' own model tests on ours: `python -m tests.modeling_backpack.library_tests [pytest arguments]`.
 
 The wheel of transformers has no tests; the source distribution of the same version has. It is fetched once into a
-cache folder from the package index, and nothing of it is part of this repository.
+cache folder from the package index, with the one package that only these tests import, and nothing of it is part of
+this repository.
 """
 
 import os
@@ -32,6 +33,16 @@ class Unavailable(Exception):
     """The source distribution cannot be had here."""
 
 
+def pip(command: str, requirement: str, *arguments: str):
+    """Run pip for one package without its dependencies; `Unavailable` when it fails."""
+    options = ["--disable-pip-version-check", "--quiet", "--no-deps", *arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", command, requirement, *options], capture_output=True, text=True, timeout=240
+    )
+    if done.returncode:
+        raise Unavailable(f"pip cannot {command} {requirement}: {done.stderr.strip()[-300:]}")
+
+
 def prepare() -> Path:
     """
     The folder with the package `library`, transformers' test files of the installed version.
@@ -43,12 +54,10 @@ def prepare() -> Path:
     if (package / "test_modeling_common.py").exists():
         return CACHE
     CACHE.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet", "--no-deps"]
-    command += [f"transformers=={VERSION}", "--no-binary", "transformers", "--no-build-isolation"]
-    done = subprocess.run([*command, "--dest", str(CACHE)], capture_output=True, text=True, timeout=240)
-    archives = list(CACHE.glob("transformers-*.tar.gz"))
-    if done.returncode or not archives:
-        raise Unavailable(f"pip cannot download the source of transformers {VERSION}: {done.stderr.strip()[-300:]}")
+    pip("install", "parameterized", "--target", str(CACHE), "--upgrade")
+    source_only = ["--no-binary", "transformers", "--no-build-isolation"]
+    pip("download", f"transformers=={VERSION}", *source_only, "--dest", str(CACHE))
+    archive_path = next(CACHE.glob("transformers-*.tar.gz"))
     for name, text in SHIMS.items():
         file = package / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +69,7 @@ def prepare() -> Path:
     source.parent.mkdir(exist_ok=True)
     if not source.exists():
         source.symlink_to(Path(transformers.__file__).parent, target_is_directory=True)
-    with tarfile.open(archives[0]) as archive:
+    with tarfile.open(archive_path) as archive:
         for member in archive.getmembers():
             parts = Path(member.name).parts
             if len(parts) == 3 and parts[1] == "tests" and member.isfile():
@@ -68,7 +77,7 @@ def prepare() -> Path:
                 temporary = package / f"{parts[2]}.part"
                 temporary.write_bytes(archive.extractfile(member).read())
                 temporary.replace(package / parts[2])
-    archives[0].unlink()
+    archive_path.unlink()
     return CACHE
 
 

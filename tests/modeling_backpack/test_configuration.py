@@ -59,5 +59,24 @@ def test_bad_fields_of_a_file(tmp_path):
         BackpackConfig.from_dict(config | {"n_layer": 2})
 
 
+def test_unknown_fields_of_a_file_are_kept(caplog):
+    """A later release may have written them; misspelt arguments are another matter, above."""
+    written = BackpackConfig(backbone_config=BACKBONES["gpt2"](), num_senses=3).to_dict() | {"from_the_future": 1}
+    config = BackpackConfig.from_dict(written)
+    assert (config.num_senses, config.from_the_future) == (3, 1)
+    assert config.to_dict()["from_the_future"] == 1
+
+
+def test_flat_and_nested_fields_of_a_published_file():
+    with pytest.raises(ValueError, match="backbone field.*'n_embd'.*pass them inside `backbone_config`"):
+        BackpackConfig.from_dict({"model_type": "gpt2", "num_senses": 4, "n_embd": 32, "backbone_config": {}})
+
+
+def test_sizes_are_written_to_the_backbone():
+    config = BackpackConfig(backbone_config=BACKBONES["llama"]())
+    config.vocab_size, config.max_position_embeddings = 50, 60
+    assert (config.backbone_config.vocab_size, config.backbone_config.max_position_embeddings) == (50, 60)
+
+
 def test_senses_need_not_divide_the_hidden_size():
     assert BackpackConfig(backbone_config=BACKBONES["gpt2"](), num_senses=5).num_senses == 5

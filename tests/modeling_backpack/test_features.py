@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import TorchAoConfig
 
 from modeling_backpack import BackpackForCausalLM
 from tests.modeling_backpack.tiny import BACKBONES, VOCAB_SIZE, random_ids, tiny_backpack
@@ -150,6 +151,23 @@ def test_compile_without_graph_breaks(padded, backbone):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+def test_compiled_training_step(padded, backbone):
+    model = tiny_backpack(backbone)
+    labels = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
+    settings = dict(labels=labels, skip_logits=True, label_smoothing=0.1, use_cache=False)
+    gradients = []
+    torch._dynamo.reset()
+    for step in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        model.zero_grad()
+        loss = step(**padded, **settings).loss
+        loss.backward()
+        gradients.append([loss.detach(), *(parameter.grad for parameter in model.parameters())])
+    for compiled, plain in zip(*gradients):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
 def test_export_of_any_shape(padded, backbone):
     class Logits(torch.nn.Module):
         def __init__(self, model):
@@ -200,3 +218,29 @@ def test_int8_weights(backbone):
     similarity = F.cosine_similarity(quantised(input_ids).logits, exact, dim=-1)
     assert similarity.mean() > 0.95
     quantised.generate(input_ids, max_new_tokens=3, do_sample=False, eos_token_id=-1)
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+def test_quantised_loading(tmp_path, backbone):
+    pytest.importorskip("torchao", reason="torchao is not installed")
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    model, input_ids = tiny_backpack(backbone), random_ids(2, 8)
+    model.save_pretrained(tmp_path / "exact")
+    settings = TorchAoConfig(Int8WeightOnlyConfig())
+    quantised = BackpackForCausalLM.from_pretrained(tmp_path / "exact", quantization_config=settings)
+    assert type(quantised.backpack.sense_network.final_mlp.c_proj.weight) is not torch.nn.Parameter
+    assert quantised.lm_head.weight is quantised.get_input_embeddings().weight
+    logits = quantised(input_ids).logits
+    assert F.cosine_similarity(logits, model(input_ids).logits, dim=-1).mean() > 0.99
+    quantised.generate(input_ids, max_new_tokens=3, do_sample=False, eos_token_id=-1)
+    quantised.save_pretrained(tmp_path / "quantised")
+    again = BackpackForCausalLM.from_pretrained(tmp_path / "quantised")
+    torch.testing.assert_close(again(input_ids).logits, logits)
+
+
+def test_attention_that_the_backbone_lacks():
+    """The backbone decides: GPT-2 has no flex attention, Llama has."""
+    with pytest.raises(ValueError, match="GPT2Model does not support .*flex_attention"):
+        tiny_backpack(attn_implementation="flex_attention")
+    tiny_backpack("llama", attn_implementation="flex_attention")

@@ -1,8 +1,10 @@
 """Cached generation: the same tokens and logits as recomputing every position, on every kind of backbone and cache."""
 
+import copy
+
 import pytest
 import torch
-from transformers import DynamicCache, LlamaConfig, MistralConfig, StaticCache, pipeline
+from transformers import CompileConfig, DynamicCache, LlamaConfig, MistralConfig, StaticCache, pipeline
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from tests.modeling_backpack.tiny import BACKBONES, ROTARY, SIZES, random_ids, spread, tiny_backpack
@@ -97,6 +99,102 @@ def test_continued_cache(model):
     assert torch.equal(
         model.generate(input_ids, past_key_values=cache, **settings), model.generate(input_ids, **settings)
     )
+
+
+def test_returned_cache_goes_on(model, prompts):
+    """What `generate` returned, left padding included, is where another `generate` starts."""
+    settings = dict(do_sample=False, eos_token_id=NEVER)
+    first = model.generate(**prompts, max_new_tokens=3, return_dict_in_generate=True, **settings)
+    mask = torch.nn.functional.pad(prompts["attention_mask"], (0, 3), value=1)
+    second = model.generate(
+        first.sequences, attention_mask=mask, past_key_values=first.past_key_values, max_new_tokens=3, **settings
+    )
+    assert torch.equal(second, model.generate(**prompts, max_new_tokens=6, **settings))
+
+
+@pytest.mark.parametrize("make", [DynamicCache, lambda config: StaticCache(config=config, max_cache_len=30)])
+def test_prefix_cache(model, make):
+    """One prefix, computed once, with several continuations."""
+    prefix, cache = random_ids(1, 6), make(config=model.config)
+    with torch.no_grad():
+        model(prefix, past_key_values=cache)
+    settings = dict(max_new_tokens=5, do_sample=False, eos_token_id=NEVER)
+    for seed in (1, 2):
+        prompt = torch.cat([prefix, random_ids(1, 3, seed=seed)], dim=1)
+        new = model.generate(prompt, past_key_values=copy.deepcopy(cache), **settings)
+        assert torch.equal(new, model.generate(prompt, **settings))
+
+
+def test_prefix_cache_of_beams(model):
+    prefix, cache = random_ids(1, 6), DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(prefix, past_key_values=cache)
+    cache.batch_repeat_interleave(3)
+    prompt = torch.cat([prefix, random_ids(1, 3, seed=1)], dim=1)
+    settings = dict(num_beams=3, max_new_tokens=5, do_sample=False, eos_token_id=NEVER)
+    assert torch.equal(model.generate(prompt, past_key_values=cache, **settings), model.generate(prompt, **settings))
+
+
+def test_beams_and_chunked_prefill_with_a_static_cache(model, prompts):
+    static = dict(cache_implementation="static", disable_compile=True)
+    for settings in ({"num_beams": 3}, {"prefill_chunk_size": 3}):
+        settings |= dict(max_new_tokens=5, do_sample=False, eos_token_id=NEVER)
+        plain = settings | {"prefill_chunk_size": None, "use_cache": False}
+        assert torch.equal(model.generate(**prompts, **static, **settings), model.generate(**prompts, **plain))
+
+
+def test_outputs_of_every_step():
+    model, input_ids = tiny_backpack(attn_implementation="eager"), random_ids(2, 5)
+    wanted = dict.fromkeys(("output_scores", "output_attentions", "output_hidden_states"), True)
+    for beams in (1, 2):
+        outputs = model.generate(
+            input_ids,
+            num_beams=beams,
+            max_new_tokens=4,
+            do_sample=False,
+            eos_token_id=NEVER,
+            return_dict_in_generate=True,
+            **wanted,
+        )
+        assert len(outputs.scores) == len(outputs.attentions) == len(outputs.hidden_states) == 4
+        for step in range(1, 4):
+            assert [w.shape for w in outputs.attentions[step]] == [(2 * beams, 4, 1, 5 + step)] * 3
+            assert [h.shape for h in outputs.hidden_states[step]] == [(2 * beams, 1, 32)] * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+def test_compiled_generation(backbone):
+    """A static cache and a forward compiled as one graph: every step, for every new text."""
+    model = tiny_backpack(backbone)
+    torch.compiler.reset()
+    compilation = CompileConfig(fullgraph=True, backend="eager", mode=None)
+    compilation._compile_all_devices = True  # the library compiles on accelerators only, unless told
+    settings = dict(max_new_tokens=5, do_sample=False, eos_token_id=NEVER)
+    for seed in (0, 1):
+        input_ids = random_ids(2, 5, seed=seed)
+        compiled = model.generate(input_ids, cache_implementation="static", compile_config=compilation, **settings)
+        assert hasattr(model, "_compiled_call")
+        assert torch.equal(compiled, model.generate(input_ids, **settings))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
+def test_continuations_of_one_prefix_in_one_row(model, dtype):
+    """A mask `(B, 1, T, S)` of one's own, boolean or added to scores, holds for the senses too."""
+    prefix, continuations = random_ids(3), random_ids(3, seed=1)
+    allowed = torch.ones(6, 6, dtype=torch.bool).tril()
+    allowed[3:, 3:] = torch.eye(3, dtype=torch.bool)
+    mask = allowed if dtype == torch.bool else (~allowed).float() * torch.finfo(torch.float32).min
+    row, positions = torch.cat([prefix, continuations])[None], torch.tensor([[0, 1, 2, 3, 3, 3]])
+    with torch.no_grad():
+        logits = model(row, attention_mask=mask[None, None], position_ids=positions).logits[0, 3:]
+        texts = torch.stack([torch.cat([prefix, token[None]]) for token in continuations])
+        torch.testing.assert_close(logits, model(texts).logits[:, -1], **TOLERANCE)
+
+
+def test_continuous_batching_is_refused():
+    with pytest.raises(ValueError, match="Continuous batching .* `generate` with a padded batch"):
+        tiny_backpack().generate_batch([[1, 2, 3]])
 
 
 @pytest.mark.parametrize("length", [9, 30])

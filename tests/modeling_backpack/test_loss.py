@@ -109,3 +109,14 @@ def test_no_block_of_logits_exceeds_the_budget(monkeypatch):
     input_ids = random_ids(2, 8)
     tiny_backpack()(input_ids, labels=input_ids, skip_logits=True)
     assert sizes == [4, 4, 4, 2]
+
+
+@pytest.mark.parametrize("skip_logits", [False, True])
+def test_labels_shifted_already(skip_logits):
+    """`shift_labels`, as sequence parallelism and padding-free collators give: position t predicts label t."""
+    model, input_ids = tiny_backpack(), random_ids(2, 9)
+    shifted = random_ids(2, 9, seed=1)
+    shifted[1, 6:] = -100
+    logits = model(input_ids).logits
+    loss = model(input_ids, labels=input_ids, shift_labels=shifted, skip_logits=skip_logits).loss
+    torch.testing.assert_close(loss, F.cross_entropy(logits.flatten(0, 1), shifted.flatten()))

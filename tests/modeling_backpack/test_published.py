@@ -104,6 +104,34 @@ def test_levanter_divides_the_mixture(tmp_path, state):
     assert_like_restatement(model, state, sense_scale=1 / 4)
 
 
+def test_levanter_twin_that_does_not_divide(tmp_path, state):
+    """Fields of the configuration can be given as arguments, as with any other model."""
+    write(tmp_path, state, "safetensors", model_type="backpack-gpt2")
+    model = BackpackForCausalLM.from_pretrained(tmp_path, sense_scale=1.0, mixture_norm_matched=True, dtype="float32")
+    assert model.config.sense_scale == 1.0 and model.config.mixture_norm_matched
+    assert_like_restatement(model, state)
+
+
+@pytest.mark.parametrize("inverse_layer", [True, False])
+def test_checkpoint_of_the_sensia_collection(tmp_path, state, inverse_layer):
+    """The same layout and a flag that may not be true; what its own code returns besides logits is returned here."""
+    sensia = {"attn_implementation": "sdpa", "_name_or_path": "backpack-gpt2-small", "transformers_version": "4.57.1"}
+    write(tmp_path, state, "safetensors", **sensia)
+    model = BackpackForCausalLM.from_pretrained(tmp_path, scale_attn_by_inverse_layer_idx=inverse_layer)
+    ids = random_ids(2, 10)
+    outputs = model(ids, output_senses=True, output_sense_weights=True, output_hidden_states=True)
+    for row in range(2):
+        expected = backpack(state, ids[row], 3, 4, 4, inverse_layer=inverse_layer)
+        for name, value in {
+            "senses": outputs.senses,
+            "weights": outputs.sense_weights,
+            "mixture": outputs.last_hidden_state,
+            "hidden": outputs.hidden_states[-1],
+            "logits": outputs.logits,
+        }.items():
+            torch.testing.assert_close(value[row], expected[name], rtol=0, atol=2e-5)
+
+
 def test_senses_that_do_not_divide_the_hidden_size(tmp_path):
     state = tiny_published(num_senses=5, sense_intermediate_scale=2).state_dict()
     write(tmp_path, state, "bin", num_senses=5, sense_intermediate_scale=2)
@@ -169,6 +197,22 @@ def test_inverse_layer_switch_needs_a_gpt2():
         tiny_backpack("llama").set_inverse_layer_scaling(True)
 
 
+@pytest.mark.parametrize("model_class", [BackpackModel, BackpackForCausalLM])
+def test_inverse_layer_switch_of_our_layout(tmp_path, model_class):
+    """The argument goes with others, for the headless model too, and is refused where it means nothing."""
+    tiny_backpack().save_pretrained(tmp_path / "gpt2")
+    settings = dict(scale_attn_by_inverse_layer_idx=False, mixture_mode="uniform", revision="main")
+    model = model_class.from_pretrained(tmp_path / "gpt2", **settings)
+    assert not model.config.backbone_config.scale_attn_by_inverse_layer_idx and model.config.mixture_mode == "uniform"
+    switched = model_class.from_pretrained(tmp_path / "gpt2", mixture_mode="uniform")
+    switched.set_inverse_layer_scaling(False)
+    input_ids = random_ids(1, 6)
+    assert torch.equal(switched(input_ids).last_hidden_state, model(input_ids).last_hidden_state)
+    tiny_backpack("llama").save_pretrained(tmp_path / "llama")
+    with pytest.raises(ValueError, match="Only a GPT-2 backbone"):
+        model_class.from_pretrained(tmp_path / "llama", scale_attn_by_inverse_layer_idx=False)
+
+
 @pytest.mark.parametrize("file_format", ["bin", "safetensors"])
 def test_nano_backpack_is_refused_by_name(tmp_path, state, file_format):
     nano = {
@@ -182,6 +226,16 @@ def test_nano_backpack_is_refused_by_name(tmp_path, state, file_format):
         BackpackForCausalLM.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="nanoBackpackLM"):
         BackpackForCausalLM.from_pretrained(None, config=tiny_backpack().config, state_dict=nano)
+    with pytest.raises(ValueError, match="nanoBackpackLM"):
+        tiny_backpack().load_state_dict(nano, strict=False)
+
+
+def test_nano_backpack_beside_our_configuration(tmp_path):
+    """Not half-loaded, the rest of the model left at random."""
+    tiny_backpack().config.save_pretrained(tmp_path)
+    save_file({"backpack.sense_vector_layer.ff_1.c_fc.weight": torch.zeros(128, 32)}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="nanoBackpackLM"):
+        BackpackForCausalLM.from_pretrained(tmp_path)
 
 
 def test_incomplete_or_foreign_weights(tmp_path, state):

@@ -146,6 +146,30 @@ def test_interventions_without_sense(model):
     for arguments in ({}, {"scale": 1.0, "vector": torch.zeros(32)}):
         with pytest.raises(ValueError, match="exactly one of `scale`"), model.intervene_on_senses([5], 0, **arguments):
             pass
+    with pytest.raises(ValueError, match=r"`vector` must have the shape \(32,\).*got \(16,\)"):
+        with model.intervene_on_senses([5], 0, vector=torch.zeros(16)):
+            pass
+    with pytest.raises(ValueError, match=rf"`token_ids` must lie in \[0, {VOCAB_SIZE}\)"):
+        with model.intervene_on_senses([5, VOCAB_SIZE], 0, scale=1.0):
+            pass
     with pytest.raises(ValueError, match=r"`sense` must lie in \[0, 4\), got 4"):
         with model.intervene_on_senses([5], 4, scale=1.0):
             pass
+
+
+def test_interventions_do_not_pass_over_embeddings(model):
+    """Embeddings have no token ids: refused rather than left as they are."""
+    embeddings = model.get_input_embeddings()(random_ids(1, 4))
+    with model.intervene_on_senses([5], 0, scale=2.0), pytest.raises(ValueError, match="`inputs_embeds` cannot"):
+        model(inputs_embeds=embeddings)
+
+
+def test_an_error_in_generate_leaves_no_trace(model):
+    def fail(input_ids, scores):
+        raise RuntimeError
+
+    input_ids = random_ids(1, 4)
+    before = model(input_ids).logits
+    with pytest.raises(RuntimeError), model.intervene_on_senses([5], 0, scale=2.0):
+        model.generate(input_ids, max_new_tokens=3, logits_processor=[fail])
+    assert torch.equal(model(input_ids).logits, before) and not model.backpack._interventions
