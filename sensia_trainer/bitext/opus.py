@@ -7,6 +7,7 @@ FOLDER` reads what was fetched here.
 import difflib
 import gzip
 import hashlib
+import http.client
 import importlib.metadata
 import importlib.util
 import logging
@@ -205,7 +206,7 @@ def download(
             if error.code in (404, 410):
                 raise DownloadError(f"{url} is not there (HTTP {error.code})") from error
             problem = error
-        except (OSError, DownloadError) as error:  # URLError is an OSError
+        except (OSError, http.client.HTTPException, DownloadError) as error:  # URLError is an OSError
             problem = error
         logger.warning("%s: attempt %d of %d failed: %s", url, attempt + 1, retries, problem)
     raise DownloadError(f"{url} could not be fetched in {retries} attempts: {problem}") from problem
@@ -303,7 +304,7 @@ def archive_members(path: Path, source: str, target: str) -> tuple[str, str]:
                     raise DownloadError(f"{path.name} has {len(mine)} members ending in .{code}; its members: {names}")
                 members.append(mine[0])
             counts = [_count_lines(archive, member) for member in members]
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:  # RuntimeError: encrypted
         raise DownloadError(f"{path.name} is no sound archive ({error}); fetch it again") from error
     if counts[0] != counts[1]:
         raise DownloadError(

@@ -228,8 +228,10 @@ def read_catalogue(path: Path, problems: Counter) -> Iterator[Row]:
     the catalogue's Plural-Forms rule gives for n = 1 and msgid_plural with that for n = 5, unless both are the same
     form (languages with one form only), which then goes with msgid_plural alone.
     """
-    import polib  # an extra: only catalogues need it
-
+    try:
+        import polib  # an extra: only catalogues need it
+    except ImportError as error:
+        raise ValueError(f"{path} is a gettext catalogue, which needs polib: pip install polib") from error
     try:
         catalogue = (polib.mofile if path.suffix == ".mo" else polib.pofile)(str(path))
     except (OSError, UnicodeDecodeError) as error:

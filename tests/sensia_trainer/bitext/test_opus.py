@@ -123,6 +123,15 @@ def test_a_broken_download_is_resumed(tmp_path, waits):
         assert len(server.requests) == 4  # what is there is not fetched again
 
 
+def test_an_answer_that_breaks_the_protocol_is_tried_again(tmp_path, waits):
+    with serve({PATH: b"data"}) as server:
+        server.headers = {"Transfer-Encoding": "chunked"}  # which the body is not
+        with pytest.raises(DownloadError, match="could not be fetched in 2 attempts"):
+            download(server.address + PATH, tmp_path / "a.zip", retries=2)
+        server.headers = {}
+        assert download(server.address + PATH, tmp_path / "a.zip").read_bytes() == b"data"
+
+
 def test_a_file_that_changed_meanwhile_is_fetched_anew(tmp_path, waits):
     with serve({PATH: b"old" * 500}) as server:
         server.cuts[PATH] = [100]
@@ -188,6 +197,14 @@ def test_archives_that_are_not_used(tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(DownloadError, match=f"{name} is no sound archive"):
             archive_members(tmp_path / name, "en", "id")
+    locked = bytearray(whole)
+    for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flag of encryption, in both kinds of headers
+        at = -1
+        while (at := locked.find(signature, at + 1)) >= 0:
+            locked[at + flags] |= 1
+    (tmp_path / "locked").write_bytes(locked)
+    with pytest.raises(DownloadError, match="locked is no sound archive.*encrypted"):
+        archive_members(tmp_path / "locked", "en", "id")
     for climber in ("../../evil.id", "/etc/evil", "a\\..\\..\\evil"):
         path = write_zip(tmp_path / "climbs.zip", b"one\n", b"satu\n", extra=[(climber, b"x")])
         with pytest.raises(DownloadError, match="climbs out of its folder"):

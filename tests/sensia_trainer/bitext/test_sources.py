@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import json
+import sys
 
 import datasets
 import polib
@@ -125,6 +126,13 @@ def test_catalogues_are_joined_each_pair_once_and_po_before_mo(tmp_path):
         load_bitext(tmp_path, "en", "tr")
 
 
+def test_catalogues_without_their_reader_name_it(tmp_path, monkeypatch):
+    write_catalogue(tmp_path / "id.po")
+    monkeypatch.setitem(sys.modules, "polib", None)
+    with pytest.raises(ValueError, match="needs polib: pip install polib"):
+        load_bitext(tmp_path / "id.po", "en", "id")
+
+
 @pytest.mark.parametrize("language", ["et", "id", "sw", "tr", "zh"])
 def test_django_carries_human_translations(language):
     pytest.importorskip("django", reason="the quickstart's bitext comes with the django wheel")
@@ -157,14 +165,20 @@ def test_a_folder_of_parquet_files_is_a_dataset(tmp_path):
 def test_a_hub_dataset_is_found_by_the_language_pair(monkeypatch):
     called = {}
 
-    def load_dataset(path, name, split):
-        called.update(path=path, name=name, split=split)
+    def load_dataset(path, name, split, revision="main"):
+        if path == "allenai/wmt22_african" and revision == "main":
+            raise RuntimeError("Dataset scripts are no longer supported, but found wmt22_african.py")
+        called.update(path=path, name=name, split=split, revision=revision)
         return datasets.Dataset.from_list([{"translation": {"en": left, "id": right}} for left, right in PAIRS])
 
-    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda path: ["de-en", "en-id"])
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda path: ["de-en", "en-id", "eng-swh"])
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert texts(load_bitext("Helsinki-NLP/opus-100", "eng_Latn", "ind", split="validation")) == PAIRS
-    assert called == {"path": "Helsinki-NLP/opus-100", "name": "en-id", "split": "validation"}
+    facts = {"path": "Helsinki-NLP/opus-100", "name": "en-id", "split": "validation"}
+    assert called == facts | {"revision": "main"}
+    load_bitext("allenai/wmt22_african", "en", "sw", source_column="en", target_column="id")
+    facts = {"path": "allenai/wmt22_african", "name": "eng-swh", "split": "train"}
+    assert called == facts | {"revision": "refs/convert/parquet"}
     with pytest.raises(ValueError, match="no configuration for en-tr; name one of: de-en, en-id"):
         load_bitext("Helsinki-NLP/opus-100", "en", "tr")
 
