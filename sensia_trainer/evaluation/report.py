@@ -274,7 +274,7 @@ def _generation(results) -> list[str]:
             sampling = ", ".join(f"{key}={value}" for key, value in result["generation"]["sampling"].items())
             lines += ["", f"### {result['name']} ({sampling})", ""]
             for example in result["generation"]["examples"]:
-                continuation = " ".join(example["continuation"].split())
+                continuation = " ".join(example["continuation"].split()) or "*(ended at once)*"
                 lines.append(f"- **{example['prompt']}** {continuation}")
     return ["", "## Generation", *lines] if lines else []
 

@@ -39,7 +39,7 @@ TASKS = {
     "copa": TaskSource(
         "causal", "aps/super_glue", "copa", ("copa_en/{split}.{iso}.labelled.jsonl",),
         {"train": ("train", "train"), "validation": ("val", "validation"), "test": ("test", "test")},
-        "English COPA, the source of XCOPA; the Hub's test split carries no labels",
+        "English COPA, the source of XCOPA",  # on the Hub the labels of its test split are hidden
     ),
     "xstorycloze": TaskSource(
         "story", "juletxara/xstory_cloze", "{iso}",
