@@ -22,7 +22,7 @@ from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.analysis.corpus import AlignedCorpus, check_same_vocabulary
 from sensia_trainer.analysis.figures import save_figures
 from sensia_trainer.analysis.report import render_report
-from sensia_trainer.analysis.suite import analyse
+from sensia_trainer.analysis.suite import DEFINITIONS, analyse
 from sensia_trainer.recipes import parse_recipe
 
 
@@ -45,6 +45,10 @@ class AnalysisArguments:
     layer: int = field(default=8, metadata={"help": "Hidden layer of the encoder that is compared"})
     minimum_count: int = field(default=5, metadata={"help": "Occurrences a word needs on its side"})
     temperature: float = field(default=0.7, metadata={"help": "Temperature of the sense probabilities"})
+    definitions: list[str] = field(
+        default_factory=lambda: list(DEFINITIONS),
+        metadata={"help": "Of sense probabilities; the first is reported"},
+    )
     top_k: int = field(default=1, metadata={"help": "Senses kept by the top-k mixture"})
     max_sentences: int = field(default=0, metadata={"help": "Use only the first sentences; 0 for all"})
     batch_size: int = 16
@@ -79,9 +83,8 @@ def run(arguments):
         device=arguments.device,
         progress=True,
     )
-    settings = {
-        name: getattr(arguments, name) for name in ("temperature", "top_k", "batch_size", "iterations", "seed")
-    }
+    names = ("definitions", "temperature", "top_k", "batch_size", "iterations", "seed")
+    settings = {name: getattr(arguments, name) for name in names}
     result = {
         "kind": "analysis",
         "source_language": arguments.source_language,

@@ -11,11 +11,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import regex
 from tqdm.auto import tqdm
 
-from .words import Word
+from .words import UNSPACED_WORD, Word
 
 
+_LETTERS = regex.compile(r"\p{L}[\p{L}\p{M}'’ʼ‑-]*")
 CONTENT_TAGS = frozenset({"NOUN", "VERB", "ADJ"})
 Link = tuple[int, int]
 
@@ -183,9 +185,10 @@ def _stop_words(language: str) -> tuple[frozenset[str], str]:
 
 
 def _is_word(word: str) -> bool:
-    """Letters only, inner hyphens and apostrophes aside; one letter is enough where a character is a word."""
-    letters = [character for character in word if character not in "-‑'’ʼ"]
-    return all(c.isalpha() for c in letters) and (len(letters) > 1 or (bool(letters) and ord(letters[0]) >= 0x2E80))
+    """At least two letters, with marks and inner hyphens and apostrophes; one letter where a character is a word."""
+    if UNSPACED_WORD.fullmatch(word):
+        return True
+    return _LETTERS.fullmatch(word) is not None and sum(character.isalpha() for character in word) > 1
 
 
 def aligned_content_words(

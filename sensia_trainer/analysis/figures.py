@@ -84,6 +84,7 @@ def _bars(axis, groups, series, *, digits=2, label=True):
                     textcoords="offset points",
                     ha="center",
                     fontsize=7,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},  # legible where a line crosses
                 )
     axis.set_xticks(range(len(groups)), groups)
     axis.axhline(0, color="black", linewidth=0.6)
@@ -93,7 +94,7 @@ def _bars(axis, groups, series, *, digits=2, label=True):
 def _legend(figure, axis):
     """Below the panels, where it covers nothing, in as many columns as their width holds."""
     handles, labels = axis.get_legend_handles_labels()
-    columns = min(len(labels), int(figure.get_figwidth() / (0.8 + 0.09 * max(map(len, labels)))))
+    columns = min(len(labels), int(figure.get_figwidth() / (0.6 + 0.075 * max(map(len, labels)))))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
@@ -120,7 +121,7 @@ def topology(results):
                 linestyle="none",
                 clip_on=False,
                 zorder=3,
-                label=f"{name}, shuffled pairs",
+                label=f"{name}, shuffled",
             )
         axis.set_title(f"{result['target_language']} (n = {entry['items']})")
         axis.set_xlabel("topology score ρ; lines: means")
@@ -263,7 +264,7 @@ def neighbours(results):
         return None
     senses = usable[0]["settings"]["num_senses"]
     rows = max(len(r["senses"]["neighbours"]) for r in usable)
-    figure, axes = _panels(1, rows=len(usable), width=1.2 + 0.85 * senses, height=0.8 + 0.32 * rows)
+    figure, axes = _panels(1, rows=len(usable), width=1.4 + 0.9 * senses, height=0.9 + 0.32 * rows)
     for axis, result in zip(axes[:, 0], usable):
         entries = result["senses"]["neighbours"]
         cosines = np.array([[nearest[0] for nearest in entry["cosines"]] for entry in entries])
@@ -275,12 +276,12 @@ def neighbours(results):
                 axis.text(
                     sense,
                     row,
-                    names[0] if len(names[0]) <= 12 else names[0][:11] + "…",
+                    names[0] if len(names[0]) <= 12 else names[0][:10] + "…",
                     ha="center",
                     va="center",
                     fontsize=7,
                     weight="bold" if right else "normal",
-                    bbox={"boxstyle": "square,pad=0.25", "fill": False, "linewidth": 0.8} if right else None,
+                    bbox={"boxstyle": "square,pad=0.15", "fill": False, "linewidth": 0.8} if right else None,
                 )
         axis.set_yticks(range(len(entries)), [entry["word"] for entry in entries])
         axis.set_xticks(range(cosines.shape[1]))

@@ -60,7 +60,8 @@ def sentence_nll(model, sequences: list[list[int]], *, batch_size: int = 16, pro
     total = -(-len(sequences) // batch_size)
     for indices, ids, mask in tqdm(batches, total=total, desc="cross-entropy", disable=not progress, leave=False):
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
-        losses = F.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").double()
+        losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        losses = losses.view(len(ids), -1).double()
         nll[indices] = (losses * mask[:, 1:]).sum(dim=1).cpu().numpy()
     return nll, np.array([max(0, len(sequence) - 1) for sequence in sequences])
 

@@ -98,6 +98,13 @@ def test_stop_words_numbers_and_signs_are_no_content_words():
 
 def test_single_characters_count_in_scripts_without_spaces():
     assert content_words([["书", "a"]], "zh")[0] == [[True, False]]
+    assert content_words([["น้ํ", "。", "3"]], "xx")[0] == [[True, False, False]]
+
+
+def test_words_with_marks_are_words():
+    assert content_words([["हिन्दी", "İstanbul", "cafe\u0301", "\u0301", "x-y", "'"]], "xx")[0] == [
+        [True, True, True, False, True, False]
+    ]
 
 
 def test_languages_without_a_list_keep_all_words_and_say_so():
