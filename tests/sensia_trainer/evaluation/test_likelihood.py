@@ -6,9 +6,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from sensia_trainer.evaluation.likelihood import choice_likelihoods, encode_items
-from sensia_trainer.evaluation.tasks import Item
+from sensia_trainer.evaluation.tasks import Item, TaskData, make_items
 from tests.conftest import SENTENCES
-from tests.reference.evaluation import choice_log_likelihood
+from tests.reference.evaluation import choice_log_likelihood, token_log_probs
 
 
 ITEMS = [
@@ -106,6 +106,16 @@ def test_tail_truncation_keeps_the_first_tokens(tiny_gpt2, tokenizer):
     assert found.lengths[0].tolist() == [0, 0] and found.conditional[0].tolist() == [0, 0]  # nothing of them is left
     with pytest.raises(ValueError, match="`truncation`"):
         choice_likelihoods(tiny_gpt2, tokenizer, items, truncation="left")
+
+
+def test_goldfish_template_ranks_by_the_sum_over_the_whole_text(tiny_gpt2, tokenizer):
+    row = {"id": "0", "passage": "Cats sleep. ", "question": "Who? ", "choices": ["a cat", "the sea", "x", "We"]}
+    (item,) = make_items(TaskData("belebele", "en", "test", [row | {"label": 0}], "here", "0"), "goldfish")
+    found = choice_likelihoods(tiny_gpt2, tokenizer, [item], context_start="auto", truncation="tail")
+    texts = [f"Cats sleep. Who? {choice}" for choice in row["choices"]]
+    whole = [sum(token_log_probs(tiny_gpt2, [tokenizer.bos_token_id, *tokenizer(t)["input_ids"]])) for t in texts]
+    differences = [total - whole[0] for total in whole]
+    assert found.conditional[0] - found.conditional[0, 0] == pytest.approx(np.array(differences), abs=5e-4)
 
 
 def test_without_a_start_token_there_is_no_prior(tiny_gpt2, tokenizer):
