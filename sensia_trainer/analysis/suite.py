@@ -5,6 +5,7 @@ import warnings
 from collections import Counter
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from .bootstrap import paired_bootstrap
 from .corpus import AlignedCorpus
@@ -53,6 +54,7 @@ def analyse(
     _check_vocabularies(models, corpus)
     options = {"batch_size": batch_size, "progress": progress}
     bootstrap = {"iterations": iterations, "seed": seed}
+    shown = bootstrap | {"progress": progress}
     started = time.perf_counter()
     spellings = {side: sorted(set(corpus.spellings[side])) for side in ("source", "target")}
     lexicon = {
@@ -74,8 +76,8 @@ def analyse(
     }
     result = {
         "corpus": corpus.statistics,
-        "topology": _topology(corpus, lexicon, spellings, bootstrap),
-        "procrustes": _procrustes(corpus, passes, definitions, bootstrap),
+        "topology": _topology(corpus, lexicon, spellings, shown),
+        "procrustes": _procrustes(corpus, passes, definitions, shown),
         "mixture": {
             name: mixture_ablation(models[name], corpus.ids["target"], top_k=top_k, **bootstrap, **options)
             for name in ("model", "control")
@@ -174,7 +176,7 @@ def _procrustes(corpus, passes, definitions, bootstrap):
         (f"{definitions[0]}, no shared subword", definitions[0], corpus.disjoint, True),
     ]
     result = {}
-    for label, definition, chosen, center in runs:
+    for label, definition, chosen, center in tqdm(runs, desc="procrustes", disable=not bootstrap["progress"]):
         if len(np.unique(groups[chosen])) < 2:
             result[label] = None
             continue

@@ -110,7 +110,8 @@ def sense_topology(source_senses, target_senses, *, chunk_size=512):
         `tuple` of two arrays of shape `(pairs,)`, float64:
         the score rho of each pair, and the mean score of its source word with the target words of all *other* pairs.
         The second is the shuffled-pair baseline in closed form (the mean over every possible mismatch, so no seed):
-        it is what the sense index alone explains. Both are NaN for discarded pairs.
+        it is what the sense index alone explains. Where a word occurs more than once, a few of its mismatches are
+        translations of it, which makes the baseline slightly too high. Both are NaN for discarded pairs.
     """
     if source_senses.shape[:2] != target_senses.shape[:2]:
         raise ValueError(
