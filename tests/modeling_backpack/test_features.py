@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from transformers import TorchAoConfig
 
 from modeling_backpack import BackpackForCausalLM
+from modeling_backpack.modeling_backpack import causal_sense_mask
 from tests.modeling_backpack.tiny import BACKBONES, VOCAB_SIZE, random_ids, tiny_backpack
 
 
@@ -244,3 +245,11 @@ def test_attention_that_the_backbone_lacks():
     with pytest.raises(ValueError, match="GPT2Model does not support .*flex_attention"):
         tiny_backpack(attn_implementation="flex_attention")
     tiny_backpack("llama", attn_implementation="flex_attention")
+
+
+def test_masks_that_are_no_tensors():
+    """Block masks of flex attention would otherwise be lost on the senses."""
+    with pytest.raises(ValueError, match="`attention_mask` is a object.*DynamicCache"):
+        causal_sense_mask(object(), torch.arange(3))
+    with pytest.raises(ValueError, match="`attention_mask` is a object"):
+        causal_sense_mask({"full_attention": object()}, torch.arange(3))
