@@ -1,105 +1,169 @@
-"""Multiple-choice scoring against lm-evaluation-harness: items per second, same model, same items, same run.
+"""Multiple choice against lm-evaluation-harness: the same model and items, and what evaluation adds to training.
 
 Both score every choice with and without its context, in float32 and with equal batch sizes; the largest difference
-between their log-likelihoods is reported beside the speed, so that a fast wrong answer would show.
+between their log-likelihoods is reported beside the speed, so that a fast wrong answer would show. Times are processor
+seconds, so that other work on the machine stays out of them as far as possible.
 """
 
-import random
+import os
+import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset
+from tqdm import tqdm
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, set_seed
 
+from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.bitext.sources import load_bitext
+from sensia_trainer.config import SensiaConfig
+from sensia_trainer.evaluation.flores import load_flores
 from sensia_trainer.evaluation.harness import harness_likelihoods
 from sensia_trainer.evaluation.likelihood import choice_likelihoods
-from sensia_trainer.evaluation.tasks import TaskData, make_items
+from sensia_trainer.evaluation.tasks import load_task, make_items
+from sensia_trainer.trainer import SensiaTrainer
 
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "lm_eval"
-WORDS = "the a of to and in river house people water year time small old said went made before after children".split()
-# task: recipe, template, words of the context, words of a choice, choices; lengths are those of the real sets.
-SHAPES = {
-    "xcopa": ("copa_en", "harness", 6, 6, 2),
-    "xstorycloze": ("xstorycloze_id", "harness", 36, 8, 2),
-    "belebele": ("belebele_plain_en", "plain", 90, 6, 4),
+# task: name in the table, recipe of the harness and the template that asks the same.
+TASKS = {
+    "copa": ("COPA", "copa_en", "harness"),
+    "xstorycloze": ("XStoryCloze", "xstorycloze_id", "harness"),
+    "belebele": ("Belebele", "belebele_plain_en", "plain"),
 }
 
 
 def add_arguments(parser):
+    parser.add_argument("--data", default=os.path.expandvars("${SENSIA_DATA}"), help="folder with eval/ and train/")
     parser.add_argument("--tokenizer", default="model_cards/backpack-micro-en", help="tokenizer folder or id")
-    parser.add_argument("--items", type=int, default=40, help="items of each task")
+    parser.add_argument("--items", type=int, default=100, help="first items of each English task")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--hidden_size", type=int, default=256, help="of the random GPT-2 that both score with")
     parser.add_argument("--num_layers", type=int, default=6)
-
-
-def text(rng, words):
-    return " ".join(rng.choices(WORDS, k=words + rng.randint(-words // 3, words // 3))) + "."
-
-
-def rows(task, count, rng):
-    _, _, context, answer, choices = SHAPES[task]
-    for i in range(count):
-        row = {"id": str(i), "choices": [text(rng, answer) for _ in range(choices)], "label": rng.randrange(choices)}
-        if task == "xcopa":
-            yield row | {"premise": text(rng, context), "question": rng.choice(["cause", "effect"])}
-        elif task == "xstorycloze":
-            yield row | {"sentences": [text(rng, context // 4) for _ in range(4)]}
-        else:
-            yield row | {"passage": text(rng, context), "question": text(rng, 8)}
+    parser.add_argument("--pairs", type=int, default=8, help="pairs of a training step, which is GPT-2 small's")
+    parser.add_argument("--steps", type=int, default=2, help="training steps measured, after one that is not")
+    parser.add_argument("--flores_pairs", type=int, default=32, help="pairs evaluated with that model")
+    parser.add_argument("--threads", type=int, default=1)
 
 
 def run(args) -> dict:
-    """Measures every task; returns speeds, their ratios and the largest difference of log-likelihoods in nats."""
+    """Measures every task, then evaluation during training."""
+    torch.set_num_threads(args.threads)
     set_seed(0)
-    rng = random.Random(0)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
     config = GPT2Config(
         vocab_size=len(tokenizer), n_embd=args.hidden_size, n_layer=args.num_layers, n_head=args.hidden_size // 64
     )
     model = GPT2LMHeadModel(config).eval()
-    result = {"model": config.to_diff_dict(), "threads": torch.get_num_threads(), "batch_size": args.batch_size}
-    result["tasks"] = {}
-    for task, (recipe, template, *_) in SHAPES.items():
-        data = TaskData(task, "en", "test", list(rows(task, args.items, rng)), "generated", "0")
-        items = make_items(data, template)
-        choice_likelihoods(model, tokenizer, items[:2])  # warm-up
-        start, cpu_start = time.perf_counter(), time.process_time()
-        ours = choice_likelihoods(model, tokenizer, items, batch_size=args.batch_size)
-        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-        theirs = harness_likelihoods(
-            model,
-            tokenizer,
-            data,
-            RECIPES / f"{recipe}.yaml",
-            batch_size=args.batch_size * len(items[0].continuations),
-        )
-        result["tasks"][task] = {
-            "items": args.items,
-            "seconds": seconds,
-            "cpu_seconds": cpu_seconds,
-            "harness_seconds": theirs["seconds"],
-            "harness_cpu_seconds": theirs["cpu_seconds"],
-            "largest_difference": float(np.abs(ours.conditional - theirs["conditional"]).max()),
-        }
-    result["tasks"]["all"] = _total(result["tasks"])
-    result["tasks"] = {task: _rates(measured) for task, measured in result["tasks"].items()}
-    return result
-
-
-def _total(tasks):
-    names = next(iter(tasks.values())).keys()
-    return {name: (max if "difference" in name else sum)(task[name] for task in tasks.values()) for name in names}
-
-
-def _rates(measured):
-    """Items per second by the wall clock and by CPU time, which other work on the machine disturbs less."""
-    rates = {
-        "items_per_second": measured["items"] / measured["seconds"],
-        "harness_items_per_second": measured["items"] / measured["harness_seconds"],
-        "ratio": measured["harness_seconds"] / measured["seconds"],
-        "cpu_ratio": measured["harness_cpu_seconds"] / measured["cpu_seconds"],
+    tasks = {task: measure(args, model, tokenizer, task) for task in tqdm(TASKS, desc="tasks")}
+    names = ("items", "seconds", "harness_seconds")
+    tasks["all"] = {name: sum(task[name] for task in tasks.values()) for name in names}
+    tasks["all"]["largest_difference"] = max(tasks[task]["largest_difference"] for task in TASKS)
+    for task in tasks.values():
+        task["ratio"] = task["harness_seconds"] / task["seconds"]
+    model = {"hidden_size": args.hidden_size, "layers": args.num_layers, "parameters": model.num_parameters()}
+    return {
+        "model": model | {"vocabulary": len(tokenizer)},
+        "batch_size": args.batch_size,
+        "tasks": tasks,
+        "training": evaluation_share(args, tokenizer),
     }
-    return {name: round(value, 3) if "difference" not in name else value for name, value in (measured | rates).items()}
+
+
+def measure(args, model, tokenizer, task) -> dict:
+    """Processor seconds of both scorers on one task, and how far their log-likelihoods (nats) are apart at most."""
+    _, recipe, template = TASKS[task]
+    data = load_task(task, "en", "test", data_dir=Path(args.data) / "eval", max_items=args.items)
+    items = make_items(data, template)
+    choice_likelihoods(model, tokenizer, items[:2])  # warm-up
+    start = time.process_time()
+    ours = choice_likelihoods(model, tokenizer, items, batch_size=args.batch_size)
+    seconds = time.process_time() - start
+    rows = args.batch_size * len(items[0].continuations)  # the harness counts choices, not items
+    theirs = harness_likelihoods(model, tokenizer, data, RECIPES / f"{recipe}.yaml", batch_size=rows)
+    return {
+        "items": len(items),
+        "seconds": seconds,
+        "harness_seconds": theirs["cpu_seconds"],
+        "largest_difference": float(np.abs(ours.conditional - theirs["conditional"]).max()),
+    }
+
+
+def evaluation_share(args, tokenizer) -> dict:
+    """What part of training goes into evaluations on FLORES-200 dev at the paper's settings (Appendix C), from the
+    processor seconds of one pair in training and of one pair in evaluation, with a Backpack on GPT-2 small."""
+    bitext = load_bitext(str(Path(args.data) / "train" / "en-id.tsv.gz"), "en", "id", split="train")
+    dev = load_flores(Path(args.data) / "eval" / "flores200", "dev", ["en", "id"], purpose="selection")
+    held_out = [{"en": source, "id": target} for source, target in zip(dev["en"], dev["id"], strict=True)]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = SensiaConfig(
+            output_dir=folder,
+            per_device_train_batch_size=args.pairs,
+            train_sampling_strategy="random",  # batches of every length, as over a whole training
+            use_cpu=True,
+            disable_tqdm=True,
+            report_to=[],
+        )
+        trainer = SensiaTrainer(
+            BackpackForCausalLM(BackpackConfig()),
+            settings,
+            train_dataset=Dataset.from_dict({"translation": bitext.shuffle(seed=0)[:1000]["translation"]}),
+            eval_dataset=Dataset.from_dict({"translation": held_out[: args.flores_pairs]}),
+            processing_class=tokenizer,
+        )
+        warm_up, *batches = [dict(batch) for batch in islice(trainer.get_train_dataloader(), args.steps + 1)]
+        trainer.current_gradient_accumulation_steps = 1
+        trainer.state.max_steps, trainer.state.global_step = 100, 20  # where all three losses count
+        optimizer = torch.optim.AdamW(trainer.model.parameters(), lr=5e-5, fused=True)
+
+        def step(batch):
+            trainer.compute_loss(trainer.model.train(), batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        step(warm_up)
+        start = time.process_time()
+        for batch in tqdm(batches, desc="training steps"):
+            step(batch)
+        training = (time.process_time() - start) / (len(batches) * args.pairs)
+        start = time.process_time()
+        trainer.evaluate()
+        evaluation = (time.process_time() - start) / args.flores_pairs
+    batch_size = SensiaConfig.per_device_train_batch_size  # the paper's
+    once, between = len(held_out) * evaluation, settings.eval_steps * batch_size * training
+    return {
+        "parameters": trainer.model.num_parameters(),
+        "seconds_per_pair_in_training": training,
+        "seconds_per_pair_in_evaluation": evaluation,
+        "eval_steps": settings.eval_steps,
+        "batch_size": batch_size,
+        "dev_pairs": len(held_out),
+        "share": once / (once + between),
+    }
+
+
+def tables(result) -> str:
+    """The measurements as Markdown."""
+    lines = [
+        "| items | this scorer, items/s | lm-evaluation-harness, items/s | ratio | largest difference, nats |",
+        "|---|---|---|---|---|",
+    ]
+    for name, task in result["tasks"].items():
+        title = TASKS[name][0] if name in TASKS else "together"
+        rates = task["items"] / task["seconds"], task["items"] / task["harness_seconds"]
+        lines.append(
+            f"| {title}, {task['items']} | {rates[0]:.1f} | {rates[1]:.1f} | {task['ratio']:.2f} "
+            f"| {task['largest_difference']:.0e} |"
+        )
+    model, training = result["model"], result["training"]
+    return "\n".join(lines) + (
+        f"\n\nPer processor second, with a random GPT-2 of {model['parameters'] / 1e6:.1f} M parameters.\n\n"
+        f"With a Backpack of {training['parameters'] / 1e6:.0f} M parameters a pair of FLORES-200 dev takes "
+        f"{training['seconds_per_pair_in_evaluation']:.2f} s in evaluation, a pair of bitext "
+        f"{training['seconds_per_pair_in_training']:.2f} s in training. At the paper's settings, an evaluation of "
+        f"{training['dev_pairs']} pairs every {training['eval_steps']:,} steps of {training['batch_size']} pairs, "
+        f"evaluation takes {training['share']:.2%} of the time."
+    )
