@@ -181,9 +181,9 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
         query, key, value = query.transpose(1, 2), key.transpose(1, 2), senses.transpose(1, 2)
         cached = past_key_values is not None
         if cached:
-            # Senses depend on the token alone, so they could be computed again instead of kept. On GPT-2 small (one CPU
-            # thread, batch 1, 288 tokens, float32) keeping them takes 14 MB beside the backbone's 20 MB, and computing
-            # them again some 270 ms a token where weighing the kept ones takes 8: they are kept.
+            # Senses depend on the token alone, so they could be computed again instead of kept. On GPT-2 small (one
+            # thread of a CPU, batch 1, 288 tokens, float32) keeping them takes 14 MB beside the backbone's 20 MB, and
+            # computing them again some 270 ms a token where weighing the kept ones takes 8: they are kept.
             # `examples/benchmark.py model` measures both.
             key, value = past_key_values.update(key, value, self.layer_idx)
 
