@@ -127,6 +127,7 @@ def choice_likelihoods(
     one prior. Batches hold items of similar length; the result does not depend on how.
 
     Args:
+        batch_size (`int`): Items in a batch, with all their choices.
         start: The token that stands for "no context" in the unconditional likelihood, see `start_token`; without any
             the unconditional likelihoods are `None`.
         context_start: Token put before contexts: by default only what the tokenizer itself prepends.
@@ -146,14 +147,16 @@ def choice_likelihoods(
     encoded = encode_items(tokenizer, items, prefix=prefix, max_length=max_length, truncation=truncation)
     check_ids(model, [sequence for e in encoded for sequence in (e.context, *e.continuations) if sequence])
     alone = start_token(tokenizer, start)
+    rows = {"batch_size": batch_size * counts.pop(), "progress": progress}  # a row is one choice of an item
     with evaluating(model):
-        options = {"batch_size": batch_size, "progress": progress}
-        score = _score_shared if share_prefix and _has_cache(model) else _score_rows
-        conditional = score(model, encoded, **options)
+        if share_prefix and _has_cache(model):
+            conditional = _score_shared(model, encoded, batch_size=batch_size, progress=progress)
+        else:
+            conditional = _score_rows(model, encoded, **rows)
         unconditional = None
         if alone is not None:
             distinct = sorted({tuple(c) for e in encoded for c in e.continuations})
-            priors = _score_rows(model, [EncodedItem([alone], [list(c)], "") for c in distinct], **options)
+            priors = _score_rows(model, [EncodedItem([alone], [list(c)], "") for c in distinct], **rows)
             prior = dict(zip(distinct, priors[:, 0], strict=True))
             unconditional = np.array([[prior[tuple(c)] for c in e.continuations] for e in encoded])
     for name, values in (("conditional", conditional), ("unconditional", unconditional)):
