@@ -53,10 +53,15 @@ class TrainingMonitor(TrainerCallback):
     def __init__(self, num_senses: int):
         self.num_senses = num_senses
         self.counts = {"skipped_batches": 0, "skipped_steps": 0}
+        self._scale_before = 0.0
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        self._scale_before = _loss_scale(optimizer)
 
     def on_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
-        # Accelerate's optimizer knows whether the loss scaler found infinite gradients and held the step back.
-        self.counts["skipped_steps"] += getattr(optimizer, "step_was_skipped", False)
+        # The scale falls when, and only when, gradients were infinite and the step was left out. Accelerate's
+        # `step_was_skipped` does not see the skips of fused AdamW, which leaves the step out by itself.
+        self.counts["skipped_steps"] += _loss_scale(optimizer) < self._scale_before
 
     def on_log(self, args, state, control, **kwargs):
         alarms = collapse_alarms(state.log_history, self.num_senses)
@@ -91,6 +96,11 @@ def collapse_alarms(history: list[dict], num_senses: int) -> list[str]:
             if fallen and not was_fallen:
                 alarms.append(f"{key} fell to {value:.3f}, its best was {max(earlier):.3f}")
     return alarms
+
+
+def _loss_scale(optimizer) -> float:
+    scaler = getattr(optimizer, "scaler", None)
+    return 0.0 if scaler is None else scaler.get_scale()
 
 
 def _entropy_alarm(entropy: float | None, num_senses: int) -> str | None:

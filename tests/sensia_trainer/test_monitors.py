@@ -53,9 +53,15 @@ def test_falling_recall():
 
 def test_monitor_counts_skipped_steps_and_writes_alarms_into_the_history(tmp_path):
     monitor, state = TrainingMonitor(16), TrainerState(log_history=[{"sense_entropy": 0.0, "step": 3}])
-    for skipped in (True, False, True):
-        optimizer = SimpleNamespace(step_was_skipped=skipped)
-        monitor.on_optimizer_step(None, state, TrainerControl(), optimizer=optimizer)
+    # The scaler halves its scale after infinite gradients, and raises it after a while without.
+    scales = [8.0, 4.0, 4.0, 8.0, 4.0]
+    for before, after in zip(scales, scales[1:], strict=False):
+        for event, scale in ((monitor.on_pre_optimizer_step, before), (monitor.on_optimizer_step, after)):
+            optimizer = SimpleNamespace(scaler=SimpleNamespace(get_scale=lambda scale=scale: scale))
+            event(None, state, TrainerControl(), optimizer=optimizer)
     assert monitor.counts == {"skipped_batches": 0, "skipped_steps": 2}
+    for event in (monitor.on_pre_optimizer_step, monitor.on_optimizer_step):
+        event(None, state, TrainerControl(), optimizer=SimpleNamespace(scaler=None))
+    assert monitor.counts["skipped_steps"] == 2
     monitor.on_log(TrainingArguments(str(tmp_path), use_cpu=True), state, TrainerControl(), logs={})
     assert state.log_history[-1]["alarm"].startswith("sense_entropy is 0.000 nats: one sense")
