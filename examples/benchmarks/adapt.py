@@ -1,5 +1,7 @@
 """Training steps: this trainer, the plain way with dynamic padding, and the published way padded to 256.
 
+Then the memory of large contrastive batches, whole and in chunks (`contrastive_chunk_size`), on a small model.
+
 Every way runs in a process of its own, for its memory. Times are processor seconds, so that other work on the machine
 stays out of them as far as possible; they are those of a clock with one thread (the default).
 """
@@ -43,6 +45,11 @@ WAYS = {
 PADDED = 256
 # Weights in the middle of training: all three losses count.
 PROGRESS = 0.2
+# Pairs of a contrastive batch and of a chunk (0: computed at once), all of them drawn from the same rows.
+LARGE = 4096
+BATCHES = ((64, 0), (512, 0), (LARGE, 64))
+SMALL_MODEL = ("--layers", "2", "--hidden_size", "128")
+SMALL_LENGTH = 64
 
 
 def add_arguments(parser):
@@ -55,6 +62,7 @@ def add_arguments(parser):
     parser.add_argument("--layers", type=int, default=12, help="layers of the backbone (12: GPT-2 small)")
     parser.add_argument("--hidden_size", type=int, default=768)
     parser.add_argument("--way", choices=WAYS, help="measure one way only, in this process")
+    parser.add_argument("--chunk", type=int, help="measure the memory of one epoch only, this many pairs at a time")
 
 
 def gpt2_tokenizer():
@@ -77,20 +85,22 @@ def backbone_config(args):
     )
 
 
-def make_trainer(args, folder, pooling):
+def make_trainer(args, folder, rows, **fields):
     pairs = load_bitext(args.bitext, "en", args.target, split="train")
-    rows = Dataset.from_dict({"translation": pairs.shuffle(seed=0)[: 200 * args.pairs]["translation"]})
+    rows = Dataset.from_dict({"translation": pairs.shuffle(seed=0)[:rows]["translation"]})
     settings = SensiaConfig(
         output_dir=folder,
         per_device_train_batch_size=args.pairs,
-        max_length=PADDED,
-        sense_pooling=pooling,
         predict_end=False,
         use_cpu=True,
         disable_tqdm=True,
+        **{"max_length": PADDED} | fields,
     )
     model = BackpackForCausalLM(BackpackConfig(backbone_config=backbone_config(args)))
-    return SensiaTrainer(model, settings, train_dataset=rows, processing_class=gpt2_tokenizer())
+    trainer = SensiaTrainer(model, settings, train_dataset=rows, processing_class=gpt2_tokenizer())
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.state.max_steps, trainer.state.global_step = 100, round(100 * PROGRESS)
+    return trainer
 
 
 def pad(batch):
@@ -138,10 +148,9 @@ def measure(args):
     if args.way in ("ours", "ours_contextual"):  # as examples/adapt.py does
         keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(args, folder, "contextual" if args.way == "ours_contextual" else "magnitude")
+        pooling = "contextual" if args.way == "ours_contextual" else "magnitude"
+        trainer = make_trainer(args, folder, 200 * args.pairs, sense_pooling=pooling)
         batches = [dict(batch) for batch in islice(trainer.get_train_dataloader(), args.steps + 1)]
-    trainer.current_gradient_accumulation_steps = 1
-    trainer.state.max_steps, trainer.state.global_step = 100, round(100 * PROGRESS)
     now = trainer.args.phase_state(PROGRESS)
     if args.way.startswith("ours"):
         model = trainer.model.train()
@@ -177,26 +186,61 @@ def measure(args):
     }
 
 
+def measure_memory(args):
+    """Peak memory that gradients of all batches of an epoch of `LARGE` rows take, beyond what is there before."""
+    torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(args, folder, LARGE, contrastive_chunk_size=args.chunk, max_length=SMALL_LENGTH)
+        batches = [dict(batch) for batch in trainer.get_train_dataloader()]
+    trainer.create_optimizer()
+    before = process_memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    start = time.process_time()
+    for batch in batches:
+        trainer.training_step(trainer.model, batch)
+        trainer.model.zero_grad()
+    rate = len(batches) * args.pairs / (time.process_time() - start)
+    return {"step_memory_gb": process_memory("VmHWM") - before, "pairs_per_second": rate}
+
+
+def process_memory(name):
+    """A line of Linux's account of this process, in GB."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) / 2**20
+
+
+def in_a_process(*options):
+    """What this script measures with further options, in a process of its own."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, *sys.argv, *map(str, options), "--output", file.name]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(Path(file.name).read_text())
+
+
 def run(args) -> dict:
     """Each way in a process of its own, one after the other, and ratios."""
+    if args.chunk is not None:
+        return measure_memory(args)
     if args.way:
         return measure(args)
     cases = [(way, args.pairs) for way in WAYS if way != "published"]
     cases += [("ours", args.published_pairs), ("published", args.published_pairs)]
     rows = []
     for way, pairs in tqdm(cases, desc="ways"):
-        with tempfile.NamedTemporaryFile(suffix=".json") as file:
-            command = [sys.executable, sys.argv[0], *sys.argv[1:]]
-            command += ["--way", way, "--pairs", str(pairs), "--output", file.name]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            measured = json.loads(Path(file.name).read_text())
+        measured = in_a_process("--way", way, "--pairs", pairs)
         rows.append({"way": way, "pairs": pairs} | {key: measured[key] for key in KEYS})
         print(rows[-1], file=sys.stderr)
     ours, plain = (next(r for r in rows if r["way"] == way) for way in ("ours", "plain_dynamic"))
     small, published = rows[-2:]
+    batches = []
+    for pairs, chunk in tqdm(BATCHES, desc="contrastive batches"):
+        measured = in_a_process(*SMALL_MODEL, "--pairs", pairs, "--chunk", chunk)
+        batches.append({"pairs": pairs, "chunk": chunk} | {key: measured[key] for key in MEMORY_KEYS})
     speed, memory = "pairs_per_second", "peak_memory_gb"
     return {
         "rows": rows,
+        "contrastive_batches": batches,
         "ratios": {
             "speed_to_published": ours[speed] / published[speed],
             "speed_to_published_at_equal_batches": small[speed] / published[speed],
@@ -210,6 +254,7 @@ def run(args) -> dict:
 
 KEYS = ("seconds_per_step", "pairs_per_second", "peak_memory_gb", "useful_gflop_per_step", "matrix_product_gflops")
 KEYS += ("fraction_of_matrix_product_rate",)
+MEMORY_KEYS = ("step_memory_gb", "pairs_per_second")
 
 
 def tables(result) -> str:
@@ -226,10 +271,17 @@ def tables(result) -> str:
             f"| {useful:.0f} | {share:.0%} |"
         )
     ratios = result["ratios"]
-    return "\n".join(lines) + (
-        f"\n\nThis trainer is {ratios['speed_to_published']:.1f} times as fast as the published way "
+    ratios = result["ratios"]
+    lines.append(
+        f"\nThis trainer is {ratios['speed_to_published']:.1f} times as fast as the published way "
         f"({ratios['speed_to_published_at_equal_batches']:.1f} times at equal batches, in "
         f"{ratios['memory_to_published_at_equal_batches']:.2f} of its memory) and "
         f"{ratios['speed_to_plain_at_equal_shapes']:.2f} times as fast as the plain way at equal shapes, in "
-        f"{ratios['memory_to_plain_at_equal_shapes']:.2f} of its memory."
+        f"{ratios['memory_to_plain_at_equal_shapes']:.2f} of its memory.\n\n"
+        "Contrastive batches of a small model (2 layers of width 128): what a step needs beyond weights and data.\n\n"
+        "| contrastive batch | computed at a time | memory of a step, GB | pairs/s |\n|---|---|---|---|"
     )
+    for row in result["contrastive_batches"]:
+        memory, speed = row["step_memory_gb"], row["pairs_per_second"]
+        lines.append(f"| {row['pairs']:,} | {row['chunk'] or row['pairs']} | {memory:.2f} | {speed:.0f} |")
+    return "\n".join(lines)
