@@ -43,7 +43,7 @@ def test_two_processes(tmp_path, tiny_model, tokenizer):
     processes = [
         subprocess.Popen(command, env=os.environ | shared | {"RANK": str(i), "LOCAL_RANK": str(i)}) for i in range(2)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    assert [process.wait(timeout=280) for process in processes] == [0, 0]
     results = [json.loads((tmp_path / f"out.{i}").read_text()) for i in range(2)]
     assert results[0] == results[1]
     expected = evaluate_bitext(model, tokenizer, SENTENCES[::2], SENTENCES[1::2])
