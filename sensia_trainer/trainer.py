@@ -89,6 +89,11 @@ class SensiaTrainer(ResumableTrainer):
                 raise ValueError(
                     "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
                 )
+            if self.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+                raise ValueError(
+                    "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until "
+                    "training begins, but every process evaluates the base model before. Set it to false."
+                )
             if self.args.polish_freeze == "vectors":
                 raise ValueError(
                     "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at "

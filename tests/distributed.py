@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from accelerate.state import AcceleratorState, DistributedType, PartialState
 
 
 # Processes are forked from a server that has done the slow imports once (a name that cannot be imported is skipped).
@@ -35,6 +36,19 @@ def run_in_process(function: Callable, *args) -> int:
     process.start()
     process.join()
     return process.exitcode
+
+
+def allow_fsdp_on_cpu() -> None:
+    """Accelerate shards on accelerators only and silently falls back to DDP on the CPU; here it is told to shard."""
+    make = AcceleratorState.__init__
+
+    def make_sharded(self, *args, fsdp_plugin=None, **kwargs):
+        make(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = make_sharded
 
 
 def free_port() -> int:

@@ -1,0 +1,125 @@
+"""An adaptation whose weights are sharded over two processes (FSDP) is the adaptation on one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
+
+from sensia_trainer.trainer import SensiaTrainer
+from tests.distributed import allow_fsdp_on_cpu, run_on_processes
+from tests.tiny import tiny_trainer
+
+
+pytestmark = pytest.mark.distributed
+
+RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "accelerate" / "several_nodes_fsdp.yaml"
+CASES = {
+    "whole": {},
+    "chunks": {"contrastive_chunk_size": 2, "sense_pooling": "contextual", "polish_freeze": "none"},
+    "accumulated": {"gradient_accumulation_steps": 2, "rows": 104, "w_sense": 0.0, "w_context": 0.0},
+}
+
+
+class KeepsRows(SensiaTrainer):
+    """Remembers the rows of the training set that this process has seen."""
+
+    seen = ()
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.seen = [*self.seen, *inputs["rows"].tolist()]
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
+def adapt(folder, pairs, fields, resume_from=None):
+    """Through all three phases, two epochs and two evaluations, with `pairs` pairs on this process."""
+    trainer = tiny_trainer(
+        folder,
+        trainer_class=KeepsRows,
+        per_device_train_batch_size=pairs,
+        per_device_eval_batch_size=2,
+        eval_rows=9,
+        eval_steps=6,
+        save_strategy="steps",
+        save_steps=8,
+        dropout=0.0,
+        learning_rate=1e-3,
+        **fields,
+    )
+    before = trainer.evaluate(metric_key_prefix="before")
+    trainer.train(resume_from_checkpoint=resume_from)
+    trainer.save_model(folder)
+    kept = ("loss", "grad_norm", "eval_", "sense_")
+    return {
+        "before": before,
+        "history": [{n: v for n, v in row.items() if n.startswith(kept)} for row in trainer.state.log_history[1:]],
+        "frozen": [name for name, parameter in trainer.model.named_parameters() if not parameter.requires_grad],
+        "sharded": [type(m).__name__ for m in trainer.model.modules() if isinstance(m, FSDPModule)],
+        "rows": list(trainer.seen),
+    }
+
+
+def adapt_sharded(folder):
+    """Every case with the settings of the recipe, and the first once more from its checkpoint."""
+    allow_fsdp_on_cpu()
+    fsdp = {"fsdp": True, "fsdp_config": yaml.safe_load(RECIPE.read_text())["fsdp_config"]}
+    results = {name: adapt(f"{folder}/{name}", 4, fsdp | fields) for name, fields in CASES.items()}
+    results["resumed"] = adapt(f"{folder}/resumed", 4, fsdp, f"{folder}/whole/checkpoint-8")
+    return results
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """The folder of the runs on two processes, and what each process saw."""
+    folder = tmp_path_factory.mktemp("sharded")
+    return folder, run_on_processes(adapt_sharded, str(folder))
+
+
+def test_two_processes_with_sharded_weights_equal_one(tmp_path, sharded):
+    folder, (first, second) = sharded
+    for name, fields in CASES.items():
+        expected = adapt(str(tmp_path / name), 8, fields)
+        for rank in (first[name], second[name]):
+            # Each of these gathers its own weights when it needs them; embedding and head are one weight.
+            parts = ("ForCausalLM", "SenseNetwork", "SenseWeightNetwork")
+            kinds = {f"FSDPBackpack{part}" for part in parts} | {"FSDPGPT2Block", "FSDPEmbedding", "FSDPLinear"}
+            assert set(rank["sharded"]) == kinds
+            assert rank["frozen"] == expected["frozen"]
+            assert rank["before"] == pytest.approx(expected["before"], rel=1e-4)
+            for row, expected_row in zip(rank["history"], expected["history"], strict=True):
+                assert row == pytest.approx(expected_row, rel=1e-4, abs=1e-5), name
+        assert bool(expected["frozen"]) == (fields.get("polish_freeze") != "none")
+        assert sorted(first[name]["rows"] + second[name]["rows"]) == sorted(expected["rows"])
+        assert [row["eval_pairs"] for row in first[name]["history"] if "eval_pairs" in row] == [9, 9]
+        weights, expected_weights = (load_file(f / name / "model.safetensors") for f in (folder, tmp_path))
+        assert weights.keys() == expected_weights.keys()
+        for key, weight in expected_weights.items():
+            torch.testing.assert_close(weights[key], weight, rtol=0, atol=1e-5, msg=f"{name}: {key}")
+
+
+def test_sharded_runs_resume_exactly(sharded):
+    folder, (first, _) = sharded
+    whole, resumed = (load_file(folder / name / "model.safetensors") for name in ("whole", "resumed"))
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+    losses = [[row["loss"] for row in first[name]["history"] if "loss" in row] for name in ("whole", "resumed")]
+    assert losses[0] == losses[1]
+
+
+def refusals(folder):
+    allow_fsdp_on_cpu()
+    messages = []
+    for fields in ({"polish_freeze": "vectors"}, {"fsdp_config": {"cpu_ram_efficient_loading": True}}):
+        with pytest.raises(ValueError) as error:
+            tiny_trainer(folder, fsdp=True, **fields)
+        messages.append(str(error.value))
+        AcceleratorState._reset_state()
+    return messages
+
+
+def test_what_cannot_be_sharded_is_refused(tmp_path):
+    (vectors, loading), _ = run_on_processes(refusals, str(tmp_path))
+    assert "`polish_freeze` is 'vectors'" in vectors and "'modules'" in vectors
+    assert "`fsdp_cpu_ram_efficient_loading` is true" in loading and "to false" in loading
