@@ -163,7 +163,7 @@ def tables(result) -> str:
         f"\n\nPer processor second, with a random GPT-2 of {model['parameters'] / 1e6:.1f} M parameters.\n\n"
         f"With a Backpack of {training['parameters'] / 1e6:.0f} M parameters a pair of FLORES-200 dev takes "
         f"{training['seconds_per_pair_in_evaluation']:.2f} s in evaluation, a pair of bitext "
-        f"{training['seconds_per_pair_in_training']:.2f} s in training. At the paper's settings, an evaluation of "
+        f"{training['seconds_per_pair_in_training']:.2f} s in training. At the paper's settings, "
         f"{training['dev_pairs']} pairs every {training['eval_steps']:,} steps of {training['batch_size']} pairs, "
         f"evaluation takes {training['share']:.2%} of the time."
     )
