@@ -79,7 +79,7 @@ def reported(after, before=None, control=None, template="plain", scoring="cond")
     flores = after["flores"]
     facts = ("split", "purpose", "source", "target", "fingerprint", "target_from_start")
     intrinsic = {name: {k: v for k, v in r["flores"].items() if k not in facts} for name, r in results.items()}
-    place = {"name": "FLORES-200", "type": "facebook/flores", "split": flores["split"]}
+    place = {"name": "FLORES-200", "type": "openlanguagedata/flores_plus", "split": flores["split"]}
     scores = {name: _task_scores(result, template, scoring) for name, result in results.items()}
     benchmarks = []
     for key, (task, score) in scores["after"].items():
