@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,6 +101,9 @@ def load_pairs(data, args):
     if data.max_pairs is not None and len(pairs) > data.max_pairs:
         pairs = pairs.shuffle(seed=args.seed).select(range(data.max_pairs))
         facts["counts"][f"drawn, seed {args.seed}"] = len(pairs)
+    for column, name in (("corpus", "corpora"), ("domain", "domains")):
+        if column in pairs.column_names:
+            facts[name] = dict(Counter(pairs[column]).most_common())
     facts |= {"pairs": len(pairs), "fingerprint": fingerprint(pairs), "held_out_fingerprint": fingerprint(held_out)}
     return pairs, held_out, facts
 
@@ -127,7 +131,7 @@ def hold_out(pairs, number, seed):
     trained on, and each has one right translation.
     """
     sides = [[pair[key] for pair in pairs["translation"]] for key in pairs[0]["translation"]]
-    once = [{text for text, count in _counts(side).items() if count == 1} for side in sides]
+    once = [{text for text, count in Counter(side).items() if count == 1} for side in sides]
     candidates = [i for i, texts in enumerate(zip(*sides, strict=True)) if all(t in o for t, o in zip(texts, once))]
     if len(candidates) < number or len(pairs) - number < 2:
         raise ValueError(
@@ -173,10 +177,3 @@ def _load(paths, languages, split):
     paths = [os.path.expandvars(path) for path in paths]
     path = paths[0] if len(paths) == 1 else paths
     return load_bitext(path, *languages, split=split)
-
-
-def _counts(texts):
-    counts = {}
-    for text in texts:
-        counts[text] = counts.get(text, 0) + 1
-    return counts

@@ -362,7 +362,7 @@ def _card(
         "data_text": _data_text(data, license),
         "data_table": _two_columns({k: v for k, v in data.items() if k not in DATA_IN_PROSE}, "data"),
         "filter_table": _filter_table(data),
-        "corpus_table": _two_columns(data.get("corpora") or {}, "corpus", "size"),
+        "corpus_table": _two_columns(data.get("corpora") or {}, "corpus", "pairs"),
         "config_table": _two_columns(settings, "setting"),
         "figure": metrics.get("figure"),
         "protocol": _protocol(metrics),

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from .bitext.languages import language
+from .evaluation.report import TITLES
 from .model_card import write_card
 from .runs import METRICS_FILE, portable, write_json
 
@@ -40,6 +42,8 @@ def release(run_folder, destination, code_folder, dtype="float16", **evaluations
         raise ValueError(f"`dtype` is {dtype!r}, but released weights are float16 or bfloat16.")
     if not (run_folder / METRICS_FILE).is_file():
         raise ValueError(f"{run_folder} has no {METRICS_FILE}: the run is not finished. Start its command again.")
+    for link in destination.glob("*_backpack.py"):  # of an earlier release; saving would write through it
+        link.unlink()
     model = AutoModelForCausalLM.from_pretrained(run_folder, dtype="float32")
     model.to(getattr(torch, dtype)).save_pretrained(destination)
     AutoTokenizer.from_pretrained(run_folder).save_pretrained(destination)
@@ -83,9 +87,10 @@ def reported(after, before=None, control=None, template="plain", scoring="cond")
     scores = {name: _task_scores(result, template, scoring) for name, result in results.items()}
     benchmarks = []
     for key, (task, score) in scores["after"].items():
-        row = {"name": key[0], "config": key[1], "split": task["split"], "items": task["items"]}
+        row = {"name": f"{TITLES[key[0]]}, {language(key[1]).name}", "type": key[0], "config": key[1]}
+        row |= {"split": task["split"], "items": task["items"]}
         row |= {"value": score["accuracy"], "interval": score.get("interval")}
-        row["protocol"] = f"{template} template, {PROTOCOLS[scoring]}"
+        row["protocol"] = f"{template} template, {PROTOCOLS[scoring]}" + (", at chance" if score["at_chance"] else "")
         if key in scores.get("control", {}):
             other = scores["control"][key][1]
             row |= {"control": other["accuracy"], "control_interval": other.get("interval")}

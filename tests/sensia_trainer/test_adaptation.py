@@ -48,6 +48,7 @@ def test_rows_are_kept_capped_and_counted(tmp_path):
     train, held_out, facts = load_pairs(data, config(tmp_path / "run"))
     assert (len(train), len(held_out), facts["pairs"]) == (9, 4, 9)
     assert list(facts["counts"].values()) == [35, 30, 20, 4, 9]
+    assert set(facts["domains"]) == {"ui", "news"} and sum(facts["domains"].values()) == 9
 
 
 def test_files_of_different_lengths(tmp_path):

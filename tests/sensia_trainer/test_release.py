@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +15,15 @@ from sensia_trainer.release import release, reported
 from tests.tiny import tiny_trainer
 
 
+ROOT = Path(__file__).resolve().parents[2]
+
+
 def evaluation(recall, accuracy, fingerprint="f00"):
     """What `examples/evaluate.py` writes, as far as a card reads it."""
     flores = {"split": "devtest", "purpose": "reporting", "source": "eng_Latn", "target": "ind_Latn"}
     flores |= {"fingerprint": fingerprint, "sense_recall_source_to_target": recall, "target_perplexity": 50.0}
     flores |= {"sense_recall_source_to_target_interval": [recall - 0.03, recall + 0.03], "pairs": 1012}
-    scores = {"cond": {"accuracy": accuracy, "interval": [accuracy - 0.04, accuracy + 0.04]}}
+    scores = {"cond": {"accuracy": accuracy, "interval": [accuracy - 0.04, accuracy + 0.04], "at_chance": True}}
     task = {"task": "xcopa", "language": "id", "template": "plain", "split": "test", "items": 500, "scores": scores}
     return {"flores": flores, "tasks": [task]}
 
@@ -40,7 +45,7 @@ def write(folder, name, content):
 
 def test_the_folder_and_its_reported_results(run, tmp_path):
     code = tmp_path / "modeling_backpack"
-    code.mkdir()
+    shutil.copytree(ROOT / "modeling_backpack", code, ignore=shutil.ignore_patterns("__pycache__"))
     files = {"after": evaluation(0.71, 0.52), "before": evaluation(0.01, 0.50), "control": evaluation(0.02, 0.51)}
     files = {name: write(tmp_path, f"{name}.json", content) for name, content in files.items()}
     folder = release(run, tmp_path / "cards" / "backpack-tiny-id", code, **files)
@@ -54,11 +59,13 @@ def test_the_folder_and_its_reported_results(run, tmp_path):
     assert "Measured on 1,012 sentence pairs of FLORES-200 devtest." in card
     recalls = "| 0.010 [-0.020, 0.040] | 0.710 [0.680, 0.740] | 0.020 [-0.010, 0.050] |"
     assert f"| recall@1 English → Indonesian, sense vectors {recalls}" in card
-    assert "| xcopa test | 500 | 0.520 [0.480, 0.560] | 0.510 [0.470, 0.550] |" in card
+    assert "| XCOPA, Indonesian test | 500 | 0.520 [0.480, 0.560] | 0.510 [0.470, 0.550] |" in card
+    assert "at chance" in card
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["model_name"] == "backpack-tiny-id" and str(tmp_path) not in json.dumps(metrics)
 
     again = release(run, tmp_path / "cards" / "backpack-tiny-id", code)
+    assert (again / "modeling_backpack.py").is_symlink() and (code / "modeling_backpack.py").is_file()
     assert "FLORES" not in (again / "README.md").read_text(encoding="utf-8")  # what the run measured itself
 
 
