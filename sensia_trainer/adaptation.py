@@ -101,7 +101,7 @@ def load_pairs(data, args):
     if data.max_pairs is not None and len(pairs) > data.max_pairs:
         pairs = pairs.shuffle(seed=args.seed).select(range(data.max_pairs))
         facts["counts"][f"drawn, seed {args.seed}"] = len(pairs)
-    for column, name in (("corpus", "corpora"), ("domain", "domains")):
+    for column, name in (("corpus", "corpora"), ("domain", "domains"), ("licence_class", "licence_classes")):
         if column in pairs.column_names:
             facts[name] = dict(Counter(pairs[column]).most_common())
     facts |= {"pairs": len(pairs), "fingerprint": fingerprint(pairs), "held_out_fingerprint": fingerprint(held_out)}

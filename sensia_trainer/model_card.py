@@ -4,7 +4,8 @@
 {"source": code, "target": code}, `data`, `config`, `before`, `after`, `control`, `seconds`, `versions` and `command`,
 as the training scripts write them. Optional keys add to the card; what is absent is left out of it:
 
-- `license` of the weights (default: apache-2.0, or cc-by-nc-4.0 where `data["licence"]` is non-commercial);
+- `license` of the weights (default: apache-2.0, or cc-by-nc-4.0 where `data["licence"]` or a key of
+  `data["licence_classes"]`, {class: pairs}, is non-commercial);
 - `data`: `name` or `sources` (files), `pairs`, `licence`, `fingerprint`, `hub_id` (str or list), `counts`
   {name: number}, `filters` [{"filter": ..., "kept": ..., ...}], `corpora` {name: pairs}, `description` (sentences);
   other entries are listed as they are;
@@ -403,7 +404,7 @@ def _require(metrics: dict, *names: str) -> None:
 
 
 def _default_license(data: dict) -> str:
-    terms = str(data.get("licence", "")).lower()
+    terms = " ".join([str(data.get("licence", "")), *(data.get("licence_classes") or {})]).lower()
     return "cc-by-nc-4.0" if re.search(r"\bnc\b|non-?commercial", terms) else "apache-2.0"
 
 

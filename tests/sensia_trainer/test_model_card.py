@@ -204,6 +204,10 @@ def test_time_and_licence(metrics):
     card = adaptation_card(metrics)
     data = ModelCard(card).data.to_dict()
     assert data["license"] == "cc-by-nc-4.0" and data["co2_eq_emissions"] == 4.5
+    metrics["data"] |= {"licence": "by corpus", "licence_classes": {"open": 10, "nc": 1}}
+    assert ModelCard(adaptation_card(metrics)).data.license == "cc-by-nc-4.0"
+    metrics["data"]["licence_classes"] = {"open": 10}
+    assert ModelCard(adaptation_card(metrics)).data.license == "apache-2.0"
     for row in ("| training time | 21 min |", "| energy | 0.0123 kWh |", "| hardware | 2 CPU cores |"):
         assert row in card
     metrics["license"] = "mit"
