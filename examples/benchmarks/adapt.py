@@ -8,7 +8,6 @@ stays out of them as far as possible; they are those of a clock with one thread 
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from sensia_trainer.bitext.sources import load_bitext
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.memory import keep_freed_memory
 from sensia_trainer.trainer import SensiaTrainer
+
+from .process import process_memory
 
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the reference is part of the tests, not of the package
@@ -179,7 +180,7 @@ def measure(args):
     return {
         "seconds_per_step": seconds / args.steps,
         "pairs_per_second": args.pairs * args.steps / seconds,
-        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_memory_gb": process_memory("VmHWM"),
         "useful_gflop_per_step": sum(useful_operations(args, b) for b in batches[1:]) / args.steps / 1e9,
         "matrix_product_gflops": rate / 1e9,
         "fraction_of_matrix_product_rate": sum(useful_operations(args, b) for b in batches[1:]) / seconds / rate,
@@ -202,12 +203,6 @@ def measure_memory(args):
         trainer.model.zero_grad()
     rate = len(batches) * args.pairs / (time.process_time() - start)
     return {"step_memory_gb": process_memory("VmHWM") - before, "pairs_per_second": rate}
-
-
-def process_memory(name):
-    """A line of Linux's account of this process, in GB."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[name].split()[0]) / 2**20
 
 
 def in_a_process(*options):

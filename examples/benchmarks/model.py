@@ -6,7 +6,6 @@ does one training step and nothing else.
 """
 
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -18,6 +17,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from modeling_backpack.conversion_backpack import convert_published_state_dict
+
+from .process import process_memory
 
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the reference is part of the tests, not of the package
@@ -108,9 +109,9 @@ def peak_memory(kind, args, shape, queue):
     """In a child process: megabytes of the process before a training step and at its peak."""
     torch.set_num_threads(args.threads)
     model, input_ids = build(kind, args), text(shape)
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    before = process_memory("VmRSS") * 2**10
     train_step(kind, model, input_ids)
-    queue.put((before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
+    queue.put((before, process_memory("VmHWM") * 2**10))
 
 
 def measured_memory(kind, args, shape):
