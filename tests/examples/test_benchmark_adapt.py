@@ -1,22 +1,15 @@
 """What `examples/benchmark.py adapt` counts and prints."""
 
-import importlib.util
-from pathlib import Path
+import importlib
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 
-FILE = Path(__file__).parents[2] / "examples" / "benchmarks" / "adapt.py"
-
-
 @pytest.fixture(scope="module")
 def benchmark():
-    spec = importlib.util.spec_from_file_location("benchmark_adapt", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("examples.benchmarks.adapt")
 
 
 def test_useful_operations_are_those_of_every_product(benchmark):
