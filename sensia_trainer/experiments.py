@@ -252,7 +252,7 @@ def execute(runs: list[Run], results_dir, runs_dir, launch: Launch) -> dict:
             write_ledger(results_dir, record | {"status": "finished", "seconds": seconds})
             outcome["finished"].append(run.name)
         else:
-            write_ledger(results_dir, record | {"status": "failed", "seconds": seconds, "message": failed})
+            write_ledger(results_dir, record | {"status": "failed", "seconds": seconds, "message": portable(failed)})
             outcome["failed"].append(run.name)
     return outcome
 
