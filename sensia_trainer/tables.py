@@ -1,11 +1,17 @@
 """Tables of finished experiments: our numbers with intervals, the paper's beside them, and what they say of claims."""
 
+import math
+import textwrap
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from .evaluation.figures import save_figure
 from .experiments import Matrix, Run
+
+
+# Panels of a figure beside each other.
+PANELS = 4
 
 
 def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:
@@ -94,21 +100,26 @@ def draw_table(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) 
     columns = [c["label"] for c in matrix.columns if any(row["cells"][c["label"]] for row in rows)]
     if not columns:
         return []
-    figure = Figure(figsize=(1.6 + 2.2 * len(columns), 0.9 + 0.26 * len(rows)), layout="constrained")
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)
-    for axis, label in zip(axes[0], columns):
+    across = min(len(columns), PANELS)
+    down = math.ceil(len(columns) / across)
+    size = (1.6 + 2.2 * across, (0.9 + 0.26 * len(rows)) * down)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(down, across, sharey=True, squeeze=False).flat
+    for axis in panels[len(columns) :]:
+        axis.set_visible(False)
+    for axis, label in zip(panels, columns):
         for place, row in enumerate(rows):
             if row["cells"][label] is not None:
                 value, interval = row["cells"][label]
                 if interval is not None:
                     axis.plot(interval, [place, place], color="#888888", linewidth=2, zorder=1)
                 axis.plot(value, place, "o", color="#1b3a6b", markersize=5, zorder=2)
-        axis.set_title(label, fontsize=9)
+        axis.set_title(textwrap.fill(label, 24), fontsize=9)
         axis.grid(axis="y", linewidth=0.4, color="#dddddd")
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_yticks(range(len(rows)), [", ".join(row["labels"].values()) for row in rows])
-    axes[0, 0].invert_yaxis()
+    panels[0].set_yticks(range(len(rows)), [", ".join(row["labels"].values()) for row in rows])
+    panels[0].invert_yaxis()
     return save_figure(figure, path)
 
 

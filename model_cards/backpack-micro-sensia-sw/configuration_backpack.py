@@ -1,0 +1,1 @@
+../../modeling_backpack/configuration_backpack.py

@@ -1,0 +1,1 @@
+../../modeling_backpack/conversion_backpack.py

@@ -1,0 +1,1 @@
+../../modeling_backpack/modeling_backpack.py
