@@ -44,8 +44,8 @@ class SensiaConfig(TrainingArguments):
         metadata={
             "help": "sensia; lm-only: language modelling alone, the control; fine-tuning: the same for a model "
             "without senses; mcl: dense alignment of such a model (Li et al., 2024: its last token after the first "
-            "block, temperature 0.05, one direction). A method sets the fields below in which it differs, unless they "
-            "are given."
+            "block, temperature 0.05, one direction). A method sets the fields below in which it differs, where "
+            "they have SENSIA's default."
         },
     )
 

@@ -61,13 +61,13 @@ def release(run_folder, destination, code_folder, dtype="float16", **evaluations
     return destination
 
 
-def reported(after, before=None, control=None, template="plain", scoring="cond"):
+def reported(after, before=None, control=None):
     """
     The entries of a card's metrics that hold the results of `examples/evaluate.py`.
 
     Args:
-        after, before, control (`dict`): Its results for the released model, the base model, and the control.
-        template, scoring (`str`): Which of the scores of multiple-choice tasks the card shows.
+        after, before, control (`dict`): Its results for the released model, the base model, and the control. Of
+            multiple-choice tasks, the card shows the plain template by length-averaged log-likelihood.
 
     Returns:
         `dict`: `after`, `before`, `control` (intrinsic results with intervals), `evaluation`, `benchmarks`.
@@ -84,13 +84,14 @@ def reported(after, before=None, control=None, template="plain", scoring="cond")
     facts = ("split", "purpose", "source", "target", "fingerprint", "target_from_start")
     intrinsic = {name: {k: v for k, v in r["flores"].items() if k not in facts} for name, r in results.items()}
     place = {"name": "FLORES-200", "type": "openlanguagedata/flores_plus", "split": flores["split"]}
-    scores = {name: _task_scores(result, template, scoring) for name, result in results.items()}
+    scores = {name: _task_scores(result) for name, result in results.items()}
     benchmarks = []
     for key, (task, score) in scores["after"].items():
         row = {"name": f"{TITLES[key[0]]}, {language(key[1]).name}", "type": key[0], "config": key[1]}
         row |= {"split": task["split"], "items": task["items"]}
         row |= {"value": score["accuracy"], "interval": score.get("interval")}
-        row["protocol"] = f"{template} template, {PROTOCOLS[scoring]}" + (", at chance" if score["at_chance"] else "")
+        row["protocol"] = "plain template, length-averaged log-likelihood"
+        row["protocol"] += ", at chance" if score["at_chance"] else ""
         if key in scores.get("control", {}):
             other = scores["control"][key][1]
             row |= {"control": other["accuracy"], "control_interval": other.get("interval")}
@@ -98,9 +99,6 @@ def reported(after, before=None, control=None, template="plain", scoring="cond")
     return intrinsic | {"evaluation": place, "benchmarks": benchmarks}
 
 
-PROTOCOLS = {"cond": "length-averaged log-likelihood", "pmi": "pointwise mutual information"}
-
-
-def _task_scores(result, template, scoring):
-    tasks = [task for task in result["tasks"] if task["template"] == template and scoring in task["scores"]]
-    return {(task["task"], task["language"]): (task, task["scores"][scoring]) for task in tasks}
+def _task_scores(result):
+    tasks = [task for task in result["tasks"] if task["template"] == "plain"]
+    return {(task["task"], task["language"]): (task, task["scores"]["cond"]) for task in tasks}
