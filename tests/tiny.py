@@ -55,6 +55,16 @@ def tiny_model(tokenizer, dropout=0.1):
     return BackpackForCausalLM(BackpackConfig(backbone_config=backbone, num_senses=4, **rates))
 
 
+class KeepsRows(SensiaTrainer):
+    """Remembers the rows of the training set that this process has seen, batch by batch, as `seen`."""
+
+    seen = ()
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        self.seen = [*self.seen, inputs["rows"].tolist()]
+        return super().training_step(model, inputs, num_items_in_batch)
+
+
 def tiny_trainer(folder, *, trainer_class=SensiaTrainer, callbacks=None, eval_rows=0, rows=48, dropout=0.1, **fields):
     """A [`SensiaTrainer`] of 12 steps: align to step 2, joint to step 6, then polish. `fields` go to its config."""
     tokenizer = tiny_tokenizer()

@@ -6,22 +6,12 @@ from transformers import TrainerCallback
 
 from sensia_trainer.trainer import SensiaTrainer
 from tests.distributed import run_on_processes
-from tests.tiny import tiny_trainer
+from tests.tiny import KeepsRows, tiny_trainer
 
 
 pytestmark = pytest.mark.distributed
 
 FREEZES = ["modules", "vectors"]
-
-
-class KeepsRows(SensiaTrainer):
-    """Remembers the rows of the training set that this process has seen."""
-
-    seen = ()
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        self.seen = [*self.seen, inputs["rows"].tolist()]
-        return super().training_step(model, inputs, num_items_in_batch)
 
 
 def adapt(folder, pairs, fields):

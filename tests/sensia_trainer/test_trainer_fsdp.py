@@ -9,9 +9,8 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
-from sensia_trainer.trainer import SensiaTrainer
 from tests.distributed import allow_fsdp_on_cpu, run_on_processes
-from tests.tiny import tiny_trainer
+from tests.tiny import KeepsRows, tiny_trainer
 
 
 pytestmark = pytest.mark.distributed
@@ -22,16 +21,6 @@ CASES = {
     "chunks": {"contrastive_chunk_size": 2, "sense_pooling": "contextual", "polish_freeze": "none"},
     "accumulated": {"gradient_accumulation_steps": 2, "rows": 104, "w_sense": 0.0, "w_context": 0.0},
 }
-
-
-class KeepsRows(SensiaTrainer):
-    """Remembers the rows of the training set that this process has seen."""
-
-    seen = ()
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        self.seen = [*self.seen, *inputs["rows"].tolist()]
-        return super().training_step(model, inputs, num_items_in_batch)
 
 
 def adapt(folder, pairs, fields, resume_from=None):
@@ -58,7 +47,7 @@ def adapt(folder, pairs, fields, resume_from=None):
         "history": [{n: v for n, v in row.items() if n.startswith(kept)} for row in trainer.state.log_history[1:]],
         "frozen": [name for name, parameter in trainer.model.named_parameters() if not parameter.requires_grad],
         "sharded": [type(m).__name__ for m in trainer.model.modules() if isinstance(m, FSDPModule)],
-        "rows": list(trainer.seen),
+        "rows": [row for batch in trainer.seen for row in batch],
     }
 
 
