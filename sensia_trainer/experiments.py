@@ -13,7 +13,7 @@ evaluation_fields: {target: id}
 axes:                               # the runs are the product of the axes
   variant: {full: {}, no-sense: {w_sense: 0}}
   seed: {s1: {seed: 1}, s2: {seed: 2}}
-average: seed                       # shown as mean [lowest, highest]; optional
+average: seed                       # shown as mean [lowest, highest bound]; optional
 columns:
   - {label: PPL, metric: metrics.after.target_perplexity, digits: 2}
   - {label: XCOPA, task: xcopa, digits: 3}

@@ -33,11 +33,16 @@ def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | N
 
 
 def summarise(values: list[tuple[float, list[float] | None]]) -> tuple[float, list[float] | None] | None:
-    """One value with its interval; of several runs, their mean with the lowest and the highest."""
+    """One value with its interval; of several runs, their mean, and all that their intervals cover together.
+
+    A run without an interval counts by its value alone. Of the values alone the spread would say nothing about the test
+    items: three runs that agree would be certain, however few the items.
+    """
     if len(values) < 2:
         return values[0] if values else None
     numbers = [value for value, _ in values]
-    return sum(numbers) / len(numbers), [min(numbers), max(numbers)]
+    bounds = [bound for value, interval in values for bound in interval or [value]]
+    return sum(numbers) / len(numbers), [min(bounds), max(bounds)]
 
 
 def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> list[dict]:
@@ -79,7 +84,8 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
     notes += ["In brackets: 95 % interval over test items, where the evaluation gives one."]
     if matrix.average:
         notes[-1] = (
-            f"Mean over `{matrix.average}`; in brackets: lowest and highest, or, for a single run, the 95 % interval."
+            f"Mean over `{matrix.average}`; in brackets: from the lowest to the highest bound of the runs' 95 % intervals "
+            f"over test items."
         )
     if quoted:
         notes.append(f"Paper: {matrix.paper.get('source', 'as published')}.")

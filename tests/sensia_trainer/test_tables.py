@@ -55,9 +55,9 @@ def test_the_paper_stands_beside(matrix, results, tmp_path):
     text = render_table(matrix, runs, results)
     lines = text.splitlines()
     assert "| variant | runs | PPL | PPL (paper) | R@1 | XCOPA |" in lines
-    assert "| full | 2 | 55.0 [50.0, 60.0] | 10.6 | 0.550 [0.500, 0.600] | 0.500 [0.500, 0.500] |" in lines
+    assert "| full | 2 | 55.0 [50.0, 60.0] | 10.6 | 0.550 [0.450, 0.650] | 0.500 [0.450, 0.550] |" in lines
     assert "| no-sense | 1 | 20.0 | 7.7e+07 | 0.200 [0.150, 0.250] | 0.500 [0.450, 0.550] |" in lines
-    assert "Small runs." in text and "lowest and highest" in text and "Paper: Table 6." in text
+    assert "Small runs." in text and "the lowest to the highest bound" in text and "Paper: Table 6." in text
     assert "| full | 0 | – | 10.6 | – | – |" in render_table(matrix, runs, {})
     files = draw_table(matrix, runs, results, tmp_path / "table")
     assert {file.suffix for file in files} == {".png", ".svg"}
@@ -94,7 +94,7 @@ def test_verdicts(better, than, lower, verdict):
 
 def test_claims_are_answered_from_the_table(matrix, results):
     lines = render_claims(matrix, expand(matrix), results).splitlines()
-    assert lines[2].startswith("| Senses help | R@1 | full: 0.550 [0.500, 0.600] | no-sense: 0.200 [0.150, 0.250] |")
+    assert lines[2].startswith("| Senses help | R@1 | full: 0.550 [0.450, 0.650] | no-sense: 0.200 [0.150, 0.250] |")
     assert lines[2].endswith("| **holds** |")
     matrix.claims = []
     assert render_claims(matrix, expand(matrix), results) == ""
