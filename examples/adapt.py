@@ -13,7 +13,15 @@ from dataclasses import asdict
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 import modeling_backpack  # noqa: F401 (registers the model with the Auto classes)
-from sensia_trainer.adaptation import AdaptationData, base_model, evaluations, load_pairs, read_control, summary
+from sensia_trainer.adaptation import (
+    AdaptationData,
+    base_model,
+    evaluations,
+    held_out_name,
+    load_pairs,
+    read_control,
+    summary,
+)
 from sensia_trainer.baselines.dense import DenseTrainer
 from sensia_trainer.config import METHODS_WITHOUT_SENSES, SensiaConfig
 from sensia_trainer.evaluation.figures import training_dynamics
@@ -68,7 +76,7 @@ def main():
             before=before,
             after=after,
             control=read_control(data.control),
-            evaluation={"name": "FLORES-200", "split": "dev"} if data.eval_flores else {},
+            evaluation=held_out_name(data),
             state=trainer.state,
         )
         write_card(args.output_dir)

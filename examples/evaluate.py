@@ -1,6 +1,6 @@
 """Evaluate causal language models: FLORES-200 retrieval and perplexity, XCOPA, XStoryCloze, Belebele, generation.
 
-    python examples/evaluate.py examples/recipes/evaluate.yaml --model my/model --output results/my-model.json
+    python examples/evaluate.py examples/recipes/evaluate.yaml --model my/model --target sw --output results/mine.json
     python examples/evaluate.py compare results/a.json results/b.json --output results/EVALUATION.md
 
 The second form puts any number of results beside the paper's Table 1 and marks significant differences from the first.

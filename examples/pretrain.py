@@ -27,6 +27,11 @@ from sensia_trainer.recipes import parse_recipe
 from sensia_trainer.runs import prepare_output_dir, write_run
 
 
+def describe(keep):
+    """`{"licence_class": "open"}` as a card shows it."""
+    return ", ".join(f"{column} {value}" for column, value in keep.items())
+
+
 @dataclass
 class PretrainingArguments(TrainingArguments):
     """TrainingArguments with `remove_unused_columns=False`, because the collator names the model's inputs."""
@@ -69,6 +74,8 @@ def main():
             model=model,
             data={
                 "sources": data.dataset or data.text_files,
+                "licence": data.licence,
+                **({"rows_kept": describe(data.tsv_keep)} if data.tsv_keep else {}),
                 "documents": len(documents),
                 "tokens": len(split["train"]) * data.block_size,
                 "block_size": data.block_size,

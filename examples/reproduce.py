@@ -29,7 +29,18 @@ from sensia_trainer.experiments import (
     read_ledger,
     select,
 )
-from sensia_trainer.tables import agreement, draw_table, render_agreement, render_claims, render_report, render_table
+from sensia_trainer.runs import portable
+from sensia_trainer.tables import (
+    agreement,
+    draw_table,
+    judge,
+    render_agreement,
+    render_claims,
+    render_report,
+    render_table,
+    render_verdicts,
+    table_rows,
+)
 
 
 def main(argv=None, launch=None):
@@ -49,7 +60,7 @@ def main(argv=None, launch=None):
     matrices = {path: load_matrix(path) for path in map(Path, arguments.matrices)}
     expanded = {path: expand(matrix) for path, matrix in matrices.items()}
     chosen = select([run for runs in expanded.values() for run in runs], arguments.only)
-    failed, sections = [], []
+    failed, sections, verdicts = [], [], {}
     for path, matrix in matrices.items():
         runs = expanded[path]
         wanted = [run for run in runs if run in chosen]
@@ -61,13 +72,16 @@ def main(argv=None, launch=None):
                 print(f"{path.stem}/{run.name}: {state}")
             continue
         if not arguments.render_only:
-            outcome = execute(wanted, results_dir, runs_dir, launch or launch_with(arguments.launcher))
+            launch = launch or launch_with(arguments.launcher)
+            outcome = execute(wanted, results_dir, runs_dir, launch, portable(str(path)))
             failed += [f"{path.stem}/{name}" for name in outcome["failed"]]
         results = load_results(runs, results_dir)
         text = "\n".join([render_table(matrix, runs, results), render_claims(matrix, runs, results)])
         if arguments.again:
             repeated = agreement(matrix, runs, results, load_results(runs, Path(arguments.again) / path.stem))
             text += f"\nThe same again, from scratch:\n\n{render_agreement(repeated)}" if repeated else ""
+        rows = table_rows(matrix, runs, results)
+        verdicts[path.stem] = [judge(rows, claim) for claim in matrix.claims]
         figure = draw_table(matrix, runs, results, results_dir / "table")
         results_dir.mkdir(parents=True, exist_ok=True)
         (results_dir / "README.md").write_text(
@@ -78,6 +92,8 @@ def main(argv=None, launch=None):
     if arguments.report:
         report = Path(arguments.report)
         preface = Path(arguments.preface).read_text(encoding="utf-8") if arguments.preface else ""
+        summary = render_verdicts(verdicts)
+        preface += f"\n## What holds where\n\n{summary}" if summary else ""
         relative = [(text, os.path.relpath(figure, report.parent) if figure else "") for text, figure in sections]
         report.write_text(render_report("Results", preface, relative), encoding="utf-8")
         print(report)

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 from datasets import Dataset
@@ -48,7 +49,12 @@ class AdaptationData:
     held_out_pairs: int = field(
         default=200, metadata={"help": "Pairs parted from `bitext` where no held-out data is given."}
     )
-    licence: str | None = field(default=None, metadata={"help": "Licence of the bitext, for the model card."})
+    licence: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence of the bitext, for the model card; a Python package that carries it names its own."
+        },
+    )
     control: str | None = field(
         default=None, metadata={"help": "metrics.json of the LM-only control, shown beside in the model card."}
     )
@@ -82,7 +88,8 @@ def load_pairs(data, args):
         raise ValueError("`target_language` is not set: give the code of the language to adapt to, e.g. `id`.")
     languages = args.source_language, args.target_language
     pairs = _load(data.bitext, languages, data.bitext_split)
-    facts = {"name": ", ".join(data.bitext), "licence": data.licence, "counts": {"pairs read": len(pairs)}}
+    licence = data.licence or _package_licence(data.bitext)
+    facts = {"name": ", ".join(data.bitext), "licence": licence, "counts": {"pairs read": len(pairs)}}
     if data.bitext_keep:
         pairs = keep_rows(pairs, data.bitext_keep)
         facts["counts"][f"kept by {json.dumps(data.bitext_keep)}"] = len(pairs)
@@ -98,6 +105,11 @@ def load_pairs(data, args):
     else:
         pairs, held_out = hold_out(pairs, data.held_out_pairs, args.seed)
         facts["counts"]["held out"] = len(held_out)
+    if data.eval_flores or data.eval_bitext:
+        disjoint = without_sentences_of(pairs, held_out)
+        if len(disjoint) < len(pairs):
+            pairs = disjoint
+            facts["counts"]["share no sentence with held-out pairs"] = len(pairs)
     if data.max_pairs is not None and len(pairs) > data.max_pairs:
         pairs = pairs.shuffle(seed=args.seed).select(range(data.max_pairs))
         facts["counts"][f"drawn, seed {args.seed}"] = len(pairs)
@@ -106,6 +118,13 @@ def load_pairs(data, args):
             facts[name] = dict(Counter(pairs[column]).most_common())
     facts |= {"pairs": len(pairs), "fingerprint": fingerprint(pairs), "held_out_fingerprint": fingerprint(held_out)}
     return pairs, held_out, facts
+
+
+def held_out_name(data):
+    """What a card calls the held-out pairs; empty where they were parted from the training data."""
+    if data.eval_flores:
+        return {"name": "FLORES-200", "split": "dev"}
+    return {"name": ", ".join(data.eval_bitext)} if data.eval_bitext else {}
 
 
 def base_model(data, args):
@@ -143,6 +162,26 @@ def hold_out(pairs, number, seed):
     return pairs.select(rest), pairs.select(sorted(drawn))
 
 
+def without_sentences_of(pairs, held_out):
+    """The pairs that share neither side with a held-out pair.
+
+    Raises:
+        `ValueError`: if none is left.
+    """
+    known = [{pair[key] for pair in held_out["translation"]} for key in held_out[0]["translation"]]
+    rows = [
+        i
+        for i, pair in enumerate(pairs["translation"])
+        if not any(pair[key] in texts for key, texts in zip(held_out[0]["translation"], known, strict=True))
+    ]
+    if not rows:
+        raise ValueError(
+            "Every pair of `bitext` shares a sentence with the held-out pairs. Give other text as `eval_bitext`, or "
+            "leave it out: `held_out_pairs` are then parted from `bitext`."
+        )
+    return pairs if len(rows) == len(pairs) else pairs.select(rows)
+
+
 def evaluations(history):
     """The evaluations of a logged history, without their prefix: what `training_dynamics` draws."""
     rows = [row for row in history if any(key.startswith("eval_") for key in row)]
@@ -171,6 +210,15 @@ def summary(before, after, source, target):
     lines = [f"{label:<{width}}  {old:>9.3f}  {new:>9.3f}" for label, old, new in rows]
     title = f"{after['pairs']} held-out pairs"
     return "\n".join([f"{title:<{width}}  {'before':>9}  {'after':>9}", *lines])
+
+
+def _package_licence(paths):
+    """What the one installed package that `paths` names says of its licence; `None` where it is none."""
+    try:
+        facts = metadata(paths[0]) if len(paths) == 1 and paths[0].isidentifier() else {}
+    except PackageNotFoundError:
+        return None
+    return facts.get("License-Expression") or facts.get("License")
 
 
 def _load(paths, languages, split):

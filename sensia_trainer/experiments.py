@@ -13,7 +13,7 @@ evaluation_fields: {target: id}
 axes:                               # the runs are the product of the axes
   variant: {full: {}, no-sense: {w_sense: 0}}
   seed: {s1: {seed: 1}, s2: {seed: 2}}
-average: seed                       # shown as mean [lowest, highest bound]; optional
+average: seed                       # shown as mean [95 % interval]; optional
 columns:
   - {label: PPL, metric: metrics.after.target_perplexity, digits: 2}
   - {label: XCOPA, task: xcopa, digits: 3}
@@ -220,11 +220,12 @@ def launch_with(launcher: str) -> Launch:
     return launch
 
 
-def execute(runs: list[Run], results_dir, runs_dir, launch: Launch) -> dict:
+def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, matrix_file="MATRIX.yaml") -> dict:
     """Runs what has no finished result yet, one after the other, and goes on after a failure.
 
     Each run trains in `runs_dir/NAME` (an interrupted one goes on from its checkpoint there), is evaluated, and leaves
-    `results_dir/NAME.json`. What happened to it is recorded in `results_dir/ledger.jsonl`.
+    `results_dir/NAME.json`. What happened to it is recorded in `results_dir/ledger.jsonl`. Its metrics name the
+    command that makes this run of `matrix_file`.
 
     Returns:
         `dict`: `finished`, `skipped` and `failed` run names.
@@ -244,6 +245,10 @@ def execute(runs: list[Run], results_dir, runs_dir, launch: Launch) -> dict:
         failed = _run_steps(run, folder, launch)
         seconds = round(time.monotonic() - started, 1)
         if failed is None:
+            if run.train:
+                metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+                command = f"python examples/reproduce.py {matrix_file} --results_dir results --runs_dir runs"
+                write_json(folder / METRICS_FILE, metrics | {"command": f"{command} --only {run.name}"})
             result = {"run": run.name, "labels": run.labels, "fingerprint": run.fingerprint, "recipe": run.recipe}
             for name, file in (("metrics", METRICS_FILE), ("evaluation", "evaluation.json")):
                 if (folder / file).is_file():

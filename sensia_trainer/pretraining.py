@@ -36,6 +36,7 @@ class PretrainingData:
     tsv_keep: dict | str | None = field(
         default_factory=dict, metadata={"help": 'Rows of TSV files kept, e.g. {"licence_class": "open"}.'}
     )
+    licence: str | None = field(default=None, metadata={"help": "Licence of the text, for the model card."})
     tokenizer: str | None = field(
         default=None, metadata={"help": "Tokenizer to use (Hub id or folder). Default: train a byte-level BPE."}
     )

@@ -3,6 +3,7 @@
 import math
 import textwrap
 from pathlib import Path
+from statistics import mean, variance
 
 from matplotlib.figure import Figure
 
@@ -12,6 +13,8 @@ from .experiments import Matrix, Run
 
 # Panels of a figure beside each other.
 PANELS = 4
+# Standard errors of a 95 % interval on either side.
+Z = 1.96
 
 
 def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:
@@ -33,16 +36,22 @@ def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | N
 
 
 def summarise(values: list[tuple[float, list[float] | None]]) -> tuple[float, list[float] | None] | None:
-    """One value with its interval; of several runs, their mean, and all that their intervals cover together.
+    """One value with its 95 % interval; of several runs, their mean with that of the mean.
 
-    A run without an interval counts by its value alone. Of the values alone the spread would say nothing about the test
-    items: three runs that agree would be certain, however few the items.
+    The variance of the mean of n runs is that of the test items, which the runs share (the mean of the runs' own), and
+    that of the runs divided by n. A run without an interval adds no variance of items.
     """
     if len(values) < 2:
         return values[0] if values else None
     numbers = [value for value, _ in values]
-    bounds = [bound for value, interval in values for bound in interval or [value]]
-    return sum(numbers) / len(numbers), [min(bounds), max(bounds)]
+    center = mean(numbers)
+    items = mean(_half_width(interval) ** 2 for _, interval in values)
+    half = math.sqrt(items + Z**2 * variance(numbers) / len(numbers))
+    return center, [center - half, center + half]
+
+
+def _half_width(interval: list[float] | None) -> float:
+    return (interval[1] - interval[0]) / 2 if interval else 0.0
 
 
 def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> list[dict]:
@@ -83,10 +92,7 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
     notes = [matrix.caption.strip()] if matrix.caption else []
     notes += ["In brackets: 95 % interval over test items, where the evaluation gives one."]
     if matrix.average:
-        notes[-1] = (
-            f"Mean over `{matrix.average}`; in brackets: from the lowest to the highest bound of the runs' 95 % intervals "
-            f"over test items."
-        )
+        notes[-1] = f"Mean over `{matrix.average}`; in brackets: its 95 % interval, over test items and runs."
     if quoted:
         notes.append(f"Paper: {matrix.paper.get('source', 'as published')}.")
     return "\n\n".join([" ".join(notes), "\n".join(table)]) + "\n"
@@ -132,23 +138,29 @@ def draw_table(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) 
 def judge(rows: list[dict], claim: dict) -> dict:
     """Whether the table supports a claim `{"text", "column", "better", "than", "lower"}` about two of its rows.
 
+    The errors of the two rows are taken as independent. On the same test items they are not: what one model finds
+    hard, so does the other. The interval of the difference is therefore rather too wide than too narrow.
+
     Returns:
-        The claim with `verdict`: "holds" or "does not hold" where the intervals of the two rows do not overlap, "open"
-        where they do or one has none, "not measured" where a value is missing; `values`: the two cells.
+        The claim with `values`: the two cells; `difference`: better minus than, with its 95 % interval (None without
+        both values); `verdict`: "holds" or "does not hold" where that interval leaves zero out, "open" where it does
+        not or a row has no interval, "not measured" where a value is missing.
     """
     cells = {row["name"]: row["cells"][claim["column"]] for row in rows}
     missing = [name for name in (claim["better"], claim["than"]) if name not in cells]
     if missing:
         raise ValueError(f"The claim {claim['text']!r} names the rows {missing}, but there are {sorted(cells)}.")
     better, than = cells[claim["better"]], cells[claim["than"]]
-    if better is None or than is None:
-        verdict = "not measured"
-    elif better[1] is None or than[1] is None or (better[1][0] <= than[1][1] and than[1][0] <= better[1][1]):
-        verdict = "open"
-    else:
-        holds = better[0] < than[0] if claim.get("lower") else better[0] > than[0]
-        verdict = "holds" if holds else "does not hold"
-    return claim | {"verdict": verdict, "values": [better, than]}
+    verdict, difference = "not measured", None
+    if better is not None and than is not None:
+        center, interval, verdict = better[0] - than[0], None, "open"
+        if better[1] is not None and than[1] is not None:
+            half = math.hypot(_half_width(better[1]), _half_width(than[1]))
+            interval = [center - half, center + half]
+            if abs(center) > half:
+                verdict = "holds" if (center < 0) == bool(claim.get("lower")) else "does not hold"
+        difference = center, interval
+    return claim | {"verdict": verdict, "difference": difference, "values": [better, than]}
 
 
 def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:
@@ -157,17 +169,36 @@ def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> 
     digits = {column["label"]: column.get("digits", 3) for column in matrix.columns}
     lines = []
     for claim in matrix.claims:
-        judged = judge(rows, claim)
-        better, than = (_cell(cell, digits[claim["column"]]) for cell in judged["values"])
+        judged, places = judge(rows, claim), digits[claim["column"]]
+        cells = [_cell(cell, places) for cell in (*judged["values"], judged["difference"])]
         lines.append(
-            f"| {claim['text']} | {claim['column']} | {claim['better']}: {better} | {claim['than']}: {than} "
-            f"| **{judged['verdict']}** |"
+            f"| {claim['text']} | {claim['column']} | {claim['better']}: {cells[0]} | {claim['than']}: {cells[1]} "
+            f"| {cells[2]} | **{judged['verdict']}** |"
         )
     if not lines:
         return ""
-    header = ["| claim | by | expected better | than | verdict |", "|---|---|---|---|---|"]
-    note = "A claim holds, or does not, where the two intervals in the table do not overlap; otherwise it is open."
+    header = ["| claim | by | expected better | than | difference | verdict |", "|---|---|---|---|---|---|"]
+    note = (
+        "A claim holds, or does not, where the 95 % interval of the difference leaves out zero; otherwise it is open."
+    )
     return "\n".join([*header, *lines, "", note]) + "\n"
+
+
+def render_verdicts(verdicts: dict[str, list[dict]]) -> str:
+    """Claims that several tables were asked, with the verdict of each table, as Markdown; empty where there are none.
+
+    Args:
+        verdicts: The judged claims ([`judge`]) of each table by its name.
+    """
+    texts = [claim["text"] for claims in verdicts.values() for claim in claims]
+    shared = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
+    if not shared:
+        return ""
+    by_text = {name: {claim["text"]: claim["verdict"] for claim in claims} for name, claims in verdicts.items()}
+    names = [name for name, claims in by_text.items() if any(text in claims for text in shared)]
+    lines = [["claim", *names], ["---"] * (1 + len(names))]
+    lines += [[text, *(by_text[name].get(text, "–") for name in names)] for text in shared]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
 
 
 def agreement(matrix: Matrix, runs: list[Run], results: dict[str, dict], others: dict[str, dict]) -> list[dict]:

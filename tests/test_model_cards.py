@@ -45,6 +45,9 @@ def test_the_code_is_the_repository_s_own(folder):
 def test_the_card_is_rendered_from_the_metrics(folder, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["model_name"] == folder.name
+    assert metrics["data"]["licence"]
+    named = re.findall(r"\S+\.(?:py|yaml)", metrics["command"])
+    assert len(named) == 2 and all((ROOT / name).is_file() for name in named)
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy)
     assert write_card(copy).read_text(encoding="utf-8") == (folder / "README.md").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_commands(clone):
     for command in commands:
         run([*shlex.split(command, comments=True), *SHORT.split()], clone)
         assert (clone / "outputs" / "my-model" / "README.md").is_file()
+
+
+def test_extras_exist():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    named = re.search(r"Some need more packages: (.*?)\n\n", README, flags=re.DOTALL)[1]
+    extras = re.findall(r"`([a-z]+)`", named) + re.search(r"\.\[(.*?)\]", named)[1].split(",")
+    assert len(extras) > 3 and set(extras) - {"et", "tr", "zh"} <= set(setup["options.extras_require"])
 
 
 def test_recipes_and_files_exist():

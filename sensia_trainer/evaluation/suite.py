@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers.utils import logging
 
 from ..bitext.languages import language
 from ..runs import portable, write_json
@@ -23,6 +24,8 @@ from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_paramet
 from .tasks import TASKS, TEMPLATES, TaskData, fingerprint, load_task, make_items
 
 
+logger = logging.get_logger(__name__)
+
 HUB_FLORES = "openlanguagedata/flores_plus"  # maintained, gated: its terms are accepted once, on its page
 
 
@@ -32,7 +35,7 @@ class EvaluationConfig:
 
     model: str = field(metadata={"help": "Model folder or Hub id; any causal language model."})
     output: str = field(metadata={"help": "JSON file to write; per-item predictions go beside it as *.items.json."})
-    target: str = field(default="ind_Latn", metadata={"help": "Language evaluated, e.g. ind_Latn or id."})
+    target: str = field(metadata={"help": "Language evaluated, e.g. ind_Latn or id."})
     source: str = field(default="eng_Latn", metadata={"help": "The other side of the bitext."})
     name: str | None = field(default=None, metadata={"help": "Name in tables; the last part of `model` by default."})
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if not in the model folder."})
@@ -120,6 +123,8 @@ def run(config: EvaluationConfig) -> dict:
     flores = _load_flores(config, data_dir) if config.flores else None
     tasks = [_load_task(config, entry, data_dir) for entry in config.tasks]
     prompts = prompts_for(config.target) if config.generate else []
+    if config.generate and not prompts:
+        logger.warning(f"No continuations are sampled: there are no prompts in {language(config.target).name}.")
     model, tokenizer = load_model(config)
     result = {
         "kind": "evaluation",

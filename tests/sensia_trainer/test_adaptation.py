@@ -1,11 +1,13 @@
 """Held-out pairs, the facts about a bitext, and what a run's folder says when it holds another run."""
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from datasets import Dataset
 
-from sensia_trainer.adaptation import AdaptationData, evaluations, hold_out, load_pairs, summary
+from sensia_trainer.adaptation import AdaptationData, evaluations, held_out_name, hold_out, load_pairs, summary
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.runs import keep_once, prepare_output_dir
 
@@ -49,6 +51,37 @@ def test_rows_are_kept_capped_and_counted(tmp_path):
     assert (len(train), len(held_out), facts["pairs"]) == (9, 4, 9)
     assert list(facts["counts"].values()) == [35, 30, 20, 4, 9]
     assert set(facts["domains"]) == {"ui", "news"} and sum(facts["domains"].values()) == 9
+
+
+def test_pairs_that_share_a_sentence_with_held_out_ones_are_not_trained_on(tmp_path):
+    rows = [f"word{i}\tkata{i}" for i in range(9)]
+    files = {"train": rows, "dev": ["word1\tlain", "other\tkata2", "new\tbaru"]}
+    for name, lines in files.items():
+        (tmp_path / f"{name}.tsv").write_text("en\tid\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    train, dev = (str(tmp_path / f"{name}.tsv") for name in files)
+    data = AdaptationData(model="m", bitext=train, eval_bitext=dev)
+    pairs, held_out, facts = load_pairs(data, config(tmp_path / "run"))
+    assert [pair["en"] for pair in pairs["translation"]] == ["word0", *(f"word{i}" for i in range(3, 9))]
+    assert len(held_out) == 3 and facts["counts"] == {"pairs read": 9, "share no sentence with held-out pairs": 7}
+    assert held_out_name(data) == {"name": dev}
+    assert held_out_name(AdaptationData(model="m", bitext=train)) == {}
+    with pytest.raises(ValueError, match="Every pair of `bitext` shares a sentence"):
+        load_pairs(AdaptationData(model="m", bitext=train, eval_bitext=train), config(tmp_path / "run"))
+
+
+def test_the_licence_of_the_text_is_never_another_one(tmp_path):
+    (tmp_path / "a.tsv").write_text("en\tid\n" + "".join(f"word{i}\tkata{i}\n" for i in range(9)), encoding="utf-8")
+
+    def licence(**fields):
+        data = AdaptationData(model="m", held_out_pairs=2, **fields)
+        return load_pairs(data, config(tmp_path / "run"))[2]["licence"]
+
+    assert licence(bitext=str(tmp_path / "a.tsv")) is None
+    assert licence(bitext=str(tmp_path / "a.tsv"), licence="CC0") == "CC0"
+    pytest.importorskip("django")
+    assert licence(bitext="django") == "BSD-3-Clause"
+    quickstart = yaml.safe_load((Path(__file__).parents[2] / "examples/recipes/quickstart.yaml").read_text())
+    assert "licence" not in quickstart  # README overrides its bitext
 
 
 def test_files_of_different_lengths(tmp_path):

@@ -108,7 +108,7 @@ def test_a_value_may_bring_its_own_recipe_script_and_evaluation(matrix_file, tmp
 def test_execution_leaves_results_and_repeats_nothing(matrix_file, tmp_path):
     runs = expand(load_matrix(matrix_file()))
     launch = Launcher()
-    outcome = execute(runs, tmp_path / "results", tmp_path / "runs", launch)
+    outcome = execute(runs, tmp_path / "results", tmp_path / "runs", launch, "recipes/matrix.yaml")
     assert outcome == {"finished": [run.name for run in runs], "skipped": [], "failed": []}
     assert len(launch.commands) == 8
     train, evaluate = launch.commands[:2]
@@ -118,6 +118,11 @@ def test_execution_leaves_results_and_repeats_nothing(matrix_file, tmp_path):
     assert ["--model", str(folder)] == evaluate[3:5]
     result = json.loads((tmp_path / "results" / "no-sense-s2.json").read_text())
     assert result["metrics"]["after"]["target_perplexity"] == 120
+    command = (
+        "python examples/reproduce.py recipes/matrix.yaml --results_dir results --runs_dir runs --only no-sense-s2"
+    )
+    assert result["metrics"]["command"] == command
+    assert json.loads((tmp_path / "runs" / "no-sense-s2" / "metrics.json").read_text())["command"] == command
     assert result["evaluation"]["tasks"][0]["task"] == "xcopa"
 
     again = Launcher()

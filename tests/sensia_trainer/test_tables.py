@@ -12,6 +12,8 @@ from sensia_trainer.tables import (
     render_claims,
     render_report,
     render_table,
+    render_verdicts,
+    summarise,
 )
 
 
@@ -55,9 +57,9 @@ def test_the_paper_stands_beside(matrix, results, tmp_path):
     text = render_table(matrix, runs, results)
     lines = text.splitlines()
     assert "| variant | runs | PPL | PPL (paper) | R@1 | XCOPA |" in lines
-    assert "| full | 2 | 55.0 [50.0, 60.0] | 10.6 | 0.550 [0.450, 0.650] | 0.500 [0.450, 0.550] |" in lines
+    assert "| full | 2 | 55.0 [45.2, 64.8] | 10.6 | 0.550 [0.440, 0.660] | 0.500 [0.450, 0.550] |" in lines
     assert "| no-sense | 1 | 20.0 | 7.7e+07 | 0.200 [0.150, 0.250] | 0.500 [0.450, 0.550] |" in lines
-    assert "Small runs." in text and "the lowest to the highest bound" in text and "Paper: Table 6." in text
+    assert "Small runs." in text and "over test items and runs" in text and "Paper: Table 6." in text
     assert "| full | 0 | – | 10.6 | – | – |" in render_table(matrix, runs, {})
     files = draw_table(matrix, runs, results, tmp_path / "table")
     assert {file.suffix for file in files} == {".png", ".svg"}
@@ -82,7 +84,9 @@ def test_measured_reads_intervals_beside_values():
         ((0.3, [0.2, 0.4]), (0.6, [0.5, 0.7]), False, "does not hold"),
         ((0.3, [0.2, 0.4]), (0.6, [0.5, 0.7]), True, "holds"),
         ((0.6, [0.4, 0.8]), (0.5, [0.3, 0.7]), False, "open"),
-        ((0.6, [0.5, 0.7]), (0.4, [0.3, 0.5]), False, "open"),
+        ((0.6, [0.5, 0.7]), (0.44, [0.34, 0.54]), False, "holds"),  # intervals that overlap; sqrt(.1^2 + .1^2) = .141
+        ((0.6, [0.5, 0.7]), (0.47, [0.37, 0.57]), False, "open"),
+        ((0.5, [0.4, 0.6]), (0.5, [0.4, 0.6]), False, "open"),
         ((0.6, None), (0.3, [0.2, 0.4]), False, "open"),
         (None, (0.3, [0.2, 0.4]), False, "not measured"),
     ],
@@ -92,9 +96,26 @@ def test_verdicts(better, than, lower, verdict):
     assert judge(rows, CLAIM | {"lower": lower})["verdict"] == verdict
 
 
+def test_the_interval_of_a_mean_over_runs():
+    # Items: (.1^2 + .2^2) / 2 = .025; runs: 1.96^2 * .02 / 2 = .038416; the square root of their sum is .25182.
+    value, (low, high) = summarise([(0.4, [0.3, 0.5]), (0.6, [0.4, 0.8])])
+    assert value == pytest.approx(0.5) and (low, high) == pytest.approx((0.24818, 0.75182), abs=1e-5)
+    # Runs that agree are no more certain than their items.
+    assert summarise([(0.5, [0.4, 0.6])] * 3)[1] == pytest.approx([0.4, 0.6])
+    assert summarise([]) is None and summarise([(0.5, None)]) == (0.5, None)
+
+
+def test_verdicts_of_several_tables_side_by_side():
+    claim = {"text": "Senses help", "verdict": "holds"}
+    other = {"text": "Only here", "verdict": "open"}
+    text = render_verdicts({"id": [claim, other], "et": [claim | {"verdict": "open"}], "table6": []})
+    assert text == "| claim | id | et |\n| --- | --- | --- |\n| Senses help | holds | open |\n"
+    assert render_verdicts({"id": [claim]}) == ""
+
+
 def test_claims_are_answered_from_the_table(matrix, results):
     lines = render_claims(matrix, expand(matrix), results).splitlines()
-    assert lines[2].startswith("| Senses help | R@1 | full: 0.550 [0.450, 0.650] | no-sense: 0.200 [0.150, 0.250] |")
+    assert lines[2].startswith("| Senses help | R@1 | full: 0.550 [0.440, 0.660] | no-sense: 0.200 [0.150, 0.250] |")
     assert lines[2].endswith("| **holds** |")
     matrix.claims = []
     assert render_claims(matrix, expand(matrix), results) == ""

@@ -24,5 +24,4 @@ def test_continuations_end_with_the_positions(tiny_gpt2, tokenizer):
 
 def test_prompts_of_every_language_correspond():
     assert {len(prompts_for(code)) for code in ("et", "ind_Latn", "sw", "tr", "zh", "en")} == {3}
-    with pytest.raises(ValueError, match="no prompts for 'fi'"):
-        prompts_for("fi")
+    assert prompts_for("fi") == []
