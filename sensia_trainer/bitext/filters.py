@@ -72,9 +72,10 @@ _INVISIBLE = re.compile(
 )
 # Quotation marks, hyphens and ellipses that one language spells in many ways become the ASCII ones: the English
 # byte-level vocabulary spells every other form by two or three tokens.
+_APOSTROPHES = "‘’‚‛′`´ʼ"
 _ASCII_PUNCTUATION = str.maketrans(
     dict.fromkeys("“”„‟«»″〝〞", '"')
-    | dict.fromkeys("‘’‚‛′`´ʼ", "'")
+    | dict.fromkeys(_APOSTROPHES, "'")
     | dict.fromkeys("‐‑‒−", "-")
     | {"…": "...", "⁄": "/"}
 )
@@ -110,15 +111,37 @@ def _is_ideographic(code: str) -> bool:
 
 
 _WORD = re.compile(r"[^\W_]")
-_NOT_WORD = re.compile(r"[\W_]+")
-_DIGITS = re.compile(r"\d+")
+# Unicode has apostrophes among its letters (U+02BB to U+02BD), and NFKC makes a combining mark of the acute accent.
+_ONE_APOSTROPHE = str.maketrans(dict.fromkeys(_APOSTROPHES + "ʻʽ", "'"))
+
+
+class _NearCharacters(dict):
+    """What each character counts for in a near form, found out when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        character, category = chr(code), unicodedata.category(chr(code))
+        is_selector = "VARIATION SELECTOR" in unicodedata.name(character, "")
+        if _INVISIBLE.match(character) or category == "Cf" or is_selector:
+            self[code] = ""
+        elif category == "Nd":
+            self[code] = "0"
+        else:  # marks spell vowels and tones in Devanagari, Thai and other scripts
+            self[code] = character if character.isalnum() or category.startswith("M") else " "
+        return self[code]
+
+
+_NEAR_CHARACTERS = _NearCharacters()
+_ZEROS = re.compile("0+")
 
 
 def near_form(text: str) -> str:
-    """What is left of a sentence when case, punctuation and the values of numbers do not count."""
+    """What is left of a sentence when case, punctuation, invisible characters and the values of numbers do not count.
+
+    The words, in NFKC, of letters, marks and a 0 for every number; the text itself where it holds none.
+    """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    form = _DIGITS.sub("0", _NOT_WORD.sub(" ", text.casefold())).strip()
+        text = unicodedata.normalize("NFKC", text.translate(_ONE_APOSTROPHE))
+    form = _ZEROS.sub("0", " ".join(text.casefold().translate(_NEAR_CHARACTERS).split()))
     return form or text
 
 

@@ -5,10 +5,17 @@ import unicodedata
 
 
 def near_form(text):
-    """Lower-case letters, and 0 for every number, in words."""
+    """Lower-case letters with their marks, and 0 for every number, in words; nothing else, and no apostrophe."""
+    for apostrophe in "‘’‚‛′`´ʼʻʽ":
+        text = text.replace(apostrophe, " ")
     text = unicodedata.normalize("NFKC", text).casefold()
-    words = "".join(character if character.isalnum() else " " for character in text).split()
-    return " ".join(re.sub(r"\d+", "0", word) for word in words) or text
+    kept = ""
+    for character in text:
+        category = unicodedata.category(character)
+        if category in ("Cf", "Cc") and character not in "\t\n\v\f\r\x85" or character in "\ufe0e\ufe0f":
+            continue
+        kept += character if character.isalnum() or category[0] == "M" else " "
+    return " ".join(re.sub(r"\d+", "0", word) for word in kept.split()) or text
 
 
 def duplicates(pairs, max_targets):

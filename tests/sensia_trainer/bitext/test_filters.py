@@ -130,10 +130,39 @@ def test_contamination_looks_at_both_sides_up_to_case_punctuation_and_numbers():
 
 
 TEXTS = ["Hello, World 12!", "ＨＥＬＬＯ world 7", "???", "naïve_Ünïcode", "", "3.5 km/h", "ẞtraße", "日本語。テスト"]
+TEXTS += [
+    "मैं १२ बजे घर जाता हूँ।",
+    "ฉันไปตลาด ๓ ครั้ง",
+    "ng´ombe ngʼombe oʻzbek",
+    "a\u00adb\tc\u200bd\x01e\x85f ❤\ufe0f",
+    "می\u200cخواهم",
+]
 
 
 def test_near_form_is_the_plain_one():
     assert [near_form(text) for text in TEXTS] == [reference.near_form(text) for text in TEXTS]
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        ("मैं घर जाता हूँ।", "मैं घर जाती हूँ।"),  # "I go home", said by a man and by a woman
+        ("เขามีเสื้อ", "เขามีเสือ"),  # "he has a shirt", "he has a tiger"
+        ("שִׂים", "שִׁים"),
+    ],
+)
+def test_near_forms_keep_the_marks_that_tell_sentences_apart(one, other):
+    assert near_form(one) != near_form(other)
+    assert near_form(one) == near_form(unicodedata.normalize("NFD", f" {one}!"))
+
+
+@pytest.mark.parametrize(
+    "text, code", [("ngʼombe", "sw"), ("ng´ombe", "sw"), ("so\u00adft", "en"), ("a\u200b b", "th")]
+)
+def test_near_forms_of_raw_and_normalised_texts_are_the_same(text, code):
+    assert near_form(text) == near_form(normalise(text, code))
+    assert near_form("oʻzbek") == near_form("o‘zbek") == near_form("o'zbek")
+    assert near_form("می\u200cخواهم") == near_form("میخواهم") and near_form("❤\ufe0f x") == near_form("❤ x")
 
 
 def test_keys_tell_sides_apart():
