@@ -237,6 +237,12 @@ def tables(statistics: dict) -> str:
             ],
         ),
     ]
+    if statistics["evaluation_texts"]:
+        rows = [[name, *counts.values()] for name, counts in statistics["evaluation_texts"].items()]
+        parts += [
+            "\nEvaluation texts that no pair shares a side with, and those too short to be evidence of it:\n",
+            _table(["evaluation set", "texts", "exempt"], rows),
+        ]
     if statistics["missing"]:
         parts += ["\nMissing corpora:\n"] + [f"- {one['name']}: {one['reason']}" for one in statistics["missing"]]
     if statistics["problems"]:
@@ -273,8 +279,7 @@ def data_card(statistics: dict) -> str:
     if rules["language_confidence"] is not None:
         steps += [f"py3langid between the two languages, wrong with at least {rules['language_confidence']} dropped"]
     if statistics["evaluation_texts"]:
-        texts = ", ".join(f"{name} ({count:,})" for name, count in statistics["evaluation_texts"].items())
-        steps += [f"no side in common with evaluation texts: {texts}"]
+        steps += ["no side in common, up to case, punctuation and numbers, with the evaluation texts listed below"]
     steps += [f"exact and near duplicates dropped, at most {rules['max_targets_per_source']} targets of a source"]
     if semantic:
         steps += [f"{semantic['encoder']} {semantic['mode']} of at least {semantic['threshold']} (column `score`)"]

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,12 +18,13 @@ from .readers import open_binary, read_lines
 from .sources import load_from_hub
 
 
-# A shorter text ("Yes", "Two days") is no evidence that a pair was taken from an evaluation set.
-MIN_WORDS, MIN_CHARACTERS = 3, 8
+# A shorter text ("Yes", "Two days") is no evidence that a pair was taken from an evaluation set. An ideograph, a kana
+# or a syllable of Hangul says as much as two or three letters.
+MIN_LETTERS, LETTERS_OF_A_SYLLABLE = 10, 2.5
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 
 
-def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, int]]:
+def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
     """Near keys of every text, and of every sentence of a longer text, of some evaluation sets.
 
     Args:
@@ -30,18 +32,29 @@ def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, int
             with a configuration after a colon ("facebook/belebele:est_Latn").
 
     Returns:
-        (keys, counts): sorted distinct keys, (n,) uint64, and the number of texts taken from each entry.
+        (keys, counts): sorted distinct keys, (n,) uint64, and of each entry how many distinct `texts` have one, and
+        how many are `exempt`, having less than ten letters (four ideographs). All up to case, punctuation and numbers.
 
     Raises ValueError for an entry that cannot be read or holds no text.
     """
     keys, counts = set(), {}
     for entry, name in zip(entries, _names(entries)):
-        forms = {form for text in _texts(entry) for form in _forms(text)}
+        texts = set(_texts(entry))
+        forms = {near_form(part) for text in texts for part in (text, *_SENTENCE_END.split(text))}
+        forms = {form for form in forms if is_evidence(form)}
         if not forms:
-            raise ValueError(f"contamination: {entry!r} holds no text; check the path")
+            raise ValueError(f"contamination: {entry!r} holds no text of ten letters or more; check the path")
         keys.update(text_keys(sorted(forms)).tolist())
-        counts[name] = len(forms)
+        short = {near_form(text) for text in texts if text.strip()} - forms
+        counts[name] = {"texts": len(forms), "exempt": len(short)}
     return np.array(sorted(keys), dtype=np.uint64), counts
+
+
+def is_evidence(form: str) -> bool:
+    """Whether a near form holds enough letters for a pair that has it to be from an evaluation set."""
+    characters = form.replace(" ", "")
+    syllables = sum(unicodedata.east_asian_width(character) == "W" for character in characters)
+    return len(characters) + (LETTERS_OF_A_SYLLABLE - 1) * syllables >= MIN_LETTERS
 
 
 def _names(entries: tuple[str, ...]) -> list[str]:
@@ -50,22 +63,6 @@ def _names(entries: tuple[str, ...]) -> list[str]:
     parents = [path.parent for path in paths if path]
     common = os.path.commonpath(parents) if parents else ""
     return [entry if path is None else path.relative_to(common).as_posix() for entry, path in zip(entries, paths)]
-
-
-def _forms(text: str) -> Iterator[str]:
-    for part in {text, *_SENTENCE_END.split(text)}:
-        form = near_form(part)
-        words = form.split()
-        is_unspaced = len(words) < MIN_WORDS and not form.isascii() and len(form) >= MIN_CHARACTERS
-        if len(words) >= MIN_WORDS or is_unspaced and max(map(len, words)) >= MIN_CHARACTERS and _has_ideographs(form):
-            yield form
-
-
-def _has_ideographs(form: str) -> bool:
-    return any(
-        "\u0e00" <= character <= "\u0fff" or "\u1000" <= character <= "\u109f" or "\u3040" <= character <= "\u9fff"
-        for character in form
-    )
 
 
 def _texts(entry: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ STATISTICS = {
     "normalised": 7,
     "dropped": {"length": 500},
     "problems": {"toy": {"invalid_utf8": 3}},
-    "evaluation_texts": {"flores": 7},
+    "evaluation_texts": {"flores": {"texts": 1007, "exempt": 2}},
     "sides": {
         "en": {"tokens": 1234, "bytes": 250_000_000, "megabytes": 250.0, "goldfish_ratio": 4.0},
         "zh": {"tokens": None, "bytes": 500_000_000, "megabytes": 500.0, "goldfish_ratio": 2.0},
@@ -73,7 +73,7 @@ def test_data_card_has_metadata_of_the_hub_and_says_how_it_was_made():
     for part in (
         "5 to 128 (characters)",
         "ratio 1.3 to 6.0 in characters",
-        "flores (7)",
+        "| flores | 1,007 | 2 |",
         "LaBSE cosine of at least 0.82",
         "total 2,000",
     ):

@@ -28,8 +28,31 @@ def test_texts_of_files_and_folders_and_their_sentences(tmp_path):
     assert has(keys, "see on lause siin", "The second one is 13 km long", "They all went home.") == [True] * 3
     assert has(keys, "他们昨天去了北京") == [True]
     assert has(keys, "Yes", "No", "Do not read this file", "短", "passage") == [False] * 5
-    assert counts == {"flores": 3, "belebele.jsonl.gz": 4}  # named without the folders above them
+    # named without the folders above them
+    assert counts == {"flores": {"texts": 3, "exempt": 1}, "belebele.jsonl.gz": {"texts": 4, "exempt": 1}}
     assert (np.diff(keys.astype(object)) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "text, is_key",
+    [
+        ("Alipoteza fahamu.", True),  # "He lost consciousness"
+        ("Ceplerimi boşalttım", True),  # "I emptied my pockets"
+        ("厨师把它冷冻了。", True),  # "the cook froze it"
+        ("她说，很好。", True),
+        ("그는 잤다", True),  # "he slept"
+        ("เขาหลับไปแล้ว", True),  # "he has fallen asleep"
+        ("很好。", False),
+        ("ปารีส", False),  # "Paris"
+        ("Two days", False),
+        ("2020", False),
+    ],
+)
+def test_a_text_is_evidence_by_the_letters_it_holds(tmp_path, text, is_key):
+    (tmp_path / "texts.txt").write_text(f"{text}\nThe man lost his keys.\n", encoding="utf-8")
+    keys, counts = evaluation_keys((str(tmp_path / "texts.txt"),))
+    assert has(keys, text) == [is_key]
+    assert counts == {"texts.txt": {"texts": 1 + is_key, "exempt": 1 - is_key}}
 
 
 def test_tables_and_names(tmp_path):
@@ -41,7 +64,8 @@ def test_tables_and_names(tmp_path):
     names = ("story.csv", "story.tsv", "xcopa/et.parquet")
     keys, counts = evaluation_keys(tuple(str(tmp_path / name) for name in names))
     assert has(keys, "She smiled and went away", "he sat down again", "He was very late") == [True] * 3
-    assert counts == dict(zip(names, (1, 1, 2)))
+    found = [list(counts[name].values()) for name in names]
+    assert found == [[1, 3], [1, 3], [2, 0]]
     (tmp_path / "archive.zip").write_bytes(b"PK\0\0")
     with pytest.raises(ValueError, match="archive.zip is no text; give text a line"):
         evaluation_keys((str(tmp_path / "archive.zip"),))
@@ -63,7 +87,7 @@ def test_hub_id_with_configuration(monkeypatch):
     keys, counts = evaluation_keys(("cambridgeltl/xcopa:et",))
     asked_for = ("cambridgeltl/xcopa", "et")
     assert asked == [(*asked_for, "main"), (*asked_for, "refs/convert/parquet")]
-    assert counts == {"cambridgeltl/xcopa:et": 2}
+    assert counts == {"cambridgeltl/xcopa:et": {"texts": 2, "exempt": 0}}
     assert has(keys, "he was very late") == [True]
 
 

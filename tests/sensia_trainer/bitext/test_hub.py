@@ -94,7 +94,8 @@ def test_pairs_and_evaluation_texts_of_the_hub_come_back_to_it_as_a_bitext(tmp_p
     assert [row["translation"]["en"] for row in result["loaded"]] == read
     assert commits == ["Upload 4 pairs"]
     statistics, card = json.loads(files["statistics.json"]), files["README.md"].decode()
-    assert statistics["dropped"] == {"contamination": 1} and statistics["evaluation_texts"] == {"owner/test:et": 1}
+    assert statistics["dropped"] == {"contamination": 1}
+    assert statistics["evaluation_texts"] == {"owner/test:et": {"texts": 1, "exempt": 0}}
     assert statistics["fingerprint"] in card and "| **all** | 5 | 0 | 1 | 4 |" in card
     assert set(files) == {path.name for path in (tmp_path / "out").iterdir()} - {
         "recipe.json", "state.json", "dataset_info.json", "data-00000-of-00001.arrow",
