@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .filters import FILTERS, FilterContext, length_ratios, lengths
+from .filters import FILTERS, FilterContext, length_ratio_bounds, length_ratios, lengths
 from .languages import language
 from .readers import open_binary
 from .shards import counter_from_json, read_facts, read_json, shards_of, write_json, written_atomically
@@ -149,7 +149,8 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
             for n, side in enumerate(recipe.sides)
         },
         "tokenizer": recipe.tokenizer,
-        "filters": dataclasses.asdict(recipe.filters),
+        "filters": dataclasses.asdict(recipe.filters)
+        | {"length_ratio": length_ratio_bounds(recipe.filters, *recipe.sides)},
         "semantic": dataclasses.asdict(recipe.semantic) if recipe.semantic else None,
         "caps": {"corpus": recipe.cap_per_corpus, "total": recipe.cap_total, "sample": recipe.sample},
         "seed": recipe.seed,
@@ -270,7 +271,7 @@ def data_card(statistics: dict) -> str:
         "Unicode NFC, the punctuation of each language, single spaces",
         f"length {rules['source_length'][0]} to {rules['source_length'][1]} ({_unit(source)}) and "
         f"{rules['target_length'][0]} to {rules['target_length'][1]} ({_unit(target)})",
-        f"length ratio {rules['length_ratio'][0]} to {rules['length_ratio'][1]} in {_ratio_unit(statistics)}",
+        f"length ratio {rules['length_ratio'][0]:.3g} to {rules['length_ratio'][1]:.3g} in {_ratio_unit(statistics)}",
     ]
     steps += ["identical sides dropped"] * rules["drop_identical"]
     steps += ["the same digits on both sides"] * rules["match_digits"] + ["the same URLs on both sides"] * rules[

@@ -25,7 +25,7 @@ class FilterRules:
 
     Args:
         source_length, target_length: fewest and most words of a side; characters in languages without spaces.
-        length_ratio: bounds of |source| / |target|, exclusive.
+        length_ratio: bounds of |source| / |target|, exclusive; by default those of `length_ratio_bounds`.
         ratio_unit: what the ratio counts, "words" (as the published code) or "characters". Estonian and Turkish say in
             three words what English says in four or five, so that the paper's bounds in words take one good pair in
             six. Always characters when either language is written without spaces.
@@ -39,7 +39,7 @@ class FilterRules:
 
     source_length: tuple[int, int] = (4, 64)
     target_length: tuple[int, int] = (4, 64)
-    length_ratio: tuple[float, float] = (0.6, 1.7)
+    length_ratio: tuple[float, float] | None = None
     ratio_unit: str = "words"
     drop_identical: bool = True
     match_digits: bool = False
@@ -50,6 +50,8 @@ class FilterRules:
     def __post_init__(self):
         for field in ("source_length", "target_length", "length_ratio"):
             bounds = getattr(self, field)
+            if bounds is None and field == "length_ratio":
+                continue
             if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1]:
                 raise ValueError(f"filters.{field}={list(bounds)}: give two bounds, the lower one first")
             object.__setattr__(self, field, tuple(bounds))
@@ -209,9 +211,27 @@ def length_ratios(sources, targets, context) -> np.ndarray:
     return source / np.maximum(target, 1)
 
 
+PAPER_RATIO = (0.6, 1.7)  # Appendix D
+IDEOGRAPHIC_RATIO = (1.3, 6.0)  # one ideograph is about three characters of English
+
+
+def length_ratio_bounds(rules: FilterRules, source: str, target: str) -> tuple[float, float]:
+    """The bounds of |source| / |target|: those of the rules or, where they give none, those of the two scripts.
+
+    0.6 to 1.7 (Appendix D); 1.3 to 6.0 into Chinese or Japanese from a language of another script, in characters; its
+    inverse, 1/6 to 1/1.3, out of one of them.
+    """
+    if rules.length_ratio is not None:
+        return rules.length_ratio
+    if _is_ideographic(source) == _is_ideographic(target):
+        return PAPER_RATIO
+    low, high = IDEOGRAPHIC_RATIO
+    return (low, high) if _is_ideographic(target) else (1 / high, 1 / low)
+
+
 def keep_length_ratio(sources, targets, context) -> np.ndarray:
     """The ratio of the lengths is strictly between its bounds (Appendix D: 0.6 < |source| / |target| < 1.7)."""
-    low, high = context.rules.length_ratio
+    low, high = length_ratio_bounds(context.rules, context.source, context.target)
     ratio = length_ratios(sources, targets, context)
     return (low < ratio) & (ratio < high)
 

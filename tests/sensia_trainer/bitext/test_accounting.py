@@ -72,7 +72,7 @@ def test_data_card_has_metadata_of_the_hub_and_says_how_it_was_made():
     assert front["configs"][0]["data_files"][0]["path"] == "data/*.parquet"
     for part in (
         "5 to 128 (characters)",
-        "ratio 1.3 to 6.0 in characters",
+        "ratio 1.3 to 6 in characters",
         "| flores | 1,007 | 2 |",
         "LaBSE cosine of at least 0.82",
         "total 2,000",

@@ -17,6 +17,7 @@ from sensia_trainer.bitext.filters import (
     keep_same_digits,
     keep_same_urls,
     keep_uncontaminated,
+    length_ratio_bounds,
     near_form,
     near_keys,
     normalise,
@@ -70,6 +71,22 @@ def test_length_ratio_excludes_its_bounds():
         True,
     ]
     assert keep_length_ratio(["Good morning"], ["早上好啊"], context(target="zh", length_ratio=(2.9, 3.1))).all()
+
+
+@pytest.mark.parametrize(
+    "source, target, bounds, characters",
+    [
+        ("en", "et", (0.6, 1.7), (10, 10)),
+        ("en", "th", (0.6, 1.7), (10, 9)),
+        ("en", "zh", (1.3, 6.0), (28, 10)),
+        ("ja", "en", (1 / 6, 1 / 1.3), (10, 25)),
+        ("zh", "ja", (0.6, 1.7), (10, 13)),
+    ],
+)
+def test_default_bounds_of_the_ratio_are_those_of_the_scripts(source, target, bounds, characters):
+    assert length_ratio_bounds(FilterRules(), source, target) == bounds
+    assert length_ratio_bounds(FilterRules(length_ratio=(1, 2)), source, target) == (1, 2)
+    assert keep_length_ratio(*(["x" * count] for count in characters), context(source, target)).all()
 
 
 def test_identical_and_empty_sides():
