@@ -27,7 +27,7 @@ from .duplicates import KEPT, NAMES, count_parts, find_duplicates
 from .filters import FilterContext, apply_filters, keep_languages, near_keys, normalise, pair_keys, text_keys
 from .readers import Row, aligned_rows
 from .recipe import BitextRecipe, Source
-from .scoring import load_encoder, require_encoder, score_pairs
+from .scoring import REFERENCE, Reference, encode_reference, load_encoder, require_encoder, score_pairs
 from .shards import (
     bounded_map,
     counter_from_json,
@@ -446,11 +446,19 @@ def _score(recipe: BitextRecipe, stages: Path, encoder, accelerator) -> None:
     if todo and encoder is None:
         device = str(accelerator.device) if accelerator else None
         encoder = load_encoder(semantic.encoder, device, semantic.batch_size)
+    reference = None
+    if semantic.mode == "margin":
+        if process == 0 and not (stages / "reference.npz").is_file():
+            _write_reference(shards, sizes, recipe, stages / "reference.npz", encoder)
+        if accelerator is not None:
+            accelerator.wait_for_everyone()
+        with np.load(stages / "reference.npz") as file:
+            reference = Reference(**file)
     total = sum(_drawn(chosen[n], sizes[n]) for n in mine)
     with tqdm(total=total, desc="score", unit="pair", unit_scale=True, disable=process > 0) as bar:
         for n in mine:
             if n in todo:
-                _score_shard(shards[n], folder / shards[n].name, chosen[n], semantic, encoder, bar.update)
+                _score_shard(shards[n], folder / shards[n].name, chosen[n], semantic, encoder, reference, bar.update)
             else:
                 bar.update(_drawn(chosen[n], sizes[n]))
     if accelerator is not None:
@@ -463,7 +471,28 @@ def _drawn(mask: np.ndarray | None, size: int) -> int:
     return size if mask is None else int(mask.sum())
 
 
-def _score_shard(shard: Path, path: Path, chosen: np.ndarray | None, semantic, encoder, progress) -> None:
+def _write_reference(shards: list[Path], sizes: list[int], recipe: BitextRecipe, path: Path, encoder) -> None:
+    """Draw and encode the pairs of which the neighbours come: the same, whatever the shards and the processes."""
+    total, neighbours = sum(sizes), recipe.semantic.neighbours
+    if not 0 < neighbours < total:
+        raise ValueError(
+            f"semantic.neighbours={neighbours}: with mode='margin' give at least 1 and less than the {total} pairs "
+            "there are, or mode='cosine'"
+        )
+    rng = np.random.default_rng([recipe.seed, 4])
+    rows = np.sort(rng.choice(total, min(total, max(REFERENCE, neighbours + 1)), replace=False))
+    starts = np.cumsum([0, *sizes])
+    drawn = pa.concat_tables(
+        read_shard(shard, ["exact_key", "source", "target"]).take(rows[(start <= rows) & (rows < end)] - start)
+        for shard, start, end in zip(shards, starts, starts[1:])
+    )
+    texts = (drawn[side].to_pylist() for side in ("source", "target"))
+    reference = encode_reference(encoder, drawn["exact_key"].to_numpy(), *texts)
+    with written_atomically(path) as partial, open(partial, "wb") as file:
+        np.savez(file, **reference._asdict())
+
+
+def _score_shard(shard: Path, path: Path, chosen: np.ndarray | None, semantic, encoder, reference, progress) -> None:
     table = read_shard(shard)
     groups = np.array(table["corpus"].to_pylist(), dtype=object)
     dropped = Counter()
@@ -473,7 +502,8 @@ def _score_shard(shard: Path, path: Path, chosen: np.ndarray | None, semantic, e
     scores = np.zeros(0, np.float32)
     if len(table):
         sides = (table["source"].to_pylist(), table["target"].to_pylist())
-        scores = score_pairs(encoder, *sides, semantic.mode, semantic.neighbours, progress)
+        keys = table["exact_key"].to_numpy()
+        scores = score_pairs(encoder, *sides, keys, reference, semantic.neighbours, progress)
     alike = scores >= semantic.threshold
     dropped.update((group, "similarity") for group in groups[~alike])
     table = table.append_column("score", pa.array(scores)).filter(pa.array(alike))

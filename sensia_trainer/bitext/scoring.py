@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,8 +10,9 @@ import numpy as np
 # Cosine thresholds of Appendix D, by target language; other encoders have scales of their own.
 LABSE_THRESHOLDS = {"sw": 0.80}
 LABSE_THRESHOLD = 0.82
-MARGIN_POOL = 2048  # pairs among which the neighbours of a margin are looked for
-POOL = 8 * MARGIN_POOL  # pairs whose vectors are in memory, and are sorted by length, at once
+REFERENCE = 8192  # pairs of the corpus among which the neighbours of a margin are looked for
+BLOCK = 2048  # pairs whose cosines with the reference are in memory at once
+POOL = 8 * BLOCK  # pairs whose vectors are in memory, and are sorted by length, at once
 CHUNK = 2048  # sentences of similar length given to the encoder at once
 
 
@@ -70,21 +72,35 @@ def load_encoder(name: str, device: str | None = None, batch_size: int = 2048):
     return encode
 
 
+class Reference(NamedTuple):
+    """Pairs drawn from the whole corpus, among which every pair, of whatever shard, has its nearest neighbours."""
+
+    keys: np.ndarray  # (r,) uint64, that of both texts of a pair
+    source: np.ndarray  # (r, d) float32 unit vectors
+    target: np.ndarray  # (r, d)
+
+
+def encode_reference(encode, keys: np.ndarray, sources: list[str], targets: list[str]) -> Reference:
+    """The reference of r pairs, by their keys, (r,), and texts."""
+    return Reference(keys, *(_encode_by_length(encode, texts, lambda pairs: None) for texts in (sources, targets)))
+
+
 def score_pairs(
     encode,
     sources: list[str],
     targets: list[str],
-    mode: str = "cosine",
+    keys: np.ndarray | None = None,
+    reference: Reference | None = None,
     neighbours: int = 4,
     progress: Callable[[float], None] = lambda pairs: None,
 ) -> np.ndarray:
-    """Score of each pair, (n,) float32.
+    """Score of each pair, (n,) float32: its cosine or, with a reference, its margin (see `margin`).
 
     Args:
         encode: function from sentences to (n, d) unit vectors.
         sources, targets: n sentences each.
-        mode: "cosine", or "margin" (see `margin`), for which the neighbours are looked for among 2,048 consecutive
-            pairs.
+        keys: (n,) uint64, by which a pair that is in the reference itself is known; needed with a reference.
+        reference: pairs among which the neighbours are looked for, more than `neighbours`.
         neighbours: k of the margin.
         progress: told, now and then, how many more pairs were encoded (a sentence is half a pair).
     """
@@ -92,31 +108,43 @@ def score_pairs(
     for start in range(0, len(sources), POOL):
         pool = slice(start, start + POOL)
         source, target = (_encode_by_length(encode, texts[pool], progress) for texts in (sources, targets))
-        if mode == "cosine":
+        if reference is None:
             scores[pool] = np.einsum("nd,nd->n", source, target)
         else:
-            scores[pool] = _margins(source, target, neighbours)
+            scores[pool] = _margins(source, target, keys[pool], reference, neighbours)
     return scores
 
 
-def _margins(source: np.ndarray, target: np.ndarray, neighbours: int) -> np.ndarray:
-    parts = (slice(start, start + MARGIN_POOL) for start in range(0, len(source), MARGIN_POOL))
-    return np.concatenate([margin(source[part] @ target[part].T, neighbours) for part in parts])
+def _margins(source, target, keys: np.ndarray, reference: Reference, neighbours: int) -> np.ndarray:
+    scores = np.empty(len(source), np.float32)
+    for start in range(0, len(source), BLOCK):
+        part = slice(start, start + BLOCK)
+        is_itself = keys[part, None] == reference.keys
+        targets, sources = (
+            np.where(is_itself, -np.inf, mine[part] @ others.T)
+            for mine, others in ((source, reference.target), (target, reference.source))
+        )
+        scores[part] = margin(np.einsum("nd,nd->n", source[part], target[part]), targets, sources, neighbours)
+    return scores
 
 
-def margin(cosines: np.ndarray, neighbours: int) -> np.ndarray:
-    """Ratio margin of each diagonal pair: cos(x, y) / (sum_z cos(x, z) / 2k + sum_z cos(z, y) / 2k), over k nearest z.
+def margin(cosines: np.ndarray, targets: np.ndarray, sources: np.ndarray, neighbours: int) -> np.ndarray:
+    """Ratio margin of n pairs: cos(x, y) / (sum_z cos(x, z) / 2k + sum_z cos(z, y) / 2k), over the k nearest z.
 
     Args:
-        cosines: (n, n), of every source with every target; pair i is entry (i, i).
-        neighbours: k; all n where there are fewer.
+        cosines: (n,), of the sides x and y of each pair.
+        targets: (n, r), of each x with the target sides z of other pairs; -inf where z is no neighbour.
+        sources: (n, r), of each y with the source sides z of other pairs.
+        neighbours: k.
 
-    The score of Artetxe and Schwenk (2019), "Margin-based Parallel Corpus Mining", Eq. 2, with their ratio.
+    The score of Artetxe and Schwenk (2019), "Margin-based Parallel Corpus Mining", Eq. 2, with their ratio. They look
+    for neighbours in the whole corpus, where y is one of those of x. In a sample it would be one for some pairs only,
+    so that here it never is, and good pairs score higher than theirs.
     """
-    k = min(neighbours, len(cosines))
-    nearest_targets = np.partition(cosines, len(cosines) - k, axis=1)[:, -k:].mean(axis=1)
-    nearest_sources = np.partition(cosines, len(cosines) - k, axis=0)[-k:].mean(axis=0)
-    return np.diagonal(cosines) / ((nearest_targets + nearest_sources) / 2)
+    nearest = sum(
+        np.partition(others, -neighbours, axis=1)[:, -neighbours:].mean(axis=1) for others in (targets, sources)
+    )
+    return cosines / (nearest / 2)
 
 
 def _encode_by_length(encode, texts: list[str], progress) -> np.ndarray:

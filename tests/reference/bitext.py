@@ -35,12 +35,19 @@ def duplicates(pairs, max_targets):
     return result
 
 
-def margin(cosines, k):
-    """cos(x, y) / (mean cosine of x with its k nearest targets / 2 + that of y with its k nearest sources / 2)."""
-    n = len(cosines)
+def margin(sources, targets, reference_sources, reference_targets, k):
+    """cos(x, y) / (mean cosine of x with its k nearest targets / 2 + that of y with its k nearest sources / 2).
+
+    Of unit vectors. The neighbours come from the pairs of a reference, but for the pair itself.
+    """
+
+    def cosine(a, b):
+        return sum(x * y for x, y in zip(a, b))
+
     scores = []
-    for i in range(n):
-        row = sorted((cosines[i][j] for j in range(n)), reverse=True)[:k]
-        column = sorted((cosines[j][i] for j in range(n)), reverse=True)[:k]
-        scores.append(cosines[i][i] / (sum(row) / (2 * len(row)) + sum(column) / (2 * len(column))))
+    for source, target in zip(sources, targets):
+        others = [(s, t) for s, t in zip(reference_sources, reference_targets) if (s, t) != (source, target)]
+        row = sorted((cosine(source, t) for _, t in others), reverse=True)[:k]
+        column = sorted((cosine(s, target) for s, _ in others), reverse=True)[:k]
+        scores.append(cosine(source, target) / (sum(row) / (2 * k) + sum(column) / (2 * k)))
     return scores

@@ -266,6 +266,31 @@ def test_scores_are_shared_by_processes(fields, tmp_path, no_figure):
     assert read_folder(done / "score") == everything
 
 
+def test_the_shards_and_processes_do_not_change_a_margin(fields, tmp_path, no_figure, monkeypatch):
+    monkeypatch.setattr(pipeline, "REFERENCE", 12)
+    margin = fields | {"semantic": {"encoder": "toy", "mode": "margin", "threshold": 1.5}}
+
+    def scores(fields, name, **options):
+        build(fields, tmp_path / name, **options)
+        rows = load_bitext(tmp_path / name, "en", "id")
+        return {tuple(row["translation"].values()): row["score"] for row in rows}
+
+    whole = scores(margin | {"shard_size": 1000}, "whole")
+    assert 10 < len(whole) < 26
+    assert scores(margin, "parts", keep_files=True) == pytest.approx(whole)
+    some = scores(margin | {"semantic": margin["semantic"] | {"max_pairs": 15}}, "some")
+    assert some and some == pytest.approx({pair: whole[pair] for pair in some})
+    stages = tmp_path / "parts" / "stages"
+    everything = read_folder(stages / "score")
+    for path in (stages / "score").iterdir():
+        path.unlink()
+    for accelerator in (OneOfTwo(), None):
+        pipeline._score(parse_recipe(margin), stages, encoder, accelerator)
+    assert read_folder(stages / "score") == everything
+    with pytest.raises(ValueError, match="semantic.neighbours=27: .* less than the 27 pairs"):
+        scores(margin | {"semantic": margin["semantic"] | {"neighbours": 27}}, "few")
+
+
 def test_without_a_score(fields, tmp_path, no_figure):
     statistics = build(fields | {"semantic": None}, tmp_path / "out")
     assert statistics["pairs"] == 27 and statistics["score_histogram"] is None

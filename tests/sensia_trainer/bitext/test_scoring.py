@@ -5,19 +5,12 @@ import pytest
 import torch
 
 from sensia_trainer.bitext import scoring
-from sensia_trainer.bitext.scoring import default_threshold, load_encoder, margin, score_pairs
-from tests.reference import bitext as reference
+from sensia_trainer.bitext.scoring import default_threshold, encode_reference, load_encoder, score_pairs
+from tests.reference import bitext as bitext_reference
 
 
 def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-@pytest.mark.parametrize("n, k", [(9, 4), (3, 4), (1, 4)])
-def test_margin_is_the_plain_one(n, k):
-    generator = np.random.default_rng(0)
-    cosines = unit(generator.normal(size=(n, 5)) + 1) @ unit(generator.normal(size=(n, 5)) + 1).T
-    np.testing.assert_allclose(margin(cosines, k), reference.margin(cosines.tolist(), k), rtol=1e-12)
 
 
 def toy_encoder(texts):
@@ -43,15 +36,18 @@ def test_scores_do_not_depend_on_the_chunks_and_progress_counts_pairs(monkeypatc
     assert len(score_pairs(toy_encoder, [], [])) == 0
 
 
-def test_margin_looks_for_neighbours_in_its_pool(monkeypatch):
-    monkeypatch.setattr(scoring, "MARGIN_POOL", 4)
-    sources = ["ab" * n + "c" * (n % 3) for n in range(1, 7)]
-    targets = ["ab" * n + "d" * (n % 2) for n in range(1, 7)]
-    monkeypatch.setattr(scoring, "POOL", 4)
-    scores = score_pairs(toy_encoder, sources, targets, mode="margin", neighbours=2)
-    for part in (slice(0, 4), slice(4, 6)):
-        vectors = [np.concatenate([toy_encoder([text]) for text in side[part]]) for side in (sources, targets)]
-        np.testing.assert_allclose(scores[part], reference.margin((vectors[0] @ vectors[1].T).tolist(), 2), rtol=1e-5)
+@pytest.mark.parametrize("neighbours", [1, 3])
+def test_margin_is_the_plain_one_and_no_pair_is_its_own_neighbour(monkeypatch, neighbours):
+    monkeypatch.setattr(scoring, "BLOCK", 4)
+    monkeypatch.setattr(scoring, "POOL", 8)
+    sources = ["ab" * n + "c" * (n % 3) for n in range(1, 12)]
+    targets = ["ab" * n + "d" * (n % 2) for n in range(1, 12)]
+    keys, drawn = np.arange(11, dtype=np.uint64), [1, 4, 6, 9]
+    reference = encode_reference(toy_encoder, keys[drawn], [sources[n] for n in drawn], [targets[n] for n in drawn])
+    scores = score_pairs(toy_encoder, sources, targets, keys, reference, neighbours)
+    vectors = [[toy_encoder([text])[0].tolist() for text in side] for side in (sources, targets)]
+    expected = bitext_reference.margin(*vectors, *([side[n] for n in drawn] for side in vectors), neighbours)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 
 def test_thresholds_are_the_papers_for_labse_cosines_only():
