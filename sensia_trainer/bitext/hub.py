@@ -1,4 +1,4 @@
-"""A built bitext on the Hub: Parquet files, data card, statistics and figure, in one commit."""
+"""A built bitext on the Hub: Parquet files, data card, statistics, figure and recipe, in one commit."""
 
 import tempfile
 from pathlib import Path
@@ -9,6 +9,7 @@ from huggingface_hub import HfApi
 
 
 ROWS_A_FILE = 500_000
+REPORT = ("README.md", "statistics.json", "statistics.md", "lengths.png", "lengths.svg", "recipe.yaml")
 
 
 def push_bitext(folder, repo_id: str, *, private: bool = False) -> str:
@@ -33,7 +34,7 @@ def push_bitext(folder, repo_id: str, *, private: bool = False) -> str:
         for n in range(files):
             shard = dataset.shard(files, n, contiguous=True)
             shard.to_parquet(f"{staging}/data/train-{n:05d}-of-{files:05d}.parquet")
-        for name in ("README.md", "statistics.json", "statistics.md", "lengths.png", "lengths.svg"):
+        for name in REPORT:
             copyfile(folder / name, Path(staging) / name)
         api.upload_folder(
             repo_id=repository.repo_id,

@@ -40,6 +40,7 @@ from .shards import (
     write_shard,
     written_atomically,
 )
+from .sharing import recipe_yaml, shareable, without_folders
 from .sources import fingerprint, iterate_rows, load_bitext, recognise
 
 
@@ -66,7 +67,8 @@ def build_bitext(
     Args:
         recipe: see `BitextRecipe`.
         output_dir: receives the dataset (`load_bitext(output_dir, ...)` reads it), `README.md` (the data card),
-            `statistics.json`, `statistics.md`, `lengths.png`, `lengths.svg` and `recipe.json`.
+            `statistics.json`, `statistics.md`, `lengths.png`, `lengths.svg`, `recipe.yaml` (the recipe to share, with
+            the names of local files in place of their paths) and `recipe.json` (this one).
         num_proc: processes that filter.
         allow_missing: go on without the corpora that cannot be had, other than those known to be gone.
         keep_files: leave downloads and the shards of the stages after success.
@@ -211,7 +213,8 @@ def _describe(source: Source) -> dict:
     licence = source.licence or opus.LICENCES.get(
         opus.RENAMED.get(source.opus, source.opus), "not stated in the recipe"
     )
-    return {"name": source.label, "licence": licence, "origin": source.origin or page or Path(str(source.path)).name}
+    facts = {"name": source.label, "licence": licence, "origin": source.origin or page or without_folders(source.path)}
+    return facts | {name: getattr(source, name) for name in ("max_pairs", "where") if getattr(source, name)}
 
 
 def _fetch(source: Source, found, recipe: BitextRecipe, downloads: Path) -> dict:
@@ -620,6 +623,8 @@ def _export(recipe: BitextRecipe, output: Path, command: str) -> None:
     joined.save_to_disk(saved, num_shards=max(1, -(-len(joined) // 500_000)))
     statistics = accounting.collect(recipe, stages, digest, command)
     accounting.write_report(statistics, output)
+    with written_atomically(output / "recipe.yaml") as partial:
+        partial.write_text(recipe_yaml(shareable(recipe)), encoding="utf-8")
     for file in sorted(saved.iterdir(), key=lambda path: path.name == "state.json"):
         shutil.copyfile(file, stages / "copy")
         (stages / "copy").replace(output / file.name)

@@ -1,12 +1,14 @@
 import importlib.util
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 from transformers import GPT2Tokenizer
 
 from sensia_trainer.bitext import accounting
-from sensia_trainer.bitext.accounting import count_lines, data_card, draw_lengths, tables, token_counter
+from sensia_trainer.bitext.accounting import count_lines, data_card, draw_lengths, histograms, tables, token_counter
+from sensia_trainer.bitext.filters import FilterContext, FilterRules
 
 
 STATISTICS = {
@@ -17,7 +19,7 @@ STATISTICS = {
     "corpora": [
         {
             "name": "toy", "read": 1990, "normalised": 7, "dropped": {"length": 500}, "kept": 1490, "licence": "CC0",
-            "origin": "toy.tsv",
+            "origin": "toy.tsv", "max_pairs": 3000, "where": {"licence_class": ["open", "nc"]},
         },
         {
             "name": "Tatoeba", "read": 10, "normalised": 0, "dropped": {}, "kept": 10, "licence": "CC BY 2.0 FR",
@@ -40,10 +42,10 @@ STATISTICS = {
         "drop_identical": True, "match_digits": True, "match_urls": False, "language_confidence": 0.9,
         "max_targets_per_source": 4,
     },
-    "semantic": {"encoder": "sentence-transformers/LaBSE", "mode": "cosine", "threshold": 0.82},
+    "semantic": {"encoder": "sentence-transformers/LaBSE", "mode": "cosine", "threshold": 0.82, "max_pairs": 1600},
     "caps": {"corpus": None, "total": 2000, "sample": None},
     "seed": 13,
-    "histograms": {kind: {"source": [1] * 101, "target": [1] * 101, "ratio": [1] * 80} for kind in ("read", "kept")},
+    "histograms": {kind: {"source": [1] * 97, "target": [1] * 193, "ratio": [1] * 80} for kind in ("read", "kept")},
     "command": "python examples/build_bitext.py zh.yaml",
     "versions": {"python": "3"},
 }  # fmt: skip
@@ -57,8 +59,8 @@ def test_tables_give_counts_sizes_origin_and_what_is_missing():
         "| **all** | 2,000 | 7 | 500 | 1,500 |",
         "| English | 1,234 | 250 | 4.0× |",
         "| Chinese | not counted | 500 | 2.0× |",
-        "| toy | - | CC0 | toy.tsv |",
-        "| Tatoeba | v1 cmn-en | CC BY 2.0 FR | https://opus.nlpl.eu/Tatoeba |",
+        "| toy | - | the first 3,000 pairs of its source; licence_class: open or nc | CC0 | toy.tsv |",
+        "| Tatoeba | v1 cmn-en | all | CC BY 2.0 FR | https://opus.nlpl.eu/Tatoeba |",
         "- JW300: withdrawn",
         "- toy: invalid utf8: 3",
     ):
@@ -74,6 +76,7 @@ def test_data_card_has_metadata_of_the_hub_and_says_how_it_was_made():
         "5 to 128 (characters)",
         "ratio 1.3 to 6 in characters",
         "| flores | 1,007 | 2 |",
+        "at most 1,600 of the pairs left drawn to be scored",
         "LaBSE cosine of at least 0.82",
         "total 2,000",
     ):
@@ -87,6 +90,13 @@ def test_the_figure_is_the_same_file_each_time(tmp_path):
     for name in ("lengths.png", "lengths.svg"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert Image.open(tmp_path / "a" / "lengths.png").size[0] > 1000
+
+
+def test_the_axes_reach_beyond_the_bounds_and_count_what_is_farther_there():
+    rules = FilterRules(source_length=(1, 4), target_length=(1, 8), length_ratio=(1.0, 6.0))
+    counts = histograms(["w w", "w " * 99], ["你好", "你"], FilterContext("en", "zh", rules, None))
+    assert counts["source"] == [0, 0, 1, 0, 0, 0, 1] and np.flatnonzero(counts["target"]).tolist() == [1, 2]
+    assert len(counts["target"]) == 13 and np.flatnonzero(counts["ratio"]).tolist() == [13, 79]  # 3 / 2 of 9, and 9
 
 
 def test_tokens_are_those_of_gpt2():

@@ -36,7 +36,7 @@ def test_push_uploads_parquet_and_card_at_once(tmp_path, monkeypatch):
     rows = [{"translation": {"en": f"e{n}", "id": f"i{n}"}, "corpus": "toy"} for n in range(5)]
     datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "built")
     card = "---\nconfigs: [{config_name: default, data_files: [{split: train, path: data/*.parquet}]}]\n---\n"
-    for name in ("README.md", "statistics.json", "statistics.md", "lengths.png", "lengths.svg"):
+    for name in hub.REPORT:
         (tmp_path / "built" / name).write_text(card if name == "README.md" else name)
     monkeypatch.setattr(hub, "HfApi", Api)
     monkeypatch.setattr(hub, "ROWS_A_FILE", 3)
@@ -50,7 +50,7 @@ def test_push_uploads_parquet_and_card_at_once(tmp_path, monkeypatch):
     )
     assert loaded.to_list() == rows
     assert yaml.safe_load(Api.files["README.md"].decode().split("---")[1])["configs"]
-    assert len(Api.files) == 7
+    assert len(Api.files) == 8
 
 
 def test_only_a_finished_bitext_is_pushed(tmp_path):
@@ -97,6 +97,8 @@ def test_pairs_and_evaluation_texts_of_the_hub_come_back_to_it_as_a_bitext(tmp_p
     assert statistics["dropped"] == {"contamination": 1}
     assert statistics["evaluation_texts"] == {"owner/test:et": {"texts": 1, "exempt": 0}}
     assert statistics["fingerprint"] in card and "| **all** | 5 | 0 | 1 | 4 |" in card
+    assert statistics["corpora"][0]["origin"] == "owner/pairs"
+    assert yaml.safe_load(files["recipe.yaml"])["sources"][0]["path"] == "owner/pairs"
     assert set(files) == {path.name for path in (tmp_path / "out").iterdir()} - {
         "recipe.json", "state.json", "dataset_info.json", "data-00000-of-00001.arrow",
     } | {"data/train-00000-of-00001.parquet"}  # fmt: skip

@@ -12,7 +12,7 @@ import scipy.stats
 
 from sensia_trainer.bitext import accounting, opus, pipeline
 from sensia_trainer.bitext.pipeline import MissingCorpora, build_bitext, draw_uniformly
-from sensia_trainer.bitext.recipe import parse_recipe
+from sensia_trainer.bitext.recipe import load_recipe, parse_recipe
 from sensia_trainer.bitext.sources import fingerprint, load_bitext
 
 from .opus_server import make_index, moses_zip, serve
@@ -99,11 +99,12 @@ def test_every_pair_is_accounted_for(fields, tmp_path, caplog):
         texts = [pair[side] for pair in bitext["translation"]]
         assert statistics["sides"][side]["bytes"] == sum(len(text.encode()) for text in texts)
         histogram = statistics["histograms"]["kept"][("source", "target")[n]]
-        assert histogram == np.bincount([len(text.split()) for text in texts], minlength=101).tolist()
+        assert histogram == np.bincount([len(text.split()) for text in texts], minlength=97).tolist()
     assert sum(statistics["score_histogram"]) == 27
-    card = (tmp_path / "out" / "README.md").read_text()
+    assert [one.get("where") for one in statistics["corpora"]] == [{"licence": "open"}] * 2 + [None]
+    card, recipe = ((tmp_path / "out" / name).read_text() for name in ("README.md", "recipe.yaml"))
     assert statistics["fingerprint"] in card and "build it" in card and "| **all** | 34 |" in card
-    assert str(tmp_path) not in card + (tmp_path / "out" / "statistics.json").read_text()
+    assert str(tmp_path) not in card + recipe + (tmp_path / "out" / "statistics.json").read_text()
     assert {"lengths.png", "lengths.svg", "statistics.md"} <= set(read_folder(tmp_path / "out"))
     assert not (tmp_path / "out" / "stages").exists()
     for stage in ("retrieve", "filter", "deduplicate", "score", "sample", "export"):
@@ -331,6 +332,13 @@ def test_pairs_changed_by_normalisation_are_counted(fields, tmp_path, no_figure)
     statistics = build(recipe, tmp_path / "out")
     assert statistics["normalised"] == statistics["corpora"][0]["normalised"] == 2
     assert load_bitext(tmp_path / "out", "en", "id")[1]["translation"]["en"] == 'four "five" six'
+
+
+def test_the_recipe_to_share_makes_the_same_bitext(fields, tmp_path, no_figure, monkeypatch):
+    statistics = build(fields | {"cap_per_corpus": 9, "sample": 20}, tmp_path / "out")
+    monkeypatch.chdir(tmp_path)  # it gives the names of the files only
+    recipe = load_recipe(tmp_path / "out" / "recipe.yaml")
+    assert build_bitext(recipe, tmp_path / "again", encoder=encoder) == statistics
 
 
 def test_a_saved_dataset_is_a_source(fields, tmp_path, no_figure):
