@@ -147,6 +147,7 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
         "normalised": sum(entry["normalised"] for entry in corpora.values()),
         "dropped": _ordered(total),
         "problems": _problems(stages, described),
+        "files": read_json(stages.parent / "recipe.json")["files"],
         "evaluation_texts": read_facts(stages / "evaluation.parquet")["texts"],
         "sides": {
             side: {

@@ -65,14 +65,18 @@ def entry_names(entries: tuple[str, ...]) -> list[str]:
     return [entry if path is None else path.relative_to(common).as_posix() for entry, path in zip(entries, paths)]
 
 
-def _texts(entry: str) -> Iterator[str]:
+def evaluation_files(entry: str) -> list[Path]:
+    """The files of this machine that an entry names, sorted; none of a Hub id."""
     path = Path(entry).expanduser()
-    if path.is_dir():
-        for file in sorted(path.rglob("*")):
-            if file.is_file() and not file.name.upper().startswith(("LICENSE", "README", "METADATA")):
-                yield from _file_texts(file)
-    elif path.is_file():
-        yield from _file_texts(path)
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    notes = ("LICENSE", "README", "METADATA")
+    return [file for file in files if file.is_file() and (file == path or not file.name.upper().startswith(notes))]
+
+
+def _texts(entry: str) -> Iterator[str]:
+    if Path(entry).expanduser().exists():
+        for file in evaluation_files(entry):
+            yield from _file_texts(file)
     elif entry.startswith((".", "/", "~")) or entry.count("/") > 1:
         raise ValueError(f"contamination: there is no file or folder {entry!r}")
     else:

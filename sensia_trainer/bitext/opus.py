@@ -195,7 +195,9 @@ def download(
     far as they are given. Raises DownloadError.
     """
     if path.is_file():
-        return path
+        if not sha256 or _digest(path, "sha256").hexdigest() == sha256.lower():
+            return path
+        path.unlink()
     path.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(retries):
         if attempt:

@@ -2,7 +2,7 @@
 
 Every stage reads the shards of the one before and writes its own into `<output>/stages/<stage>/`, each complete or
 absent. A run that was stopped, however hard, goes on from the last complete shard when it is started again, and gives
-the same bytes as one that was not. Memory holds a few shards, whatever the size of the corpora, but for one byte a
+the same bytes as one that was not; it is refused where the recipe or a file has changed meanwhile. Memory holds a few shards, whatever the size of the corpora, but for one byte a
 pair and a part of the keys in deduplication (`duplicates.py`).
 """
 
@@ -25,6 +25,7 @@ from . import accounting, opus
 from .contamination import evaluation_keys
 from .duplicates import KEPT, NAMES, count_parts, find_duplicates
 from .filters import FilterContext, apply_filters, keep_languages, near_keys, normalise, pair_keys, text_keys
+from .inputs import changed_files, digests, input_files
 from .readers import Row, aligned_rows
 from .recipe import BitextRecipe, Source
 from .scoring import REFERENCE, Reference, encode_reference, load_encoder, require_encoder, score_pairs
@@ -81,7 +82,8 @@ def build_bitext(
 
     Raises:
         MissingCorpora: a corpus could not be had and `allow_missing` is not set.
-        ValueError: bad input, an output folder of another recipe, or no pair left (the filters' counts are given).
+        ValueError: bad input, an output folder of another recipe or of files that have changed since, or no pair
+            left (the filters' counts are given).
     """
     output = Path(output_dir)
     stages = output / "stages"
@@ -117,28 +119,38 @@ def build_bitext(
 
 
 def _claim(output: Path, recipe: BitextRecipe) -> bool:
-    """Make the folder this recipe's; true when its dataset is complete."""
-    mine = _plain(dataclasses.asdict(recipe))
-    there = output / "recipe.json"
+    """Make the folder this recipe's; true when its dataset is complete.
+
+    The folder is bound to the recipe and the files as soon as a shard is made of them.
+    """
+    there, stages = output / "recipe.json", output / "stages"
     for partial in output.glob("*.part"):  # what a killed run was writing
         partial.unlink()
-    if there.is_file():
-        other = read_json(there)
-        different = [name for name in mine if mine[name] != other.get(name)]
-        if different and any(path != there for path in output.iterdir()):
-            raise ValueError(
-                f"output_dir={str(output)!r} belongs to another recipe (other {', '.join(different)}); "
-                "give another folder, or delete this one"
-            )
-        if different:  # the other run did nothing, as one does whose recipe has a mistake
-            write_json(there, mine)
-    elif output.is_dir() and any(output.iterdir()):
+    if not there.is_file() and output.is_dir() and any(output.iterdir()):
         raise ValueError(
             f"output_dir={str(output)!r} is not empty and holds no bitext of this recipe; give another folder"
         )
-    else:
+    is_done = (output / "state.json").is_file()
+    other = read_json(there) if there.is_file() else {"files": {}}
+    files = input_files(recipe)
+    mine = _plain(dataclasses.asdict(recipe)) | {"files": digests(files)}
+    if is_done:  # its files may be gone; those that are there must be the same
+        other["files"] = {name: digest for name, digest in other["files"].items() if name in files}
+    different = [name for name in mine if mine[name] != other.get(name)]
+    different = [name for name in different if name not in ("files", "opus_url")]  # a mirror has the same
+    different += changed_files(other["files"], mine["files"], files)
+    if different and (is_done or any(stages.glob("filter/*.parquet"))):
+        way_out = "delete this one" if is_done else f"delete {stages} to begin again (what was fetched stays)"
+        raise ValueError(
+            f"output_dir={str(output)!r} belongs to another recipe or to other files (other {', '.join(different)}); "
+            f"give another folder, or {way_out}"
+        )
+    if different:
+        if stages.is_dir():
+            logger.info("%s begins again with other %s; what was fetched stays", output, ", ".join(different))
+            shutil.rmtree(stages)
         write_json(there, mine)
-    return (output / "state.json").is_file()
+    return is_done
 
 
 def _filter_context(recipe: BitextRecipe, stages: Path) -> FilterContext:
@@ -181,12 +193,18 @@ def _look_up(recipe: BitextRecipe) -> list:
 
 
 def _retrieve(recipe: BitextRecipe, found: list, output: Path, allow_missing: bool) -> list[dict]:
-    """Where each corpus lies, with what is known of it; `missing` tells why one is not there."""
-    done = output / "stages" / "retrieve.json"
-    if done.is_file():
-        return read_json(done)
+    """Where each corpus lies, with what is known of it; `missing` tells why one is not there.
+
+    One that an earlier run went on without is tried again.
+    """
+    stages = output / "stages"
+    done = stages / "retrieve.json"
+    before = read_json(done) if done.is_file() else [None] * len(found)
     corpora = []
-    for source, place in zip(tqdm(recipe.sources, desc="retrieve", unit="corpus"), found):
+    for source, place, known in zip(tqdm(recipe.sources, desc="retrieve", unit="corpus"), found, before):
+        if known and not known.get("missing"):
+            corpora.append(known)
+            continue
         corpus = _describe(source)
         try:
             corpus.update(_fetch(source, place, recipe, output / "downloads"))
@@ -203,7 +221,12 @@ def _retrieve(recipe: BitextRecipe, found: list, output: Path, allow_missing: bo
         )
     if len(missing) == len(corpora):
         raise MissingCorpora(f"every corpus is missing: {'; '.join(corpus['missing'] for corpus in missing)}")
-    write_json(done, corpora)
+    if any(known and known.get("missing") and not corpus.get("missing") for known, corpus in zip(before, corpora)):
+        for path in stages.iterdir():  # made without the corpus that is there now
+            if path.name not in ("evaluation.parquet", "retrieve.json", "filter"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if corpora != before:
+        write_json(done, corpora)
     logger.info("retrieve: %d of %d corpora", len(corpora) - len(missing), len(corpora))
     return corpora
 
@@ -394,8 +417,10 @@ def _finish(stage: str, folder: Path, start: float) -> None:
         "%s: kept %d of %d pairs in %.1f s (%s); taken by %s", stage, kept, seen, seconds, rate, by_filter or "none"
     )
     if not kept:
+        shutil.rmtree(folder.parent)  # of no use to any recipe
         raise ValueError(
-            f"stage {stage!r} left no pair of {seen:,}; taken by: {by_filter}. Loosen that filter in the recipe"
+            f"stage {stage!r} left no pair of {seen:,}; taken by: {by_filter}. Loosen that filter in the recipe and "
+            "start again (what was fetched stays)"
         )
 
 

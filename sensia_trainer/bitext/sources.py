@@ -123,6 +123,21 @@ def recognise(path) -> tuple[str, object]:
     return "hub", parts[0]
 
 
+def local_files(path, source: str, target: str) -> list[Path]:
+    """The files of this machine that a source is read from, sorted; none of a Hub dataset."""
+    kind, where = recognise(path)
+    if kind == "aligned":
+        return list(where)
+    where = Path(where)
+    if where.is_file():
+        return [where]
+    if kind == "catalogues":
+        return find_catalogues(where, target)
+    # `datasets` keeps what it computes of a saved dataset in files of these names beside it.
+    files = (file for file in sorted(where.rglob("*")) if not file.name.startswith(("cache-", "tmp")))
+    return [file for file in files if file.is_file()]
+
+
 def iterate_rows(path, source, target, source_column=None, target_column=None, problems=None) -> Iterator[Row]:
     """The pairs of a source of files, streaming: `(source text, target text, other columns)`.
 

@@ -165,6 +165,8 @@ def test_a_sum_of_the_recipe_is_checked(tmp_path, waits):
         assert download(server.address + PATH, tmp_path / "a.zip", sha256=good).is_file()
         with pytest.raises(DownloadError, match="SHA-256 is"):
             download(server.address + PATH, tmp_path / "b.zip", sha256="0" * 64, retries=2)
+        (tmp_path / "a.zip").write_bytes(b"of another recipe")
+        assert download(server.address + PATH, tmp_path / "a.zip", sha256=good).read_bytes() == b"data"
 
 
 def test_an_unreachable_host_is_tried_with_back_off_and_a_missing_file_once(tmp_path, waits):

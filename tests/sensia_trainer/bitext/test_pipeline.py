@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import json
 import os
 import select
@@ -203,12 +204,43 @@ def test_a_finished_folder_is_left_as_it_is_and_another_recipe_refused(fields, t
     first = build(fields, tmp_path / "out")
     before = read_folder(tmp_path / "out")
     assert build(fields, tmp_path / "out") == first and read_folder(tmp_path / "out") == before
-    with pytest.raises(ValueError, match=r"belongs to another recipe \(other seed\); give another folder"):
+    with pytest.raises(ValueError, match=r"another recipe or to other files \(other seed\); .*or delete this one"):
         build(fields | {"seed": 14}, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="is not empty"):
         build(fields, tmp_path / "full")
+
+
+def test_files_that_have_changed_are_refused(fields, tmp_path, no_figure):
+    statistics, more = build(fields, tmp_path / "out"), tmp_path / "more.jsonl"
+    assert sorted(statistics["files"]) == [
+        "contamination[0]/test.txt",
+        "sources[0]/mixed.tsv.gz",
+        "sources[1]/more.jsonl",
+    ]
+    assert statistics["files"]["sources[1]/more.jsonl"] == hashlib.sha256(more.read_bytes()).hexdigest()
+    # The first shard of the filter is the fourth file that a run writes.
+    assert not run_until_killed(fields, tmp_path / "killed", 5)
+    for path in (more, tmp_path / "test.txt"):
+        was = path.read_bytes()
+        path.write_bytes(was.replace(b"e", b"a"))
+        with pytest.raises(ValueError, match=rf"other files \(other {path}\); .*or delete this one"):
+            build(fields, tmp_path / "out")
+        with pytest.raises(ValueError, match=rf"\(other {path}\); .*or delete .*killed/stages to begin again"):
+            build(fields, tmp_path / "killed")
+        path.write_bytes(was)
+    assert build(fields, tmp_path / "killed") == statistics
+    more.unlink()
+    assert build(fields, tmp_path / "out") == statistics  # of what is gone, nothing is known
+
+
+def test_what_datasets_computes_is_no_change_of_a_saved_dataset(fields, tmp_path, no_figure):
+    rows = [{"eng": sentence(NUMBERS, n), "ind": sentence(ANGKA, n)} for n in range(9)]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    recipe = fields | {"sources": [{"path": str(tmp_path / "saved")}]}
+    assert build(recipe, tmp_path / "out") == build(recipe, tmp_path / "out")
+    assert list((tmp_path / "saved").glob("cache-*"))
 
 
 def test_caps_and_sample(fields, tmp_path, no_figure, caplog):
@@ -301,6 +333,7 @@ def test_without_a_score(fields, tmp_path, no_figure):
 def test_nothing_left_names_the_filter_that_took_it(fields, tmp_path, no_figure):
     with pytest.raises(ValueError, match=r"stage 'filter' left no pair of 34; taken by: length 33, where 1\. Loosen"):
         build(fields | {"filters": {"source_length": [90, 99]}}, tmp_path / "a")
+    assert build(fields, tmp_path / "a")["pairs"] == 26
     with pytest.raises(ValueError, match="stage 'score' left no pair of 27; taken by: similarity 27"):
         build(fields | {"semantic": {"encoder": "toy", "threshold": 1.5}}, tmp_path / "b")
 
@@ -415,6 +448,35 @@ def test_missing_corpora_end_the_run_unless_they_are_allowed(fields, tmp_path, n
     assert len(statistics["missing"]) == 4 and statistics["read"] == 9
     assert sum("Good" in path for path, _ in opus_server.requests[asked:]) == 0
     assert (tmp_path / "out" / "downloads" / "Good_v1_moses_en-id.txt.zip").is_file()
+
+
+def test_a_missing_corpus_is_tried_again_also_at_a_mirror(fields, tmp_path, no_figure, opus_server, monkeypatch):
+    archives, absent = opus_server.files, "/OPUS-Absent/v1/moses/en-id.txt.zip"
+    archive = moses_zip("Absent", "en", "id", side(NUMBERS, range(20, 29)), side(ANGKA, range(20, 29)))
+    recipe = opus_recipe(fields, opus_server, "Good", "Absent")
+    whole = [build(opus_recipe(fields, opus_server, "Good"), tmp_path / "good")]
+    for folder in ("refused", "allowed"):
+        with pytest.raises(MissingCorpora, match="1 of 2 corpora are missing"):
+            build(recipe, tmp_path / folder)
+    with monkeypatch.context() as patch:  # it goes on without the corpus, and is stopped before the end
+        patch.setattr(pipeline, "_export", None)
+        with pytest.raises(TypeError):
+            build(recipe, tmp_path / "allowed", allow_missing=True)
+    with pytest.raises(MissingCorpora, match="1 of 2 corpora are missing"):
+        build(recipe, tmp_path / "allowed")
+    with serve(archives | {absent: archive}) as mirror:
+        whole.append(build(opus_recipe(fields, mirror, "Good", "Absent"), tmp_path / "whole"))
+        asked = len(mirror.requests)
+        for folder in ("refused", "allowed"):
+            assert build(recipe | {"opus_url": mirror.address}, tmp_path / folder) == whole[1]
+        assert [path for path, _ in mirror.requests[asked:]] == [absent] * 2
+    assert [one["read"] for one in whole] == [9, 18]
+    # A recipe without it is as good, and fetches nothing anew.
+    with pytest.raises(MissingCorpora):
+        build(recipe, tmp_path / "shorter")
+    asked = len(opus_server.requests)
+    assert build(opus_recipe(fields, opus_server, "Good"), tmp_path / "shorter") == whole[0]
+    assert len(opus_server.requests) == asked
 
 
 def test_nothing_can_be_had(fields, tmp_path, opus_server):
