@@ -45,7 +45,7 @@ def main(argv=None) -> int:
             arguments.recipe, sample=arguments.sample, seed=arguments.seed, opus_url=arguments.opus_url
         )
         if arguments.list:
-            print(list_corpora(recipe.sources, *recipe.sides))
+            print(list_corpora(recipe.sources, recipe.source, recipe.target))
             return 0
         accelerator = None
         if "LOCAL_RANK" in os.environ:  # set by `accelerate launch`

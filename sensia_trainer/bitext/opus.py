@@ -21,6 +21,7 @@ import urllib.request
 import zipfile
 import zlib
 from base64 import b64encode
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -31,8 +32,8 @@ from .languages import codes_of, language
 
 logger = logging.getLogger(__name__)
 
-# Corpora of Appendix D that can no longer be had, by (corpus, target) or (corpus, None) for all languages. Checked
-# against the index of opustools 1.9.0. They are reported in the log, the statistics and the data card.
+# Corpora of Appendix D that can no longer be had, by (corpus, the language beside English), or (corpus, None) for all
+# pairs. Checked against the index of opustools 1.9.0. They are reported in the log, the statistics and the data card.
 GONE = {
     ("JW300", None): "withdrawn from OPUS in 2021 over the terms of use of jw.org",
     ("GlobalVoices", "et"): "OPUS has no English-Estonian part of it",
@@ -131,21 +132,22 @@ def resolve(index: sqlite3.Connection, corpus: str, source: str, target: str, re
         corpus: name in OPUS, or the paper's spelling of it.
         source, target: language codes of any kind.
         release: "latest", or a release by name.
-        code: OPUS' code of the target, where the table of this module does not have it.
+        code: OPUS' code of one side, where the table of this module does not have it; tried for the target first.
 
     Raises:
-        Unavailable: OPUS has no such file (the reason is given).
+        Unavailable: OPUS has no such file (the reason is given, or the codes that the corpus has beside either side).
         ValueError: no corpus of that name in the index (near matches are suggested).
     """
     name = RENAMED.get(corpus, corpus)
     iso_source, iso_target = language(source).code, language(target).code
-    reason = GONE.get((name, None)) or GONE.get((name, iso_target))
+    beside_english = iso_target if iso_source == "en" else iso_source if iso_target == "en" else None
+    reason = GONE.get((name, None)) or GONE.get((name, beside_english))
     if reason:
         raise Unavailable(f"{corpus} {iso_source}-{iso_target}: {reason}", is_known=True)
-    sides = []
-    for iso, own in ((iso_source, None), (iso_target, code)):
-        known = own or CODES.get((name, iso))
-        sides.append([known] if known else codes_of(iso))
+    sides = [
+        [CODES[name, iso]] if (name, iso) in CODES else [asked, asked.lower(), *codes_of(asked)]
+        for iso, asked in ((iso_source, source), (iso_target, target))
+    ]
     rows = index.execute(
         "SELECT source, target, version, alignment_pairs, size, url, latest FROM opusfile "
         "WHERE corpus = ? AND preprocessing = 'moses'",
@@ -156,7 +158,8 @@ def resolve(index: sqlite3.Connection, corpus: str, source: str, target: str, re
         folded = {one.casefold(): one for one in names}
         near = [folded[match] for match in difflib.get_close_matches(name.casefold(), folded, n=4, cutoff=0.6)]
         raise ValueError(f"OPUS has no corpus {corpus!r}; near names are: {', '.join(near) or 'none'}")
-    order = {pair: rank for rank, pair in enumerate((a, b) for a in sides[0] for b in sides[1])}
+    pairs_wanted = [(a, code) for a in sides[0]] + [(code, b) for b in sides[1]] if code else product(*sides)
+    order = {pair: rank for rank, pair in enumerate(pairs_wanted)}
     found = []
     for left, right, version, pairs, size, url, latest in rows:
         swapped = (right, left) in order
@@ -165,14 +168,29 @@ def resolve(index: sqlite3.Connection, corpus: str, source: str, target: str, re
         if pair in order and wanted and pairs:
             found.append((order[pair], OpusFile(name, version, *pair, int(pairs), int(size or 0), url)))
     if not found:
-        releases = sorted(
-            {row[2] for row in rows if {row[0], row[1]} & set(sides[0]) and {row[0], row[1]} & set(sides[1])}
-        )
-        raise Unavailable(
-            f"{corpus} {iso_source}-{iso_target}: OPUS has no Moses file for release {release!r} "
-            f"(releases of the pair: {', '.join(releases) or 'none'})"
-        )
+        releases = sorted({row[2] for row in rows if row[:2] in order or row[1::-1] in order})
+        if releases:
+            why = f"no Moses file for release {release!r} (releases of the pair: {', '.join(releases)})"
+        else:
+            beside = ((iso_source, sides[0], iso_target), (iso_target, sides[1], iso_source))
+            codes = (f"codes beside {iso}: {_codes_beside(rows, mine, other)}" for iso, mine, other in beside)
+            why = f"no Moses file of the pair ({'; '.join(codes)}); give as `code` the one that is meant, if any"
+        raise Unavailable(f"{corpus} {iso_source}-{iso_target}: OPUS has {why}")
     return min(found)[1]
+
+
+def _codes_beside(rows, mine: list[str], wanted: str) -> str:
+    """The codes that a corpus pairs with any of `mine`, those most like `wanted` first."""
+    codes = {(right if left in mine else left) for left, right, *_ in rows if left in mine or right in mine}
+    likeness = difflib.SequenceMatcher(b=wanted)
+
+    def distance(code):
+        likeness.set_seq1(code)
+        return -len(os.path.commonprefix([code, wanted])), -likeness.ratio(), code
+
+    names = sorted(codes, key=distance)
+    rest = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"{', '.join(names[:12]) or 'none'}{rest}"
 
 
 # --- downloads -------------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def test_resolve_knows_other_spellings_and_codes(index):
     assert resolve(index, "Tatoeba", "en", "sw").target == "swh"
     assert resolve(index, "Tatoeba", "en", "zh")[2:4] == ("en", "cmn")
     assert resolve(index, "Odd", "en", "id", code="x-id").target == "x-id"
+    assert resolve(index, "Odd", "id", "en", code="x-id")[2:4] == ("x-id", "en")
 
 
 def test_resolve_tells_what_is_not_there(index):
@@ -66,8 +67,15 @@ def test_resolve_tells_what_is_not_there(index):
     ) as absent:
         resolve(index, "Toy", "en", "id", release="v7")
     assert not absent.value.is_known
-    with pytest.raises(Unavailable, match="releases of the pair: none"):
+    with pytest.raises(Unavailable, match=r"\(codes beside en: id, sw; codes beside tr: none\); give as `code`"):
         resolve(index, "Toy", "en", "tr")
+    # What is known to be gone is so in both directions, and beside English.
+    for pair in (("en", "et"), ("et", "en")):
+        with pytest.raises(Unavailable, match="no English-Estonian part") as gone:
+            resolve(index, "GlobalVoices", *pair)
+        assert gone.value.is_known
+    with pytest.raises(ValueError, match="no corpus 'GlobalVoices'"):
+        resolve(index, "GlobalVoices", "et", "tr")
     with pytest.raises(ValueError, match="no corpus 'Tatoba'; near names are: Tatoeba"):
         resolve(index, "Tatoba", "en", "id")
     with pytest.raises(ValueError, match="unknown language code 'xx'"):
@@ -96,6 +104,13 @@ def test_the_index_of_opustools_has_what_appendix_d_used(real_index):
         found = resolve(real_index, corpus, "en", code)
         assert (found.release, found.target, found.pairs) == (release, own, pairs)
         assert found.url.endswith(f"/{release}/moses/{'-'.join(sorted(['en', own]))}.txt.zip")
+    with pytest.raises(Unavailable, match="codes beside en: jp, "):
+        resolve(real_index, "GlobalVoices", "en", "ja")
+    for pair in (("ja", "en"), ("en", "ja")):
+        assert resolve(real_index, "GlobalVoices", *pair, code="jp").pairs == 9_204
+    assert resolve(real_index, "OpenSubtitles", "en", "pt_BR").target == "pt_br"
+    for corpus, code in (("CCAligned", "zh_TW"), ("TED2020", "zh_tw"), ("GlobalVoices", "zht")):
+        assert resolve(real_index, corpus, "en", "zh_Hant").target == code
     # Each entry of the table of what is gone is true: the index has no such file.
     for corpus, code in opus.GONE:
         query = "SELECT count(*) FROM opusfile WHERE corpus = ? AND preprocessing = 'moses'"
