@@ -29,18 +29,18 @@ class PairIdentifier:
     """Naive Bayes over byte n-grams between two languages, with temperature sqrt(bytes), as py3langid does it.
 
     Args:
-        first, second: ISO 639-1 codes.
+        first, second: codes of `Language`.
 
     Raises ValueError when py3langid is not installed or does not know a language.
     """
 
     def __init__(self, first: str, second: str):
         model = _model()
+        first, second = (code.partition("_")[0] for code in (first, second))  # it knows no scripts
         unknown = [code for code in (first, second) if code not in model.nb_classes]
-        if unknown:
-            raise ValueError(
-                f"py3langid does not know {unknown}; set filters.language_confidence to null for this pair"
-            )
+        if unknown or first == second:
+            what = unknown or f"the scripts of {first!r}"
+            raise ValueError(f"py3langid does not know {what}; set filters.language_confidence to null for this pair")
         # A language written in two scripts has two columns, whose probabilities add up.
         columns = [n for n, code in enumerate(model.nb_classes) if code in (first, second)]
         self.is_second = np.array([model.nb_classes[n] == second for n in columns])

@@ -2,8 +2,9 @@
 
 Every stage reads the shards of the one before and writes its own into `<output>/stages/<stage>/`, each complete or
 absent. A run that was stopped, however hard, goes on from the last complete shard when it is started again, and gives
-the same bytes as one that was not; it is refused where the recipe or a file has changed meanwhile. Memory holds a few shards, whatever the size of the corpora, but for one byte a
-pair and a part of the keys in deduplication (`duplicates.py`).
+the same bytes as one that was not; it is refused where the recipe or a file has changed meanwhile. Memory holds a few
+shards, whatever the size of the corpora, but for one byte a pair and a part of the keys in deduplication
+(`duplicates.py`).
 """
 
 import dataclasses
@@ -131,7 +132,7 @@ def _claim(output: Path, recipe: BitextRecipe) -> bool:
             f"output_dir={str(output)!r} is not empty and holds no bitext of this recipe; give another folder"
         )
     is_done = (output / "state.json").is_file()
-    other = read_json(there) if there.is_file() else {"files": {}}
+    other = {"files": {}} | (read_json(there) if there.is_file() else {})
     files = input_files(recipe)
     mine = _plain(dataclasses.asdict(recipe)) | {"files": digests(files)}
     if is_done:  # its files may be gone; those that are there must be the same
@@ -355,7 +356,8 @@ def _filter_shard(
         raise ValueError(
             f"{source.label}: corpus_column={corpus_of!r} is not a column; there are: {', '.join(rows[0][2])}"
         )
-    groups = [str(row[2][corpus_of]) if corpus_of else source.label for row in rows]
+    named = [row[2][corpus_of] if corpus_of else None for row in rows]
+    groups = [source.label if name is None else str(name) for name in named]
     read = Counter((group, "read") for group in groups)
     dropped = Counter()
     wanted = {
@@ -386,7 +388,7 @@ def _filter_shard(
             "source": pa.array(sources, pa.string()),
             "target": pa.array(targets, pa.string()),
             "corpus": pa.array([groups[n] for n in kept], pa.string()),
-            **{name: pa.array([str(rows[chosen[n]][2][name]) for n in kept], pa.string()) for name in columns},
+            **{name: pa.array(_texts(rows[chosen[n]][2][name] for n in kept), pa.string()) for name in columns},
             "exact_key": pair_keys(text_keys(sources), text_keys(targets)),
             "near_key": pair_keys(source_keys, near_keys(targets)),
             "source_key": source_keys,
@@ -395,6 +397,10 @@ def _filter_shard(
     facts = {"read": counter_to_json(read + normalised), "dropped": counter_to_json(dropped + counts)}
     write_shard(path, table, facts | {"histograms": histograms, "kept": _group_sizes(table)})
     return count
+
+
+def _texts(values) -> list[str | None]:
+    return [None if value is None else str(value) for value in values]
 
 
 def _group_sizes(table: pa.Table) -> dict[str, int]:

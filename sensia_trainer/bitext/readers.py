@@ -6,23 +6,32 @@ shift the two sides against each other), a byte order mark and carriage returns 
 UTF-8 become U+FFFD and are counted in `problems["invalid_utf8"]`.
 """
 
+import codecs
 import gettext
 import gzip
 import json
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from xml.parsers import expat
 
-from .languages import codes_of, language
+from .languages import codes_of, find_language, language
 
 
 Row = tuple[str, str, dict]
 
 
+@contextmanager
 def open_binary(path: Path):
-    """The bytes of a file, through gzip when its name ends in `.gz`."""
-    return gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb")
+    """The bytes of a file, through gzip when its name ends in `.gz`; raises ValueError when that is damaged."""
+    with gzip.open(path, "rb") if str(path).endswith(".gz") else open(path, "rb") as handle:
+        try:
+            yield handle
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{path} is cut off or damaged ({error}); fetch or compress it again") from error
 
 
 def decode(line: bytes, problems: Counter) -> str:
@@ -70,20 +79,25 @@ def read_tsv(path: Path, source: str, target: str, source_column, target_column,
         for line in lines:
             fields = line.split("\t")
             if len(fields) != len(header):
-                problems["malformed_lines"] += bool(line)
+                if line:
+                    problems["malformed_lines"] += 1
                 continue
             yield fields[left], fields[right], {name: fields[index] for index, name in others}
 
 
 def read_jsonl(path: Path, source: str, target: str, source_column, target_column, problems: Counter) -> Iterator[Row]:
-    """JSON lines, each `{"translation": {"en": ..., "id": ...}, ...}` or with the two sides as fields of their own."""
+    """JSON lines, each `{"translation": {"en": ..., "id": ...}, ...}` or with the two sides as fields of their own.
+
+    Every row has the other columns of the first one, None where its line lacks them. Halves of surrogate pairs become
+    U+FFFD, and their lines are counted in `problems["lone_surrogates"]`.
+    """
     names = None
     with open_binary(path) as handle:
         for line in read_lines(handle, problems):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = _without_surrogates(json.loads(line), line, problems)
                 sides = record["translation"] if isinstance(record.get("translation"), dict) else record
             except (json.JSONDecodeError, AttributeError):
                 problems["malformed_lines"] += 1
@@ -93,11 +107,23 @@ def read_jsonl(path: Path, source: str, target: str, source_column, target_colum
                     find_column(list(sides), source, source_column, "source", str(path)),
                     find_column(list(sides), target, target_column, "target", str(path)),
                 )
+                others = {name: None for name in record if name not in (*names, "translation")}
             left, right = sides.get(names[0]), sides.get(names[1])
             if not isinstance(left, str) or not isinstance(right, str):
                 problems["malformed_lines"] += 1
                 continue
-            yield left, right, {name: value for name, value in record.items() if name not in (*names, "translation")}
+            mine = {name: value for name, value in record.items() if name not in (*names, "translation")}
+            yield left, right, others | mine
+
+
+def _without_surrogates(record, line: str, problems: Counter):
+    """What a line of JSON holds, as valid Unicode: an escape such as `\\ud83d` may stand alone."""
+    if not re.search(r"\\u[dD][89a-fA-F]", line):
+        return record
+    text, count = re.subn("[\ud800-\udfff]", "\ufffd", json.dumps(record, ensure_ascii=False))
+    if count:
+        problems["lone_surrogates"] += 1
+    return json.loads(text)
 
 
 def read_aligned(paths: tuple[Path, Path], problems: Counter) -> Iterator[Row]:
@@ -143,6 +169,7 @@ def read_tmx(path: Path, source: str, target: str, problems: Counter) -> Iterato
     """The translation units of a TMX file that have both languages (`en-US` counts as `en`).
 
     Entity declarations are refused: they have no use in a translation memory, and expanding them can fill any memory.
+    A file in another encoding than UTF-8 must say so in its XML declaration or begin with a byte order mark.
     Raises ValueError on XML that is not well formed.
     """
     unit, state = {}, {"language": None, "text": None, "skip": 0}
@@ -180,7 +207,7 @@ def read_tmx(path: Path, source: str, target: str, problems: Counter) -> Iterato
     parser.EntityDeclHandler = refuse
     with open_binary(path) as handle:
         try:
-            while chunk := handle.read(1 << 20):
+            for chunk in _xml_chunks(handle, problems):
                 parser.Parse(chunk, False)
                 yield from _tmx_rows(finished, source, target, problems)
                 finished.clear()
@@ -188,6 +215,29 @@ def read_tmx(path: Path, source: str, target: str, problems: Counter) -> Iterato
         except expat.ExpatError as error:
             raise ValueError(f"{path} is not well-formed XML: {error}; repair the file or export it again") from error
     yield from _tmx_rows(finished, source, target, problems)
+
+
+def _xml_chunks(handle, problems: Counter) -> Iterator[str | bytes]:
+    """The lines of UTF-8, decoded as everywhere; the bytes of any other encoding, which the parser finds out."""
+    head = handle.peek(200)[:200]
+    declared = re.match(rb"[^>]*encoding\s*=\s*[\"']([^\"']+)", head)
+    if (
+        head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        or declared
+        and declared[1].lower() not in (b"utf-8", b"utf8")
+    ):
+        yield from iter(lambda: handle.read(1 << 20), b"")
+        return
+    rest = b""
+    while line := handle.readline(1 << 20):  # a file may be one line, of which a character may be cut in two
+        line = rest + line
+        try:
+            text, used = codecs.utf_8_decode(line, "strict")
+        except UnicodeDecodeError:
+            text, used = codecs.utf_8_decode(line, "replace")
+            problems["invalid_utf8"] += 1
+        rest = line[used:]
+        yield text
 
 
 def _tmx_rows(units: list[dict], source: str, target: str, problems: Counter) -> Iterator[Row]:
@@ -200,11 +250,10 @@ def _tmx_rows(units: list[dict], source: str, target: str, problems: Counter) ->
 
 
 def _tmx_side(unit: dict, code: str) -> str | None:
-    names = [name.lower().replace("-", "_") for name in codes_of(code)]
-    for name in names:
-        if name in unit:
-            return unit[name]
-    return next((text for name, text in unit.items() if name.split("_")[0] in names), None)
+    for name in codes_of(code):
+        if (text := unit.get(name.lower().replace("-", "_"))) is not None:
+            return text
+    return next((text for name, text in unit.items() if find_language(name) == language(code)), None)
 
 
 def find_catalogues(folder: Path, target: str) -> list[Path]:
@@ -221,8 +270,11 @@ def find_catalogues(folder: Path, target: str) -> list[Path]:
     return []
 
 
-def read_catalogue(path: Path, problems: Counter) -> Iterator[Row]:
+def read_catalogue(path: Path, code: str | None, problems: Counter) -> Iterator[Row]:
     """The finished translations of a gettext catalogue: source = msgid, target = msgstr, texts as they are.
+
+    Args:
+        code: language that the catalogue's header must name, where it names one; None for any.
 
     Fuzzy, obsolete, empty and untranslated messages are left out. Of a plural message, msgid goes with the form that
     the catalogue's Plural-Forms rule gives for n = 1 and msgid_plural with that for n = 5, unless both are the same
@@ -236,6 +288,12 @@ def read_catalogue(path: Path, problems: Counter) -> Iterator[Row]:
         catalogue = (polib.mofile if path.suffix == ".mo" else polib.pofile)(str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as a gettext catalogue: {error}") from error
+    named = catalogue.metadata.get("Language", "").strip()
+    if code and named and find_language(re.split("[@.]", named)[0]) != language(code):
+        raise ValueError(
+            f"{path} is not in {language(code).name} ({code!r}): its header says Language: {named}. Give another "
+            "catalogue or language, or correct the header"
+        )
     for entry in catalogue:
         if not entry.msgid.strip() or entry.obsolete or "fuzzy" in getattr(entry, "flags", ()):
             continue

@@ -21,10 +21,10 @@ class Source:
     Args:
         opus: name of an OPUS corpus ("WikiMatrix").
         path: anything `load_bitext` takes: file, folder, package of catalogues, Hub dataset id. `${VARIABLE}` is
-            replaced from the environment.
+            replaced from the environment. Two line-aligned files are a list, or joined by a comma.
         name: the corpus' name in the statistics; that of the OPUS corpus or of the file by default.
         release: OPUS release ("v2018"); the newest in the index by default.
-        code: the corpus' own code of the target language, where the table of `opus.py` does not have it.
+        code: the corpus' own code of the language, where the table of `opus.py` does not have it; of either side.
         split, config_name: of a Hub dataset.
         source_column, target_column: where the columns are not language codes.
         corpus_column: a column that names each row's corpus, when a file joins several.
@@ -56,6 +56,10 @@ class Source:
             raise ValueError(
                 f"sources: give exactly one of `opus` and `path`, got opus={self.opus!r}, path={self.path!r}"
             )
+        if isinstance(self.path, list):
+            if len(self.path) != 2:
+                raise ValueError(f"sources: path={self.path!r}: give one path, or a list of two line-aligned files")
+            object.__setattr__(self, "path", ",".join(map(str, self.path)))
 
     @property
     def label(self) -> str:
@@ -154,8 +158,11 @@ def load_recipe(path, **overrides) -> BitextRecipe:
 
     Raises ValueError for an unknown or missing field (with near matches), a wrong value, or an unset `${VARIABLE}`.
     """
-    with open(path, encoding="utf-8") as handle:
-        fields = yaml.safe_load(handle)
+    try:
+        with open(path, encoding="utf-8") as handle:
+            fields = yaml.safe_load(handle)
+    except (OSError, yaml.YAMLError) as error:
+        raise ValueError(f"recipe {str(path)!r} cannot be read ({error}); give a YAML file") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path} is not a recipe: a mapping of fields is expected, such as 'source: en'")
     return parse_recipe(fields | {name: value for name, value in overrides.items() if value is not None}, str(path))
@@ -205,6 +212,8 @@ def _build(cls, fields: dict, where: str):
 def _expand(value):
     if isinstance(value, dict):
         return {key: _expand(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_expand(one) for one in value]
     if isinstance(value, str) and "$" in value:
         expanded = os.path.expandvars(value)
         if "${" in expanded:

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from .languages import codes_of
+from .languages import codes_of, language
 from .readers import (
     Row,
     column_code,
@@ -132,7 +132,7 @@ def local_files(path, source: str, target: str) -> list[Path]:
     if where.is_file():
         return [where]
     if kind == "catalogues":
-        return find_catalogues(where, target)
+        return find_catalogues(where, _translated_side(where, source, target))
     # `datasets` keeps what it computes of a saved dataset in files of these names beside it.
     files = (file for file in sorted(where.rglob("*")) if not file.name.startswith(("cache-", "tmp")))
     return [file for file in files if file.is_file()]
@@ -156,7 +156,7 @@ def iterate_rows(path, source, target, source_column=None, target_column=None, p
     elif kind == "tmx":
         yield from read_tmx(where, source, target, problems)
     elif kind == "catalogues":
-        yield from _catalogue_rows(where, target, problems)
+        yield from _catalogue_rows(where, source, target, problems)
     else:
         raise ValueError(f"path={path!r} is a dataset, not a file; read it with load_bitext")
 
@@ -226,22 +226,34 @@ def _table(rows: list[Row], sides: tuple[str, str]) -> pa.Table:
     return pa.table(columns)
 
 
-def _catalogue_rows(where: Path, target: str, problems: Counter) -> Iterator[Row]:
+def _translated_side(where: Path, source: str, target: str) -> str:
+    """The language of the catalogues of a pair: messages are in English, and their translations in the other one."""
+    english = language("en")
+    if english not in (language(source), language(target)):
+        raise ValueError(
+            f"{where}: the messages of gettext catalogues are in English, but source={source!r} and "
+            f"target={target!r}. Make one of them 'en', or read both with English and join the two on the messages"
+        )
+    return source if language(target) == english else target
+
+
+def _catalogue_rows(where: Path, source: str, target: str, problems: Counter) -> Iterator[Row]:
     """Each pair of messages once: the catalogues of a package repeat each other's short strings."""
-    catalogues = [where] if where.is_file() else find_catalogues(where, target)
+    code = _translated_side(where, source, target)
+    catalogues = [where] if where.is_file() else find_catalogues(where, code)
     if not catalogues:
         there = sorted({path.parent.parent.name for path in where.rglob("LC_MESSAGES/*.[pm]o")})
         there = there or sorted({path.stem for path in where.rglob("*.[pm]o")})
         raise ValueError(
-            f"{where} has no gettext catalogue for target {target!r} (tried {', '.join(codes_of(target))}); "
+            f"{where} has no gettext catalogue for {code!r} (tried {', '.join(codes_of(code))}); "
             f"the languages there are: {', '.join(there)}"
         )
     seen = set()
     for path in catalogues:
-        for row in read_catalogue(path, problems):
-            if row[:2] not in seen:
-                seen.add(row[:2])
-                yield row
+        for left, right, others in read_catalogue(path, code if path == where else None, problems):
+            if (left, right) not in seen:
+                seen.add((left, right))
+                yield (left, right, others) if code == target else (right, left, others)
 
 
 def _package_folder(name: str) -> Path | None:

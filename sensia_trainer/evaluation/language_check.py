@@ -27,7 +27,7 @@ def check_language(texts, code: str, what: str, *, sample=100) -> float | None:
     Raises:
         ValueError: If less than half of them are, naming the language they look like.
     """
-    identifier, iso = _identifier(), language(code).code
+    identifier, iso = _identifier(), language(code).code.partition("_")[0]
     if identifier is None or iso not in identifier.nb_classes:
         reason = "py3langid is not installed" if identifier is None else f"py3langid does not know {iso}"
         logger.warning("The language of %s is not checked: %s.", what, reason)

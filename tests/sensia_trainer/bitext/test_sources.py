@@ -54,6 +54,22 @@ def test_jsonl_with_translation_or_with_flat_columns(tmp_path, nested):
     assert texts(dataset) == PAIRS and dataset["score"][0] == 0.5
 
 
+def test_jsonl_replaces_halves_of_surrogate_pairs_and_counts_them(tmp_path, caplog):
+    rows = [r'{"en": "a \ud83d day", "id": "hari", "tag": "x \udc00"}', r'{"en": "a \ud83d\ude00 day", "id": "hari"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    dataset = load_bitext(tmp_path / "a.jsonl", "en", "id")
+    assert [left for left, _ in texts(dataset)] == ["a \ufffd day", "a \U0001f600 day"]
+    assert dataset["tag"] == ["x \ufffd", None] and "lone surrogates: 1" in caplog.text
+
+
+@pytest.mark.parametrize("lost", [1, 2000])
+def test_a_gzipped_file_that_is_cut_off_is_named(tmp_path, lost):
+    write_tsv(tmp_path / "a.tsv.gz", [(hashlib.sha512(bytes([n])).hexdigest(), "x", "toy") for n in range(99)])
+    (tmp_path / "a.tsv.gz").write_bytes((tmp_path / "a.tsv.gz").read_bytes()[:-lost])
+    with pytest.raises(ValueError, match=r"a\.tsv\.gz is cut off or damaged"):
+        load_bitext(tmp_path / "a.tsv.gz", "en", "id")
+
+
 def test_two_line_aligned_files_as_list_or_joined_by_a_comma(tmp_path):
     (tmp_path / "a.en").write_bytes("\n".join(left for left, _ in PAIRS).encode())
     (tmp_path / "a.id").write_bytes("\r\n".join(right for _, right in PAIRS).encode() + b"\r\n")
@@ -81,6 +97,33 @@ def test_tmx_takes_text_without_codes(tmp_path, caplog):
     assert "units without both languages: 1" in caplog.text
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
+def test_tmx_of_any_encoding_has_its_invalid_bytes_replaced(tmp_path, caplog, encoding):
+    text = TMX.format(entities="", text=" caf\xe9").replace(
+        '"1.0"', f'"1.0" encoding="{encoding.removesuffix("-sig")}"'
+    )
+    for name, body in (("a.tmx", text), ("b.tmx", text.replace("\n", " "))):
+        (tmp_path / name).write_bytes(body.encode(encoding))
+        assert texts(load_bitext(tmp_path / name, "en", "id"))[0][1] == "Tekan Simpan & tutup caf\xe9"
+    if encoding == "utf-8":
+        (tmp_path / "a.tmx").write_bytes(text.encode().replace(b"Simpan", b"Simpan\xff"))
+        assert texts(load_bitext(tmp_path / "a.tmx", "en", "id"))[0][1] == "Tekan Simpan\ufffd & tutup caf\xe9"
+        assert "invalid utf8: 1" in caplog.text
+
+
+def test_tmx_tells_the_two_kinds_of_chinese_apart(tmp_path):
+    sides = {"en-GB": "word", "zh-TW": "\u8a5e", "zh-CN": "\u8bcd", "fr": "mot"}
+    unit = "".join(f'<tuv xml:lang="{name}"><seg>{text}</seg></tuv>' for name, text in sides.items())
+    (tmp_path / "a.tmx").write_text(f"<tmx><body><tu>{unit}</tu></body></tmx>", encoding="utf-8")
+    for code in ("zh", "zh_Hant", "fr_CA"):
+        wanted = {"zh": "\u8bcd", "zh_Hant": "\u8a5e", "fr_CA": "mot"}[code]
+        dataset = load_bitext(tmp_path / "a.tmx", "en", code)
+        assert texts(dataset, target=code.split("_C")[0]) == [("word", wanted)]
+    (tmp_path / "b.tmx").write_text((tmp_path / "a.tmx").read_text("utf-8").replace("zh-CN", "de"), "utf-8")
+    with pytest.raises(ValueError, match="no en-zh pairs.*units_without_both_languages"):
+        load_bitext(tmp_path / "b.tmx", "en", "zh")
+
+
 def test_tmx_refuses_entities_and_broken_xml(tmp_path):
     (tmp_path / "a.tmx").write_text(TMX.format(entities=' [<!ENTITY lol "lol">]', text="&lol;"))
     with pytest.raises(ValueError, match="declares the XML entity 'lol'"):
@@ -90,9 +133,9 @@ def test_tmx_refuses_entities_and_broken_xml(tmp_path):
         load_bitext(tmp_path / "b.tmx", "en", "id")
 
 
-def write_catalogue(path, plural="nplurals=2; plural=(n != 1);", compiled=False):
+def write_catalogue(path, plural="nplurals=2; plural=(n != 1);", compiled=False, language=""):
     catalogue = polib.POFile()
-    catalogue.metadata = {"Content-Type": "text/plain; charset=utf-8", "Plural-Forms": plural}
+    catalogue.metadata = {"Content-Type": "text/plain; charset=utf-8", "Plural-Forms": plural, "Language": language}
     forms = {0: "%d berkas (satu)", 1: "%d berkas"} if "nplurals=2" in plural else {0: "%d berkas"}
     catalogue += [
         polib.POEntry(msgid="Open &File…\n", msgstr="Buka &Berkas…\n"),
@@ -122,8 +165,19 @@ def test_catalogues_are_joined_each_pair_once_and_po_before_mo(tmp_path):
         write_catalogue(tmp_path / name)
     write_catalogue(tmp_path / "a/locale/id/LC_MESSAGES/x.mo", compiled=True)
     assert len(load_bitext(tmp_path, "en", "id")) == 3
-    with pytest.raises(ValueError, match="no gettext catalogue for target 'tr'.*languages there are: id, sw"):
+    with pytest.raises(ValueError, match="no gettext catalogue for 'tr'.*languages there are: id, sw"):
         load_bitext(tmp_path, "en", "tr")
+
+
+def test_messages_of_catalogues_are_english(tmp_path):
+    write_catalogue(tmp_path / "id.po", language="id")
+    pairs = texts(load_bitext(tmp_path / "id.po", "en", "id"))
+    assert texts(load_bitext(tmp_path / "id.po", "id", "en"), "id", "en") == [pair[::-1] for pair in pairs]
+    assert texts(load_bitext(tmp_path, "id", "en"), "id", "en") == [pair[::-1] for pair in pairs]
+    with pytest.raises(ValueError, match=r"are in English, but source='id' and target='tr'\. Make one of them 'en'"):
+        load_bitext(tmp_path / "id.po", "id", "tr")
+    with pytest.raises(ValueError, match=r"id\.po is not in Turkish \('tr'\): its header says Language: id\. Give"):
+        load_bitext(tmp_path / "id.po", "en", "tr")
 
 
 def test_catalogues_without_their_reader_name_it(tmp_path, monkeypatch):
