@@ -22,9 +22,10 @@ class AdaptationData:
     model: str = field(metadata={"help": "English Backpack to adapt: Hub id or folder."})
     bitext: list[str] = field(
         metadata={
-            "help": "Parallel text: a Hub dataset id, a folder saved by datasets, a TSV/JSONL/TMX file, two "
-            "line-aligned files, a folder of gettext catalogues, or a Python package that carries them (django). May "
-            "name environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
+            "help": "Parallel text: a Hub dataset id, a folder saved by datasets, a TSV file whose first line names "
+            "its columns by language code (en, id), a JSONL or TMX file, two line-aligned files (source first), a "
+            "folder of gettext catalogues, or a Python package that carries them (django). May name environment "
+            "variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
         }
     )
     dense_model: str | None = field(
@@ -87,9 +88,12 @@ def load_pairs(data, args):
     if args.target_language is None:
         raise ValueError("`target_language` is not set: give the code of the language to adapt to, e.g. `id`.")
     languages = args.source_language, args.target_language
-    pairs = _load(data.bitext, languages, data.bitext_split)
+    read = _load(data.bitext, languages, data.bitext_split)
+    pairs = without_blanks(read)
     licence = data.licence or _package_licence(data.bitext)
-    facts = {"name": ", ".join(data.bitext), "licence": licence, "counts": {"pairs read": len(pairs)}}
+    facts = {"name": ", ".join(data.bitext), "licence": licence, "counts": {"pairs read": len(read)}}
+    if len(pairs) < len(read):
+        facts["counts"]["with text on both sides"] = len(pairs)
     if data.bitext_keep:
         pairs = keep_rows(pairs, data.bitext_keep)
         facts["counts"][f"kept by {json.dumps(data.bitext_keep)}"] = len(pairs)
@@ -101,7 +105,7 @@ def load_pairs(data, args):
         rows = [dict(zip(languages, pair, strict=True)) for pair in zip(*dev.values(), strict=True)]
         held_out = Dataset.from_dict({"translation": rows})
     elif data.eval_bitext:
-        held_out = _load(data.eval_bitext, languages, data.bitext_split)
+        held_out = without_blanks(_load(data.eval_bitext, languages, data.bitext_split))
     else:
         pairs, held_out = hold_out(pairs, data.held_out_pairs, args.seed)
         facts["counts"]["held out"] = len(held_out)
@@ -160,6 +164,14 @@ def hold_out(pairs, number, seed):
     drawn = set(Dataset.from_dict({"index": candidates}).shuffle(seed=seed)["index"][:number])
     rest = [i for i in range(len(pairs)) if i not in drawn]
     return pairs.select(rest), pairs.select(sorted(drawn))
+
+
+def without_blanks(pairs):
+    """The pairs with text on both sides. `ValueError` if there is none."""
+    rows = [i for i, pair in enumerate(pairs["translation"]) if all(text and text.strip() for text in pair.values())]
+    if not rows:
+        raise ValueError("No pair of the bitext has text on both sides. Check the columns and the order of its files.")
+    return pairs if len(rows) == len(pairs) else pairs.select(rows)
 
 
 def without_sentences_of(pairs, held_out):

@@ -356,8 +356,9 @@ def _filter_shard(
         raise ValueError(
             f"{source.label}: corpus_column={corpus_of!r} is not a column; there are: {', '.join(rows[0][2])}"
         )
+    label = source.label
     named = [row[2][corpus_of] if corpus_of else None for row in rows]
-    groups = [source.label if name is None else str(name) for name in named]
+    groups = [label if name is None else str(name) for name in named]
     read = Counter((group, "read") for group in groups)
     dropped = Counter()
     wanted = {

@@ -58,7 +58,7 @@ def find_column(columns: list[str], code: str, given: str | None, argument: str,
     wanted = repr(given) if given else f"language {code!r} (tried {', '.join(codes_of(code))})"
     raise ValueError(
         f"{where} has no column for {argument} {wanted}; its columns are: {', '.join(map(str, columns))}. "
-        f"Name the column with {argument}_column=..."
+        f"Rename the column to {code!r}, or name it with {argument}_column=... where that can be given."
     )
 
 

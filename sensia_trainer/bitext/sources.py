@@ -50,8 +50,9 @@ def load_bitext(
 
     Args:
         path: what to read, told apart by what is there: a Hub dataset id, a folder saved by `datasets`, a TSV(.gz)
-            with a header and no quoting, a JSONL(.gz), two line-aligned files (a list, or joined by a comma), a
-            TMX(.gz), a gettext catalogue, a folder of catalogues, or a Python package that carries catalogues.
+            with a header and no quoting, a JSONL(.gz), two line-aligned files (a list, or joined by a comma, the
+            source's first), a TMX(.gz), a gettext catalogue, a folder of catalogues, or a Python package that carries
+            catalogues.
         source, target: language codes of any kind in `languages.py`; the sides are called by their ISO 639-1 codes.
         split: split of a dataset (`"train[:1000]"` works as on the Hub); files have no splits.
         source_column, target_column: column names, where they are not language codes.
@@ -138,6 +139,17 @@ def local_files(path, source: str, target: str) -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
+def _check_order(files: tuple[Path, Path], source: str, target: str) -> None:
+    """ValueError where the suffix of a file (text.en, text.sw.gz) is the other side's language."""
+    for file, expected, other in ((files[0], source, target), (files[1], target, source)):
+        suffix = Path(file.name.removesuffix(".gz")).suffix[1:]
+        if suffix in codes_of(other) and suffix not in codes_of(expected):
+            raise ValueError(
+                f"path names {file.name} as the side in {expected!r}, but its name says {suffix!r}; give the file of "
+                f"{source!r} first and that of {target!r} second"
+            )
+
+
 def iterate_rows(path, source, target, source_column=None, target_column=None, problems=None) -> Iterator[Row]:
     """The pairs of a source of files, streaming: `(source text, target text, other columns)`.
 
@@ -152,6 +164,7 @@ def iterate_rows(path, source, target, source_column=None, target_column=None, p
     elif kind == "jsonl":
         yield from read_jsonl(where, source, target, source_column, target_column, problems)
     elif kind == "aligned":
+        _check_order(where, source, target)
         yield from read_aligned(where, problems)
     elif kind == "tmx":
         yield from read_tmx(where, source, target, problems)

@@ -69,6 +69,17 @@ def test_pairs_that_share_a_sentence_with_held_out_ones_are_not_trained_on(tmp_p
         load_pairs(AdaptationData(model="m", bitext=train, eval_bitext=train), config(tmp_path / "run"))
 
 
+def test_blank_sides_are_left_out_and_counted(tmp_path):
+    rows = [f"word{i}\tkata{i}" for i in range(9)] + ["lonely\t", " \tsepi"]
+    (tmp_path / "a.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    data = AdaptationData(model="m", bitext=str(tmp_path / "a.tsv"), held_out_pairs=2)
+    pairs, _, facts = load_pairs(data, config(tmp_path / "run"))
+    assert len(pairs) == 7 and facts["counts"] == {"pairs read": 11, "with text on both sides": 9, "held out": 2}
+    (tmp_path / "b.tsv").write_text("en\tid\n\tsepi\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="No pair of the bitext has text on both sides"):
+        load_pairs(AdaptationData(model="m", bitext=str(tmp_path / "b.tsv")), config(tmp_path / "run"))
+
+
 def test_the_licence_of_the_text_is_never_another_one(tmp_path):
     (tmp_path / "a.tsv").write_text("en\tid\n" + "".join(f"word{i}\tkata{i}\n" for i in range(9)), encoding="utf-8")
 

@@ -284,3 +284,12 @@ def test_fingerprint_is_of_the_texts_alone():
     plain = hashlib.sha256("".join(f"en\te{n}\nid\ti{n}\n" for n in range(40)).encode()).hexdigest()
     assert fingerprint(toy()) == plain == fingerprint(toy().remove_columns("corpus"))
     assert fingerprint(toy().select(range(39, -1, -1))) != plain
+
+
+def test_aligned_files_in_the_wrong_order(tmp_path):
+    (tmp_path / "x.en").write_text("sun\n", encoding="utf-8")
+    (tmp_path / "x.sw").write_text("jua\n", encoding="utf-8")
+    files = [str(tmp_path / "x.en"), str(tmp_path / "x.sw")]
+    assert load_bitext(files, "en", "sw")[0]["translation"] == {"en": "sun", "sw": "jua"}
+    with pytest.raises(ValueError, match="give the file of 'en' first"):
+        load_bitext(files[::-1], "en", "sw")

@@ -37,7 +37,8 @@ def config(tmp_path, data_dir, tiny_model, tokenizer):
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     return EvaluationConfig(
-        model=str(tmp_path / "model"), output=str(tmp_path / "results" / "tiny.json"), data_dir=str(data_dir),
+        model=str(tmp_path / "model"), target="ind_Latn", output=str(tmp_path / "results" / "tiny.json"),
+        data_dir=str(data_dir),
         tasks=["xcopa"], bootstrap=20, check_languages=False, progress=False, device="cpu",
     )  # fmt: skip
 
