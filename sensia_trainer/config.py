@@ -121,7 +121,10 @@ class SensiaConfig(TrainingArguments):
     )
     non_finite_loss: str = field(
         default="stop",
-        metadata={"help": "A NaN or infinite loss: stop, or skip the batch and count it."},
+        metadata={
+            "help": "A NaN or infinite loss: stop, or skip the batch and count it (not with cached gradients, nor "
+            "with gradient accumulation on several processes)."
+        },
     )
 
     # Freezing (Section 2.1)
@@ -236,6 +239,12 @@ class SensiaConfig(TrainingArguments):
             tau_sense_end=self.tau_sense_end,
             tau_context=self.tau_context,
             tau_context_end=self.tau_context_end,
+        if self.non_finite_loss == "skip" and self.gradient_accumulation_steps > 1 and self.world_size > 1:
+            raise ValueError(
+                "`non_finite_loss` is 'skip', but `gradient_accumulation_steps` is "
+                f"{self.gradient_accumulation_steps} on {self.world_size} processes: where the last batch of a step "
+                "is skipped, the gradients of the others are never averaged. Use 'stop', or no gradient accumulation."
+            )
             tau_decay_end=self.tau_decay_end,
         )
 

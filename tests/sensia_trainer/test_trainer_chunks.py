@@ -93,6 +93,18 @@ def test_the_two_options_exclude_each_other():
         SensiaConfig("folder", non_finite_loss="ignore", use_cpu=True)
 
 
+def test_skipping_is_refused_where_it_would_let_replicas_diverge(monkeypatch):
+    """A skipped batch is not reduced over the processes: nor is what earlier micro-batches left for it to reduce."""
+    fields = {"non_finite_loss": "skip", "use_cpu": True}
+    SensiaConfig("folder", gradient_accumulation_steps=2, **fields)
+    monkeypatch.setattr(SensiaConfig, "world_size", 2)
+    SensiaConfig("folder", **fields)
+    with pytest.raises(
+        ValueError, match="`non_finite_loss` is 'skip'.*`gradient_accumulation_steps` is 2.*2 processes"
+    ):
+        SensiaConfig("folder", gradient_accumulation_steps=2, **fields)
+
+
 def test_deterministic_mode_gives_the_same_run_twice(tmp_path):
     runs = []
     for name in ("first", "second"):
