@@ -234,10 +234,14 @@ class SensiaTrainer(ResumableTrainer):
         return duplicate_mask(*keys, gather=self.args.world_size > 1)
 
     def _lm_scale(self, num_items_in_batch):
-        """The model divides by the labels of the whole step; undo what averaging over parts will divide again."""
+        """
+        The model divides by the labels of the whole step, on all processes or, without
+        `average_tokens_across_devices`, on this one; undo what averaging over these parts will divide again.
+        """
         if num_items_in_batch is None:
             return 1
-        return self.accelerator.num_processes * self.current_gradient_accumulation_steps
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return processes * self.current_gradient_accumulation_steps
 
     def _weighted(self, losses, now):
         weights = {"sense": now.w_sense, "context": now.w_context, "lm": now.w_lm}

@@ -1,6 +1,8 @@
 """The loss of Section 2.1 against its restatement, what polish freezes, what is logged, what bad input says."""
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -163,6 +165,17 @@ def test_accumulated_language_model_loss_is_that_of_the_large_batch(tmp_path):
         trainer.train()
         histories.append([row["loss_lm"] for row in trainer.state.log_history if "loss_lm" in row])
     assert histories[0] == pytest.approx(histories[1], rel=1e-5)
+
+
+def test_every_label_counts_alike_or_every_process(tmp_path):
+    """What averaging over 2 processes and 3 micro-batches divides by is undone where the labels were counted there."""
+    trainer = tiny_trainer(tmp_path)
+    trainer.current_gradient_accumulation_steps = 3
+    trainer.accelerator = SimpleNamespace(num_processes=2)
+    assert trainer._lm_scale(num_items_in_batch=10) == 6
+    trainer.args.average_tokens_across_devices = False
+    assert trainer._lm_scale(num_items_in_batch=10) == 3
+    assert trainer._lm_scale(num_items_in_batch=None) == 1
 
 
 def test_collator_predicts_the_end_and_does_not_read_it():
