@@ -51,7 +51,7 @@ def main():
     )
     facts["truncated pairs"] = trainer.truncated_pairs
     if trainer.truncated_pairs:
-        print(f"{trainer.truncated_pairs} of {len(train)} pairs were cut at the model's positions")
+        print(f"{trainer.truncated_pairs} of {len(train)} pairs were cut at `max_length` or at the model's positions")
     before = keep_once(args, "before", lambda: trainer.evaluate(metric_key_prefix="before"))
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.model = merge_lora(trainer.model)

@@ -151,7 +151,8 @@ class SensiaConfig(TrainingArguments):
     predict_end: bool = field(
         default=True,
         metadata={
-            "help": "Train the end-of-text token after each target sentence. Published code: false, never stops."
+            "help": "Train the end-of-text token after each target sentence that is not cut. Published code: false, "
+            "never stops."
         },
     )
 

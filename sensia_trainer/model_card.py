@@ -494,7 +494,9 @@ def _protocol(metrics: dict) -> str:
         place = f"of {place}" if place else "held out from the training data"
         sentences.append(f"Measured on {number(after['pairs'])} sentence pairs {place}.")
         if after.get("truncated"):
-            sentences.append(f"{number(after['truncated'])} of them were cut at the model's positions.")
+            sentences.append(
+                f"{number(after['truncated'])} of them were cut at `max_length` or at the model's positions."
+            )
     elif data.get("held_out_blocks"):
         size = f"{number(data['held_out_blocks'])} blocks of {number(data['block_size'])} tokens"
         sentences.append(f"Measured on {size} held out from the training data.")

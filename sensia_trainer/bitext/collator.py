@@ -16,8 +16,8 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
         max_length (`int`): Tokens of a sentence at most.
 
     Returns:
-        A dataset with columns `source_ids`, `target_ids`, `length` (the longer side), `truncated` (a side was cut)
-        and `row` (the pair's index).
+        A dataset with columns `source_ids`, `target_ids`, `length` (the longer side), `truncated` (a side was cut),
+        `target_truncated` (the target was) and `row` (the pair's index).
 
     Raises:
         `ValueError`: for a bitext without pairs, or without one of the languages.
@@ -41,6 +41,7 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
             "target_ids": [ids[:max_length] for _, ids in pairs],
             "length": [min(max(len(a), len(b)), max_length) for a, b in pairs],
             "truncated": [max(len(a), len(b)) > max_length for a, b in pairs],
+            "target_truncated": [len(ids) > max_length for _, ids in pairs],
             "row": rows,
         }
 
@@ -56,8 +57,8 @@ class PairCollator:
 
     Args:
         pad_token_id (`int`): Fills rows on the right; masked, so any id does.
-        end_token_id (`int`, *optional*): Label after the last target token. It is predicted but never read: the last
-            token the model sees stays the sentence's own, whose state is the context vector.
+        end_token_id (`int`, *optional*): Label after the last token of a target that was not cut. It is predicted but
+            never read: the last token the model sees stays the sentence's own, whose state is the context vector.
 
     Returns:
         `source_input_ids`, `source_attention_mask`, `target_input_ids`, `target_attention_mask` and `labels` (-100
@@ -71,13 +72,15 @@ class PairCollator:
         source = [row["source_ids"] for row in rows]
         target = [row["target_ids"] for row in rows]
         end = [] if self.end_token_id is None else [self.end_token_id]
-        width = max(map(len, target)) + len(end)
+        # A sentence does not end where it was cut.
+        labels = [row["target_ids"] + ([] if row["target_truncated"] else end) for row in rows]
+        width = max(map(len, labels))
         return {
             "source_input_ids": self._pad(source, max(map(len, source)), self.pad_token_id),
             "source_attention_mask": self._pad([[1] * len(ids) for ids in source], max(map(len, source)), 0),
             "target_input_ids": self._pad(target, width, self.pad_token_id),
             "target_attention_mask": self._pad([[1] * len(ids) for ids in target], width, 0),
-            "labels": self._pad([ids + end for ids in target], width, -100),
+            "labels": self._pad(labels, width, -100),
             "rows": torch.tensor([row["row"] for row in rows]),
         }
 

@@ -15,7 +15,7 @@ from sensia_trainer.config import SensiaConfig
 from sensia_trainer.trainer import SensiaTrainer, join_sides
 from tests.reference import losses as reference_losses
 from tests.reference import representations as reference
-from tests.tiny import tiny_tokenizer, tiny_trainer
+from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer
 
 
 LM_ONLY = {"w_sense": 0.0, "w_context": 0.0, "w_lm": 1.0}
@@ -180,8 +180,8 @@ def test_every_label_counts_alike_or_every_process(tmp_path):
 
 def test_collator_predicts_the_end_and_does_not_read_it():
     rows = [
-        {"source_ids": [5, 6], "target_ids": [7, 8, 9], "row": 0},
-        {"source_ids": [4], "target_ids": [3], "row": 1},
+        {"source_ids": [5, 6], "target_ids": [7, 8, 9], "target_truncated": False, "row": 0},
+        {"source_ids": [4], "target_ids": [3], "target_truncated": False, "row": 1},
     ]
     batch = PairCollator(pad_token_id=0, end_token_id=1)(rows)
     assert batch["target_input_ids"].tolist() == [[7, 8, 9, 0], [3, 0, 0, 0]]
@@ -190,6 +190,18 @@ def test_collator_predicts_the_end_and_does_not_read_it():
     joined = join_sides(batch)
     assert joined["input_ids"].tolist() == [[5, 6, 0, 0], [4, 0, 0, 0], [7, 8, 9, 0], [3, 0, 0, 0]]
     assert joined["labels"].tolist()[:2] == [[-100] * 4] * 2
+
+
+def test_no_end_is_predicted_where_a_target_was_cut(tmp_path):
+    tokenizer = tiny_tokenizer()
+    whole = tokenizer([pair["id"] for pair in tiny_bitext()["translation"]])["input_ids"]
+    short, long = sorted(range(len(whole)), key=lambda row: len(whole[row]))[:: len(whole) - 1]
+    limit = len(whole[short])
+    trainer = tiny_trainer(tmp_path, max_length=limit)
+    both, alone = (trainer.data_collator([trainer.train_dataset[i] for i in rows]) for rows in ([short, long], [long]))
+    assert both["labels"].tolist() == [[*whole[short], tokenizer.eos_token_id], [*whole[long][:limit], -100]]
+    assert both["target_input_ids"].shape == (2, limit + 1)
+    assert alone["labels"].tolist() == alone["target_input_ids"].tolist() == [whole[long][:limit]]
 
 
 def test_long_pairs_are_cut_and_counted(tmp_path):
