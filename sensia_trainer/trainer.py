@@ -44,7 +44,8 @@ class SensiaTrainer(ResumableTrainer):
         kwargs: What else [`~transformers.Trainer`] takes (`callbacks`, `optimizers`, …).
 
     Raises:
-        `ValueError`: for a bitext without pairs or without one of the languages.
+        `ValueError`: for a bitext without pairs or without one of the languages, or of less than one batch where
+            `dataloader_drop_last` would drop it.
     """
 
     card_kind = "adaptation"
@@ -64,6 +65,7 @@ class SensiaTrainer(ResumableTrainer):
             with args.main_process_first(desc="tokenizing the bitext"):
                 train_dataset = tokenize_bitext(train_dataset, tokenizer, *languages, max_length=limit)
             self.truncated_pairs = sum(train_dataset["truncated"])
+            _check_a_batch(len(train_dataset), args)
         collator = PairCollator(
             pad_token_id=0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
             end_token_id=tokenizer.eos_token_id if args.predict_end else None,
@@ -429,6 +431,15 @@ def target_side(inputs):
         "attention_mask": inputs["target_attention_mask"],
         "labels": inputs["labels"],
     }
+
+
+def _check_a_batch(pairs, args):
+    if args.dataloader_drop_last and pairs < args.train_batch_size * args.world_size:
+        raise ValueError(
+            f"The bitext has {pairs} pairs, less than one batch: `per_device_train_batch_size` is "
+            f"{args.per_device_train_batch_size} on {args.world_size} processes, and `dataloader_drop_last` leaves "
+            "out what does not fill a batch. Lower `per_device_train_batch_size`, or add pairs."
+        )
 
 
 def _other_language(dataset: Dataset, source_language):

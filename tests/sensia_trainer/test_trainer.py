@@ -258,3 +258,14 @@ def test_trainer_finds_its_last_checkpoint(tmp_path):
     trainer = tiny_trainer(tmp_path, save_strategy="steps", save_steps=5, max_steps=10)
     trainer.train()
     assert get_last_checkpoint(str(tmp_path)).endswith("checkpoint-10")
+def test_a_bitext_smaller_than_a_batch_is_refused_where_it_would_be_dropped(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="7 pairs.*`per_device_train_batch_size` is 8.*`dataloader_drop_last`"):
+        tiny_trainer(tmp_path, rows=7)
+    tiny_trainer(tmp_path, rows=8)
+    tiny_trainer(tmp_path, rows=7, dataloader_drop_last=False)
+    monkeypatch.setattr(SensiaConfig, "world_size", 2)
+    monkeypatch.setattr(SensiaConfig, "main_process_first", lambda *args, **kwargs: nullcontext())
+    with pytest.raises(ValueError, match="15 pairs.*on 2 processes"):
+        tiny_trainer(tmp_path, rows=15)
+
+
