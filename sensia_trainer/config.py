@@ -1,12 +1,16 @@
 """Every number of the method, as a field with the paper's value (Appendices B and C)."""
 
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 
 from transformers import TrainingArguments
+from transformers.utils import logging
 
 from .representations import POOLINGS
 from .schedule import PHASES, PhaseSchedule
 
+
+logger = logging.get_logger(__name__)
 
 CONTEXT_STATES = ("mixture", "backbone")
 POLISH_FREEZES = ("modules", "vectors", "none")
@@ -45,7 +49,7 @@ class SensiaConfig(TrainingArguments):
             "help": "sensia; lm-only: language modelling alone, the control; fine-tuning: the same for a model "
             "without senses; mcl: dense alignment of such a model (Li et al., 2024: its last token after the first "
             "block, temperature 0.05, one direction). A method sets the fields below in which it differs, where "
-            "they have SENSIA's default."
+            "they have SENSIA's default, given or not, and logs them."
         },
     )
 
@@ -157,7 +161,9 @@ class SensiaConfig(TrainingArguments):
     )
 
     # Defaults of TrainingArguments that differ
-    max_steps: int = field(default=150_000, metadata={"help": "Training steps."})
+    max_steps: int = field(
+        default=150_000, metadata={"help": "Training steps; -1: as many as `num_train_epochs` takes."}
+    )
     learning_rate: float = field(default=5e-5, metadata={"help": "Peak learning rate."})
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Pairs per device; InfoNCE needs two."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; below 1: their share."})
@@ -175,10 +181,14 @@ class SensiaConfig(TrainingArguments):
 
     def __post_init__(self):
         defaults = {field.name: field.default for field in fields(self)}
-        for name, value in METHODS.get(self.method, {}).items():
-            if getattr(self, name) == defaults[name]:
-                setattr(self, name, value)
-        self.schedule  # noqa: B018 (its checks)
+        fixed = METHODS.get(self.method, {}).items()
+        fixed = {name: value for name, value in fixed if getattr(self, name) == defaults[name] != value}
+        for name, value in fixed.items():
+            setattr(self, name, value)
+        if fixed:
+            # A default that was typed cannot be told from one that was not, so that what replaces it has to be seen.
+            listed = ", ".join(f"{name}={value!r}" for name, value in fixed.items())
+            logger.warning(f"`method` is {self.method!r}, which sets {listed}.")
         for name, allowed in (
             ("method", tuple(METHODS)),
             ("sense_pooling", POOLINGS),
@@ -192,6 +202,7 @@ class SensiaConfig(TrainingArguments):
             weight = getattr(self, name)
             if weight is not None and not 0 <= weight < float("inf"):
                 raise ValueError(f"`{name}` is {weight}, but a weight is 0 or more; leave it out for the schedule's.")
+        self.schedule  # noqa: B018 (its checks)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(
                 f"`label_smoothing` is {self.label_smoothing}, but must lie in [0, 1); the paper uses 0.05."
@@ -222,35 +233,43 @@ class SensiaConfig(TrainingArguments):
                 "`non_finite_loss` is 'skip', but with `contrastive_chunk_size` the gradients of one chunk are taken "
                 "before the loss of the next is known; use 'stop', or compute whole batches."
             )
+        if self.max_steps > 0 and self.num_train_epochs != defaults["num_train_epochs"]:
+            raise ValueError(
+                f"`num_train_epochs` is {self.num_train_epochs}, but `max_steps` is {self.max_steps} and goes first; "
+                "set `max_steps` to -1 to train for epochs, or leave `num_train_epochs` out."
+            )
         super().__post_init__()
-
-    @property
-    def schedule(self):
-        """The [`PhaseSchedule`] of these fields."""
-        return PhaseSchedule(
-            align_fraction=self.align_fraction,
-            joint_fraction=self.joint_fraction,
-            polish_fraction=self.polish_fraction,
-            phases=tuple(self.phases),
-            align_weights=tuple(self.align_weights),
-            joint_weights=tuple(self.joint_weights),
-            polish_weights=tuple(self.polish_weights),
-            normalise_weights=self.normalise_weights,
-            tau_sense=self.tau_sense,
-            tau_sense_end=self.tau_sense_end,
-            tau_context=self.tau_context,
-            tau_context_end=self.tau_context_end,
         if self.non_finite_loss == "skip" and self.gradient_accumulation_steps > 1 and self.world_size > 1:
             raise ValueError(
                 "`non_finite_loss` is 'skip', but `gradient_accumulation_steps` is "
                 f"{self.gradient_accumulation_steps} on {self.world_size} processes: where the last batch of a step "
                 "is skipped, the gradients of the others are never averaged. Use 'stop', or no gradient accumulation."
             )
+
+    @property
+    def schedule(self):
+        """The [`PhaseSchedule`] of these fields, constant weights in the place of the scheduled ones."""
+        return PhaseSchedule(
+            align_fraction=self.align_fraction,
+            joint_fraction=self.joint_fraction,
+            polish_fraction=self.polish_fraction,
+            phases=tuple(self.phases),
+            align_weights=self._with_constants(self.align_weights),
+            joint_weights=self._with_constants(self.joint_weights),
+            polish_weights=self._with_constants(self.polish_weights),
+            normalise_weights=self.normalise_weights,
+            tau_sense=self.tau_sense,
+            tau_sense_end=self.tau_sense_end,
+            tau_context=self.tau_context,
+            tau_context_end=self.tau_context_end,
             tau_decay_end=self.tau_decay_end,
         )
 
     def phase_state(self, progress):
-        """The schedule's [`PhaseState`] at `progress`, with the constant weights in place of the scheduled ones."""
-        state = self.schedule.at(progress)
-        constant = {name: getattr(self, name) for name in ("w_sense", "w_context", "w_lm")}
-        return state._replace(**{name: weight for name, weight in constant.items() if weight is not None})
+        """The schedule's [`PhaseState`] at `progress` in [0, 1]."""
+        return self.schedule.at(progress)
+
+    def _with_constants(self, weights):
+        # What has not the length of a triple is left to the schedule to refuse.
+        constants = zip_longest((self.w_sense, self.w_context, self.w_lm)[: len(weights)], weights)
+        return tuple(weight if constant is None else constant for constant, weight in constants)

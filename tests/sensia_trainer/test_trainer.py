@@ -227,6 +227,27 @@ def test_refused_configurations(tmp_path, fields, message):
         SensiaConfig(output_dir=str(tmp_path), use_cpu=True, **fields)
 
 
+def test_epochs_are_not_ignored_silently(tmp_path):
+    with pytest.raises(ValueError, match="`num_train_epochs` is 1.*`max_steps` is 150000.*`max_steps` to -1"):
+        SensiaConfig(output_dir=str(tmp_path), use_cpu=True, num_train_epochs=1)
+    trainer = tiny_trainer(tmp_path, num_train_epochs=1, max_steps=-1)
+    assert trainer.train().global_step == 6
+    assert [row["phase"] for row in trainer.state.log_history if "phase" in row] == [0, 1, 2, 2, 2, 2]
+
+
+def test_constant_weights_are_normalised_with_the_others(tmp_path):
+    fields = {"output_dir": str(tmp_path), "use_cpu": True}
+    given = SensiaConfig(**fields, w_context=0.0).phase_state(0.0)
+    assert (given.w_sense, given.w_context, given.w_lm) == pytest.approx((0.54, 0.0, 0.02))
+    state = SensiaConfig(**fields, normalise_weights=True, w_context=0.0).phase_state(0.0)
+    assert (state.w_sense, state.w_context, state.w_lm) == pytest.approx((27 / 28, 0.0, 1 / 28))
+    # Joint to polish half way is 0.275, 0.275 and 0.45; with 0.5 for the first the sum is 1.225.
+    state = SensiaConfig(**fields, normalise_weights=True, w_sense=0.5).phase_state(0.35)
+    assert (state.w_sense, state.w_context, state.w_lm) == pytest.approx((20 / 49, 11 / 49, 18 / 49))
+    with pytest.raises(ValueError, match="`align_weights`.*not all zero"):
+        SensiaConfig(**fields, w_sense=0, w_context=0, w_lm=0)
+
+
 def test_single_pairs_are_allowed_for_language_modelling_alone(tmp_path):
     SensiaConfig(output_dir=str(tmp_path), use_cpu=True, per_device_train_batch_size=1, **LM_ONLY)
 
@@ -245,6 +266,17 @@ def test_refused_bitexts(tmp_path, tiny_model, dataset, message):
         SensiaTrainer(tiny_model(), args, train_dataset=dataset, processing_class=tiny_tokenizer())
 
 
+def test_a_bitext_smaller_than_a_batch_is_refused_where_it_would_be_dropped(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="7 pairs.*`per_device_train_batch_size` is 8.*`dataloader_drop_last`"):
+        tiny_trainer(tmp_path, rows=7)
+    tiny_trainer(tmp_path, rows=8)
+    tiny_trainer(tmp_path, rows=7, dataloader_drop_last=False)
+    monkeypatch.setattr(SensiaConfig, "world_size", 2)
+    monkeypatch.setattr(SensiaConfig, "main_process_first", lambda *args, **kwargs: nullcontext())
+    with pytest.raises(ValueError, match="15 pairs.*on 2 processes"):
+        tiny_trainer(tmp_path, rows=15)
+
+
 def test_target_language_is_found_where_there_is_one_other(tmp_path):
     assert tiny_trainer(tmp_path).args.target_language == "id"
     three = Dataset.from_dict({"translation": [{"en": "a", "et": "b", "id": "c"}]})
@@ -258,14 +290,3 @@ def test_trainer_finds_its_last_checkpoint(tmp_path):
     trainer = tiny_trainer(tmp_path, save_strategy="steps", save_steps=5, max_steps=10)
     trainer.train()
     assert get_last_checkpoint(str(tmp_path)).endswith("checkpoint-10")
-def test_a_bitext_smaller_than_a_batch_is_refused_where_it_would_be_dropped(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="7 pairs.*`per_device_train_batch_size` is 8.*`dataloader_drop_last`"):
-        tiny_trainer(tmp_path, rows=7)
-    tiny_trainer(tmp_path, rows=8)
-    tiny_trainer(tmp_path, rows=7, dataloader_drop_last=False)
-    monkeypatch.setattr(SensiaConfig, "world_size", 2)
-    monkeypatch.setattr(SensiaConfig, "main_process_first", lambda *args, **kwargs: nullcontext())
-    with pytest.raises(ValueError, match="15 pairs.*on 2 processes"):
-        tiny_trainer(tmp_path, rows=15)
-
-

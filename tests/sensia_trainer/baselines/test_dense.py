@@ -39,6 +39,12 @@ def test_methods_are_fields():
         SensiaConfig(output_dir="x", method="simcse", use_cpu=True)
 
 
+def test_what_a_method_sets_is_said(caplog):
+    SensiaConfig(output_dir="x", method="mcl", symmetric=True, context_layer=2, use_cpu=True)
+    assert "`method` is 'mcl', which sets w_sense=0.0" in caplog.text and "symmetric=False" in caplog.text
+    assert "context_layer" not in caplog.text
+
+
 @pytest.mark.parametrize("layer", [0, 1, 2, None])
 def test_mcl_from_the_formulas(tmp_path, layer):
     """1.0 InfoNCE (one direction, last token after a block, temperature 0.05) + 1.5 cross-entropy, in float64."""
