@@ -5,6 +5,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
+from .representations import at_least_float32
+
 
 def info_nce(
     source: Tensor,
@@ -47,7 +49,7 @@ def info_nce(
     if not temperature > 0:
         raise ValueError(f"`temperature` is {temperature}, but must be positive; the paper uses 0.05 and 0.07.")
     with torch.autocast(source.device.type, enabled=False):
-        source, target = F.normalize(_at_least_float32(source), dim=-1), F.normalize(_at_least_float32(target), dim=-1)
+        source, target = F.normalize(at_least_float32(source), dim=-1), F.normalize(at_least_float32(target), dim=-1)
         sources, targets = (gather_with_gradient(source), gather_with_gradient(target)) if gather else (source, target)
         if len(targets) < 2:
             raise ValueError(
@@ -155,10 +157,6 @@ def _mix(x: Tensor) -> Tensor:
     x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _world_size() -> int:

@@ -16,6 +16,7 @@ from modeling_backpack import BackpackConfig, BackpackForCausalLM
 
 
 END_OF_TEXT = "<|endoftext|>"
+PACKED_TOGETHER = 10_000  # documents
 
 
 @dataclass
@@ -90,7 +91,13 @@ def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None):
 
 
 def load_documents(data):
-    """A `Dataset` with a column `text`: distinct, non-empty documents in reading order."""
+    """
+    A `Dataset` with a column `text`, documents in reading order: those of `dataset` as they are, those of
+    `text_files` without empty ones and copies.
+
+    Raises:
+        `ValueError`: for text files that hold no text, and as [`read_documents`].
+    """
     if data.dataset:
         dataset = load_dataset(data.dataset, split=data.dataset_split)
         return dataset.select_columns([data.text_column]).rename_column(data.text_column, "text")
@@ -125,10 +132,14 @@ def train_tokenizer(documents, vocab_size, model_max_length):
 
 def pack(documents, tokenizer, block_size):
     """
-    Tokenize and cut into blocks: documents joined by the end-of-text token, nothing padded, the last rest dropped.
+    Tokenize and cut into blocks: documents, each behind an end-of-text token, joined; nothing padded. Of every
+    `PACKED_TOGETHER` documents, the rest that fills no block is dropped.
 
     Returns:
         `Dataset` with a column `input_ids`, every row `block_size` long.
+
+    Raises:
+        `ValueError`: for text shorter than one block.
     """
 
     def tokenize(batch):
@@ -141,7 +152,7 @@ def pack(documents, tokenizer, block_size):
         return {"input_ids": [stream[i : i + block_size] for i in range(0, stop, block_size)]}
 
     tokens = documents.map(tokenize, batched=True, remove_columns=documents.column_names, desc="tokenizing")
-    blocks = tokens.map(cut, batched=True, batch_size=10_000, desc="packing")
+    blocks = tokens.map(cut, batched=True, batch_size=PACKED_TOGETHER, desc="packing")
     if not len(blocks):
         raise ValueError(f"The text is shorter than one block of `block_size`={block_size} tokens.")
     return blocks

@@ -36,7 +36,7 @@ def sense_probs(
             - `"predictive"`: softmax_k(<context, S_k> / temperature).
         temperature (`float`, *optional*, defaults to 1.0): Softmax temperature; the paper trains with 0.7.
         sense_weights (`torch.Tensor` of shape `(B, K, T, T)`, *optional*): alpha, for the contextual definitions.
-        context (`torch.Tensor` of shape `(B, T, d)`, *optional*): The state that predicts, for `"predictive"`.
+        context (`torch.Tensor` of shape `(B, T, d)`, *optional*): The backbone's final state, for `"predictive"`.
 
     Returns:
         `torch.Tensor` of shape `(B, T, K)`: sums to one over the last axis. Rows at padding positions mean nothing.
@@ -47,15 +47,15 @@ def sense_probs(
     _check_choice("definition", definition, DEFINITIONS)
     _check_temperature(temperature)
     with torch.autocast(senses.device.type, enabled=False):
-        senses = _at_least_float32(senses)
+        senses = at_least_float32(senses)
         if definition == "predictive":
-            context = _at_least_float32(_required("context", context, definition))
+            context = at_least_float32(_required("context", context, definition))
             return torch.softmax(torch.einsum("btd,btkd->btk", context, senses) / temperature, dim=-1)
         if definition == "magnitude":
             norms = torch.linalg.vector_norm(senses, dim=-1)
         else:
             norms = _contribution_norms(
-                senses, _at_least_float32(_required("sense_weights", sense_weights, definition))
+                senses, at_least_float32(_required("sense_weights", sense_weights, definition))
             )
         if definition == "contextual_share":
             return norms / norms.sum(dim=-1, keepdim=True)
@@ -90,14 +90,14 @@ def sense_sentence_vectors(
     """
     _check_choice("pooling", pooling, POOLINGS)
     with torch.autocast(senses.device.type, enabled=False):
-        senses = _at_least_float32(senses)
+        senses = at_least_float32(senses)
         probs = sense_probs(senses, definition=pooling, temperature=temperature, sense_weights=sense_weights)
         weights = probs * _mean_weights(attention_mask, probs.dtype)[..., None]  # (B, T, K)
         if pooling == "contextual":
             # sum_t m_t sum_k p_tk c_tk = sum_k sum_s (sum_t m_t p_tk alpha_k[t, s]) S_k[s]: the contributions are
             # linear in the senses, so their weighted sum is a sum over senses with weights w_k[s], and no (B, T, K, d)
             # tensor of contributions is needed.
-            weights = torch.einsum("btk,bkts->bsk", weights, _at_least_float32(sense_weights))
+            weights = torch.einsum("btk,bkts->bsk", weights, at_least_float32(sense_weights))
         # One product over the joint (position, sense) axis; both reshapes are views.
         vectors = torch.bmm(weights.reshape(len(senses), 1, -1), senses.reshape(len(senses), -1, senses.shape[-1]))
         return F.normalize(vectors.squeeze(1), dim=-1), probs
@@ -142,7 +142,7 @@ def context_sentence_vectors(hidden_states: Tensor, attention_mask: Tensor) -> T
     positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
     last = (attention_mask.long() * positions).argmax(dim=1)
     rows = torch.arange(len(hidden_states), device=hidden_states.device)
-    return F.normalize(_at_least_float32(hidden_states[rows, last]), dim=-1)
+    return F.normalize(at_least_float32(hidden_states[rows, last]), dim=-1)
 
 
 def sense_entropy(probs: Tensor, attention_mask: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ def sense_entropy(probs: Tensor, attention_mask: Tensor) -> Tensor:
         `torch.Tensor`: scalar.
     """
     with torch.autocast(probs.device.type, enabled=False):
-        probs, mask = _at_least_float32(probs), attention_mask.bool()
+        probs, mask = at_least_float32(probs), attention_mask.bool()
         entropies = -(probs * probs.clamp_min(torch.finfo(probs.dtype).tiny).log()).sum(dim=-1)
         return entropies.masked_fill(~mask, 0.0).sum() / mask.sum().clamp_min(1)
 
@@ -181,7 +181,8 @@ def _mean_weights(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
     return mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is where it has float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

@@ -81,30 +81,14 @@ def standardised_ranks(values):
     return ranks / np.where(norms > 0, norms, np.nan)
 
 
-def spearman(first, second, *, chunk_size=8192):
-    """Spearman's rank correlation of corresponding rows, with correct ties (Eq. 6).
-
-    Args:
-        first, second (`np.ndarray` of shape `(rows, n)`).
-
-    Returns:
-        `np.ndarray` of shape `(rows,)`, float64, NaN where a row is constant or holds a NaN.
-    """
-    if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(f"Both sides must be matrices of one shape, got {first.shape} and {second.shape}.")
-    correlation = np.empty(len(first))
-    for start in range(0, len(first), chunk_size):
-        rows = slice(start, start + chunk_size)
-        correlation[rows] = np.sum(standardised_ranks(first[rows]) * standardised_ranks(second[rows]), axis=1)
-    return correlation
-
-
-def sense_topology(source_senses, target_senses, *, chunk_size=512):
+def topology_scores(source, target):
     """Topology score of every aligned word pair (Eq. 6) and what chance would give it.
 
+    A word's geometry depends on its spelling alone, so a corpus needs it once for every distinct spelling.
+
     Args:
-        source_senses, target_senses (`np.ndarray` of shape `(pairs, K, d)`): pooled pre-context senses of the words
-            of each pair. The two widths d may differ.
+        source, target (`np.ndarray` of shape `(pairs, K * (K - 1) / 2)`): [`standardised_ranks`] of the
+            [`sense_geometry`] of the words of each pair. The widths d of their senses may differ.
 
     Returns:
         `tuple` of two arrays of shape `(pairs,)`, float64:
@@ -112,23 +96,6 @@ def sense_topology(source_senses, target_senses, *, chunk_size=512):
         The second is the shuffled-pair baseline in closed form (the mean over every possible mismatch, so no seed):
         it is what the sense index alone explains. Where a word occurs more than once, a few of its mismatches are
         translations of it, which makes the baseline slightly too high. Both are NaN for discarded pairs.
-    """
-    if source_senses.shape[:2] != target_senses.shape[:2]:
-        raise ValueError(
-            "Source and target must hold the same pairs and the same number of senses, "
-            f"got {source_senses.shape} and {target_senses.shape}."
-        )
-    sides = (sense_geometry(senses, chunk_size=chunk_size) for senses in (source_senses, target_senses))
-    return topology_scores(*(standardised_ranks(geometry) for geometry in sides))
-
-
-def topology_scores(source, target):
-    """`sense_topology` from what it needs of each word only: the standardised ranks of its geometry.
-
-    A word's geometry depends on its spelling alone, so a corpus needs it once for every distinct spelling.
-
-    Args:
-        source, target (`np.ndarray` of shape `(pairs, K * (K - 1) / 2)`): rows of `standardised_ranks`.
     """
     usable = ~(np.isnan(source).any(axis=1) | np.isnan(target).any(axis=1))
     scores = np.full(len(source), np.nan)

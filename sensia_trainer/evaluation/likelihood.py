@@ -118,7 +118,6 @@ def choice_likelihoods(
     start: int | str | None = "auto",
     context_start: int | str | None = "own",
     truncation="context",
-    share_prefix=True,
     progress=False,
 ) -> ChoiceLikelihoods:
     """One pass over `items` (all with the same number of choices); float32 logits, sums in float64.
@@ -132,7 +131,6 @@ def choice_likelihoods(
             the unconditional likelihoods are `None`.
         context_start: Token put before contexts: by default only what the tokenizer itself prepends.
         truncation: See `encode_items`.
-        share_prefix (`bool`): `False` runs every choice with its whole context: slower, for checks.
 
     Raises:
         ValueError: If an item cannot be encoded or a log-likelihood is not finite (the item is named).
@@ -149,7 +147,7 @@ def choice_likelihoods(
     alone = start_token(tokenizer, start)
     rows = {"batch_size": batch_size * counts.pop(), "progress": progress}  # a row is one choice of an item
     with evaluating(model):
-        if share_prefix and _has_cache(model):
+        if _has_cache(model):
             conditional = _score_shared(model, encoded, batch_size=batch_size, progress=progress)
         else:
             conditional = _score_rows(model, encoded, **rows)

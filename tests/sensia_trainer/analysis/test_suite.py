@@ -209,11 +209,11 @@ def test_verdicts_follow_the_intervals(result):
 
 def test_spearman_of_scipy_agrees_on_model_senses(models, corpus):
     """The oracle once more, end to end, on senses of a model rather than random numbers."""
-    from sensia_trainer.analysis.topology import sense_geometry, sense_topology
+    from sensia_trainer.analysis.topology import sense_geometry, standardised_ranks, topology_scores
     from sensia_trainer.analysis.words import word_senses
 
     sides = [word_senses(models["model"], corpus.spellings[side]) for side in ("source", "target")]
-    scores, _ = sense_topology(*sides)
     geometries = [sense_geometry(side) for side in sides]
+    scores, _ = topology_scores(*map(standardised_ranks, geometries))
     oracle = [stats.spearmanr(a, b).statistic for a, b in zip(*geometries)]
     np.testing.assert_allclose(scores, oracle, atol=1e-9)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sensia_trainer.analysis.topology import average_ranks, sense_geometry, sense_topology, spearman
+from sensia_trainer.analysis.topology import average_ranks, sense_geometry, standardised_ranks, topology_scores
 from tests.reference import analysis as reference
 
 
@@ -11,6 +11,10 @@ def pairs():
     generator = np.random.default_rng(0)
     source = generator.standard_normal((30, 6, 10))
     return source, source + generator.standard_normal((30, 6, 10))
+
+
+def sense_topology(source, target, **options):
+    return topology_scores(*(standardised_ranks(sense_geometry(side, **options)) for side in (source, target)))
 
 
 def test_scores_match_the_plain_formula_and_scipy(pairs):
@@ -22,17 +26,18 @@ def test_scores_match_the_plain_formula_and_scipy(pairs):
     np.testing.assert_allclose(scores, oracle, atol=1e-9)
 
 
-def test_spearman_with_many_ties_matches_scipy():
+def test_ranks_with_many_ties_matches_scipy():
     generator = np.random.default_rng(1)
     first, second = generator.integers(0, 4, (2, 50, 12)).astype(float)
     oracle = [stats.spearmanr(a, b).statistic for a, b in zip(first, second)]
-    np.testing.assert_allclose(spearman(first, second, chunk_size=16), oracle, atol=1e-9)
+    scores, _ = topology_scores(standardised_ranks(first), standardised_ranks(second))
+    np.testing.assert_allclose(scores, oracle, atol=1e-9)
     np.testing.assert_array_equal(average_ranks(first), stats.rankdata(first, axis=1))
     np.testing.assert_array_equal(average_ranks(first)[0], reference.ranks(first[0].tolist()))
 
 
 def test_constant_rows_are_undefined_not_zero():
-    assert np.isnan(spearman(np.ones((1, 5)), np.arange(5.0)[None])).all()
+    assert np.isnan(standardised_ranks(np.ones((1, 5)))).all()
 
 
 def test_scores_ignore_rotation_shift_and_scale(pairs):
@@ -85,8 +90,3 @@ def test_half_precision_input_is_computed_in_double(pairs):
 def test_shapes_without_a_pattern_are_refused(shape):
     with pytest.raises(ValueError, match="K >= 3"):
         sense_geometry(np.zeros(shape))
-
-
-def test_sides_must_hold_the_same_pairs():
-    with pytest.raises(ValueError, match="same pairs"):
-        sense_topology(np.zeros((3, 4, 5)), np.zeros((2, 4, 5)))
