@@ -12,6 +12,7 @@ as the training scripts write them. Optional keys add to the card; what is absen
 - `evaluation`: `name`, `type` (Hub id), `config`, `split`: the data set behind `before`, `after` and `control`;
 - `benchmarks`: [{"name", "type", "split", "metric", "value", "interval", "control", "items", "protocol"}];
 - `examples`: [[source sentence, its translation], ...] and `prompt`, for the snippet;
+- `repo_id` on the Hub, which the snippet then loads;
 - `hardware`, `energy_kwh`, `co2_eq_emissions` (grams), `figure` (a file of the folder), `base_model_relation`, `tags`.
 """
 
@@ -30,7 +31,6 @@ from .schedule import PHASES, PhaseSchedule
 
 
 MODEL_FIELDS = ("language", "license", "library_name", "pipeline_tag", "tags", "model-index")
-ADAPTED_FIELDS = ("base_model", "base_model_relation")
 DATASET_FIELDS = ("language", "license", "pretty_name", "task_categories")
 MODEL_SECTIONS = (
     "Use",
@@ -106,9 +106,8 @@ def adaptation_card(metrics: dict) -> str:
         "lm_only": _is_lm_only(config),
         "control_text": _control_text(metrics),
     }
-    metadata = {"base_model": base, "base_model_relation": relation}
     tags = ["backpack", "sensia", "cross-lingual"]
-    return _card("adaptation.md", metrics, source, target, values, metadata, tags)
+    return _card("adaptation.md", metrics, source, target, values, _base_metadata(base, relation, metrics), tags)
 
 
 def pretraining_card(metrics: dict) -> str:
@@ -129,13 +128,14 @@ def baseline_card(metrics: dict) -> str:
     source, target = (language(metrics["languages"][side]) for side in ("source", "target"))
     base = base_model_name(metrics["base_model"])
     values = {"base_model": base, "aligned": metrics["config"].get("w_context") != 0}
-    metadata = {"base_model": base, "base_model_relation": "finetune"}
+    metadata = _base_metadata(base, "finetune", metrics)
     return _card("baseline.md", metrics, source, target, values, metadata, ["baseline", "cross-lingual"], False)
 
 
-def write_card(folder) -> Path:
+def write_card(folder, repo_id: str | None = None) -> Path:
     """Write README.md of a model folder from its `metrics.json`, `config.json` and `model.safetensors`.
 
+    With `repo_id` ("owner/name") it is the card of that repository: it bears its name, and its snippet loads it.
     Returns the path of the card. Raises ValueError where there is no `metrics.json` or its `kind` is unknown.
     """
     folder = Path(folder)
@@ -147,6 +147,8 @@ def write_card(folder) -> Path:
         raise ValueError(
             f"`kind` in {folder / 'metrics.json'} is {metrics.get('kind')!r}; allowed: {list(renderers)}."
         )
+    if repo_id:
+        metrics |= {"repo_id": repo_id, "model_name": repo_id.split("/")[-1]}
     metrics["model"] = model_facts(folder)
     if "Adapter" in metrics["model"]:
         metrics["base_model_relation"] = "adapter"
@@ -166,14 +168,15 @@ def validate_card(text: str, repo_type: str = "model") -> None:
         repo_type: "model" or "dataset".
 
     Raises:
-        ValueError: Names every missing metadata field and section, unknown language codes, a licence of kind "other"
-            without name and link, and placeholder text.
+        ValueError: Names every missing metadata field and section, unknown language codes, a base model that is no
+            Hub id, a licence of kind "other" without name and link, and placeholder text.
     """
     card = (DatasetCard if repo_type == "dataset" else ModelCard)(text)
     data = card.data.to_dict()
     required = DATASET_FIELDS if repo_type == "dataset" else MODEL_FIELDS
-    if repo_type == "model" and "sensia" in (data.get("tags") or []):
-        required += ADAPTED_FIELDS
+    bases = data.get("base_model") or []
+    if bases:
+        required += ("base_model_relation",)
     if data.get("license") == "other":
         required += ("license_name", "license_link")
     problems = [f"metadata field `{name}` is missing" for name in required if not data.get(name)]
@@ -189,6 +192,12 @@ def validate_card(text: str, repo_type: str = "model") -> None:
                 language(code)
             except ValueError as error:
                 problems.append(f"metadata field `language`: {error}")
+    for base in [bases] if isinstance(bases, str) else bases:
+        if not is_hub_id(base):
+            problems.append(
+                f"metadata field `base_model` is {base!r}, but must be the id of a Hub repository (owner/name): write "
+                "it, or publish with the base model's folder beside this one, which gives it the same owner"
+            )
     for placeholder in re.findall(r"more information needed|\bTODO\b|\[needs more\b", card.text, flags=re.IGNORECASE):
         problems.append(f"the body holds the placeholder {placeholder!r}")
     if problems:
@@ -234,6 +243,18 @@ def base_model_name(base: str) -> str:
     base = str(base).rstrip("/")
     is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", base) and not base.startswith("model_cards/")
     return base if is_id and not Path(base).is_dir() else Path(base).resolve().name
+
+
+def is_hub_id(name) -> bool:
+    """Whether `name` can be that of a repository on the Hub: owner/name."""
+    return isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is not None
+
+
+def _base_metadata(base: str, relation: str, metrics: dict) -> dict:
+    """What tells the Hub of the base model: its id. Before there is a repository, a folder's name is kept as well,
+    which [`publish`] completes; a model without a name goes unmentioned."""
+    kept = is_hub_id(base) or ("repo_id" not in metrics and re.fullmatch(r"[\w.-]+", base))
+    return {"base_model": base, "base_model_relation": relation} if kept else {}
 
 
 def phase_table(config: dict) -> str:
@@ -353,6 +374,7 @@ def _card(
     license = metrics.get("license") or _default_license(data)
     values |= {
         "model_name": metrics["model_name"],
+        "repo": metrics.get("repo_id") or metrics["model_name"],
         "source": source.name,
         "target": target.name,
         "number": number,
@@ -380,7 +402,7 @@ def _card(
     card = ModelCardData(
         language=list(dict.fromkeys((source.code, target.code))),
         license=license,
-        library_name="peft" if metadata.get("base_model_relation") == "adapter" else "transformers",
+        library_name="peft" if metrics.get("base_model_relation") == "adapter" else "transformers",
         pipeline_tag="text-generation",
         datasets=([hub_ids] if isinstance(hub_ids, str) else list(hub_ids)) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,

@@ -355,7 +355,7 @@ class SensiaTrainer(ResumableTrainer):
                 else {},
                 state=self.state,
             )
-        write_card(self.args.output_dir)
+        write_card(self.args.output_dir, repo_id=self.hub_model_id or self.args.hub_model_id)
 
     # ---- Checkpoints ----
 

@@ -242,13 +242,11 @@ def test_metrics_without_what_every_card_needs_are_refused(metrics, name):
         adaptation_card(metrics)
 
 
-@pytest.mark.parametrize("name", [*MODEL_FIELDS, "base_model", "base_model_relation"])
+@pytest.mark.parametrize("name", [*MODEL_FIELDS, "base_model_relation"])
 def test_validation_names_the_missing_field(metrics, name):
     card = adaptation_card(metrics)
     front_matter = yaml.safe_load(card.split("---\n")[1])
     del front_matter[name]
-    if name == "tags":
-        del front_matter["base_model"]  # without the tag nothing tells an adapted model
     text = f"---\n{yaml.safe_dump(front_matter)}---\n" + body_of(card)
     with pytest.raises(ValueError, match=f"`{name}` is missing"):
         validate_card(text)
@@ -271,6 +269,17 @@ def test_validation_refuses_placeholders_unknown_languages_and_nameless_licences
         validate_card(card.replace("license: apache-2.0", "license: other"))
     with pytest.raises(ValueError, match="`license` is missing"):
         validate_card("# A card without front matter\n")
+
+
+def test_only_an_id_tells_the_hub_of_the_base_model(metrics):
+    metrics["base_model"] = "backpack-micro-en"
+    with pytest.raises(ValueError, match="`base_model` is 'backpack-micro-en', but must be .*owner/name"):
+        validate_card(adaptation_card(metrics))
+    for names in ({"repo_id": "owner/backpack-id"}, {"base_model": "a model without a name"}):
+        card = adaptation_card(metrics | names)
+        validate_card(card)
+        assert not {"base_model", "base_model_relation"} & set(ModelCard(card).data.to_dict())
+        assert f"`{names.get('base_model', 'backpack-micro-en')}`, an English Backpack" in card
 
 
 def test_validation_of_a_dataset_card():
@@ -329,6 +338,9 @@ def test_write_card_adds_the_facts_of_the_folder(folder):
     assert f"| Parameters | {model_facts(folder)['Parameters']:,} |" in text
     assert "](training_dynamics.png)" in text
     validate_card(text)
+    assert 'repo = "backpack-micro-sensia-id"' in text
+    text = write_card(folder, "owner/other").read_text(encoding="utf-8")
+    assert 'repo = "owner/other"' in text and "\n# other\n" in text and "\n- name: other\n" in text
 
 
 def test_write_card_refuses_a_folder_without_usable_metrics(folder):

@@ -25,7 +25,7 @@ trainer.push_to_hub()
 
 @pytest.mark.distributed
 def test_the_card_that_is_pushed(tmp_path):
-    folder = tmp_path / "backpack-tiny"
+    folder = tmp_path / "run"
     with HubServer() as hub:
         environment = os.environ | hub.environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
         run = {"cwd": tmp_path, "env": environment, "text": True, "stdin": subprocess.DEVNULL, "capture_output": True}
@@ -36,5 +36,8 @@ def test_the_card_that_is_pushed(tmp_path):
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth"))]
     text = files["README.md"].decode()
     validate_card(text)
+    card = ModelCard(text)
+    assert 'repo = "owner/backpack-tiny"' in card.text and card.text.lstrip().startswith("# backpack-tiny\n")
+    assert "a model without a name" in card.text and card.data.base_model is None
     after = json.loads(files["metrics.json"])["after"]
-    assert f"{after['target_perplexity']:.1f}" in ModelCard(text).text
+    assert f"{after['target_perplexity']:.1f}" in card.text
