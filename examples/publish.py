@@ -1,5 +1,7 @@
 """Put a model, an adapter or a dataset on the Hub: checked, in one commit, private unless `--public` is given.
 
+The repository then holds what the folder holds: files that are gone from the folder are deleted there as well.
+
     python examples/publish.py model_cards/backpack-micro-sensia-id owner/backpack-micro-sensia-id --dry-run
     python examples/publish.py model_cards/backpack-micro-sensia-id owner/backpack-micro-sensia-id \\
         --tag v1.0 --collection "Sense adaptation"
@@ -31,8 +33,11 @@ def main(argv=None):
     for path, size in report["files"]:
         print(f"{size:>14,}  {path}")
     print(f"{report['bytes']:>14,}  bytes in {len(report['files'])} files")
+    for path in report["removed"] or []:
+        print(f"{'deleted':>14}  {path}")
     if report["dry_run"]:
-        print(f"Dry run: {report['repo_id']} would hold these files; nothing was sent.")
+        unknown = "" if report["removed"] is not None else " (the Hub was not asked what it would have to delete)"
+        print(f"Dry run: {report['repo_id']} would hold these files{unknown}; nothing was sent.")
     elif report["changed"]:
         print(f"Published as commit {report['commit'][:8]}: {report['url']}")
     else:

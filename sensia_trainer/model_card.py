@@ -22,11 +22,13 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import yaml
 from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors import safe_open
 
 from .bitext.languages import language
+from .hub_terms import LICENSES, TASKS
 from .schedule import PHASES, PhaseSchedule
 
 
@@ -168,10 +170,14 @@ def validate_card(text: str, repo_type: str = "model") -> None:
         repo_type: "model" or "dataset".
 
     Raises:
-        ValueError: Names every missing metadata field and section, unknown language codes, a base model that is no
-            Hub id, a licence of kind "other" without name and link, and placeholder text.
+        ValueError: Names every missing metadata field and section, unknown languages, licences and tasks, a base model
+            that is no Hub id, a licence of kind "other" without name and link, and placeholder text; or says that the
+            front matter is not YAML.
     """
-    card = (DatasetCard if repo_type == "dataset" else ModelCard)(text)
+    try:
+        card = (DatasetCard if repo_type == "dataset" else ModelCard)(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"The front matter of the card is not YAML: {' '.join(str(error).split())}.") from error
     data = card.data.to_dict()
     required = DATASET_FIELDS if repo_type == "dataset" else MODEL_FIELDS
     bases = data.get("base_model") or []
@@ -189,9 +195,14 @@ def validate_card(text: str, repo_type: str = "model") -> None:
     for code in [codes] if isinstance(codes, str) else codes:
         if code not in ("multilingual", "code"):
             try:
-                language(code)
+                language(str(code))
             except ValueError as error:
                 problems.append(f"metadata field `language`: {error}")
+    for name, known in (("license", LICENSES), ("pipeline_tag", TASKS)):
+        given = data.get(name) or []
+        unknown = [term for term in ([given] if isinstance(given, str) else given) if term not in known]
+        if unknown:
+            problems.append(f"metadata field `{name}` is {unknown[0]!r}, which the Hub does not know: {sorted(known)}")
     for base in [bases] if isinstance(bases, str) else bases:
         if not is_hub_id(base):
             problems.append(

@@ -8,11 +8,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from .model_card import base_model_name, validate_card
+from .model_card import base_model_name, is_hub_id, validate_card
 
 
 # What a run leaves behind for its own resumption, and no repository needs.
@@ -20,6 +21,7 @@ LEFT_OUT = ("__pycache__", "checkpoint-*", "runs", "settings.json", "before.json
 KEPT = (".gitattributes", ".eval_results")
 
 PICKLE_SUFFIXES = {".bin", ".ckpt", ".dill", ".h5", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
+PACKED_SUFFIXES = {".bz2", ".gz", ".tar", ".tgz", ".xz", ".zip", ".zst"}
 
 SECRETS = {
     "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}",
@@ -61,14 +63,15 @@ def publish(
     message: str | None = None,
     dry_run: bool = False,
 ) -> dict:
-    """Upload `folder` to `repo_id` on the Hub: code, weights and card in one commit.
+    """Make `repo_id` on the Hub hold what `folder` holds: code, weights and card in one commit.
 
-    A broken upload goes on when the same call is made again: files that arrived whole are not sent again. A folder
-    that is on the Hub already makes no new commit.
+    Files that the repository has and the folder has not are deleted in that commit (earlier commits keep them). A
+    broken upload goes on when the same call is made again: files that arrived whole are not sent again. A folder that
+    is on the Hub already makes no new commit.
 
     Args:
         folder: A model or adapter folder, or a dataset folder (`datasets.save_to_disk`, or plain data files).
-            Symbolic links are followed. Checkpoints, caches and hidden files are left out.
+            Symbolic links are followed to code (`*.py`) alone. Checkpoints, caches and hidden files are left out.
         repo_id: "owner/name"; created if missing.
         repo_type: "model" or "dataset".
         private: Visibility of a repository that is created; an existing one keeps its own.
@@ -78,12 +81,12 @@ def publish(
         dry_run: Check and list only; nothing is sent.
 
     Returns:
-        `repo_id`, `files` [[path, bytes], ...], `bytes`, `dry_run`; after an upload also `url`, `commit` and
-        `changed` (whether a commit was made).
+        `repo_id`, `files` [[path, bytes], ...], `bytes`, `removed` (paths that the repository loses; None in a dry
+        run without the Hub), `dry_run`; after an upload also `url`, `commit` and `changed` (was a commit made).
 
     Raises:
-        ValueError: For a folder with pickles, secrets, broken links, missing model files or an incomplete card, a
-            malformed `repo_id`, or a `tag` that marks another commit already.
+        ValueError: For a folder with pickles, secrets, links, missing model files, a base model that is not on the
+            Hub or an incomplete card, a malformed `repo_id`, or a `tag` that marks another commit already.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise ValueError(f"`repo_id` is {repo_id!r}, but must be 'owner/name'.")
@@ -92,15 +95,24 @@ def publish(
     with tempfile.TemporaryDirectory() as scratch:
         uploads = collect(folder, repo_id, repo_type, Path(scratch))
         check(uploads, repo_type)
+        try:
+            before, present = _on_the_hub(repo_id, repo_type)
+            removed = sorted(present - {upload.path for upload in uploads} - {".gitattributes"})
+        except (OfflineModeIsEnabled, HTTPError):
+            if not dry_run:
+                raise
+            removed = None
         report = {
             "repo_id": repo_id,
             "files": [[upload.path, upload.size] for upload in uploads],
             "bytes": sum(upload.size for upload in uploads),
+            "removed": removed,
             "dry_run": dry_run,
         }
         if dry_run:
             return report
-        return report | _upload(uploads, repo_id, repo_type, private, tag, collection, message)
+        commit = _upload(uploads, removed, repo_id, repo_type, private, tag, collection, message)
+        return report | commit | {"changed": commit["commit"] != before}
 
 
 def collect(folder, repo_id: str, repo_type: str, scratch: Path) -> list[Upload]:
@@ -109,15 +121,19 @@ def collect(folder, repo_id: str, repo_type: str, scratch: Path) -> list[Upload]
     The card's snippet is made to load `repo_id`, and a base model that lies beside the folder gets the same owner; so
     does the base model of an adapter, which would otherwise name a path of this machine. A dataset saved by
     `datasets.save_to_disk` becomes Parquet files (in `scratch`), which is what the Hub loads.
+
+    Raises ValueError if `folder` is none, or holds links that are not followed.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is not a folder.")
     if repo_type == "dataset" and ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
         uploads = _parquet_files(folder, scratch)
-        uploads += [Upload(file.name, file) for file in folder.glob("*.md")]
+        files = list(folder.glob("*.md"))
     else:
-        uploads = [Upload(path.relative_to(folder).as_posix(), path) for path in _walk(folder)]
+        uploads, files = [], _walk(folder)
+    _check_links(folder, files)
+    uploads += [Upload(path.relative_to(folder).as_posix(), path) for path in files]
     adapted = {"README.md": _with_repo_id, "adapter_config.json": _with_base_model}
     uploads = [adapted.get(upload.path, _as_it_is)(upload, folder, repo_id) for upload in uploads]
     return sorted(uploads, key=lambda upload: upload.path)
@@ -125,10 +141,7 @@ def collect(folder, repo_id: str, repo_type: str, scratch: Path) -> list[Upload]
 
 def check(uploads: list[Upload], repo_type: str) -> None:
     """Refuse what must not be published; raises ValueError that names every problem."""
-    contents = {upload.path: upload for upload in uploads}
-    problems = [f"{upload.path} is a broken link" for upload in uploads if _is_broken(upload)]
-    if problems:
-        raise ValueError("Nothing was uploaded: " + "; ".join(problems) + ".")
+    contents, problems = {upload.path: upload for upload in uploads}, []
     for upload in tqdm(uploads, desc="checking", leave=False, disable=None):
         if upload.path.endswith(".safetensors"):
             problems += [f"{upload.path} is damaged: {error}" for error in _damage(upload)]
@@ -140,25 +153,33 @@ def check(uploads: list[Upload], repo_type: str) -> None:
     if "README.md" not in contents:
         problems.append("there is no card (README.md)")
     else:
-        with contents["README.md"].open() as file:
-            text = file.read().decode("utf-8")
         try:
-            validate_card(text, repo_type)
+            validate_card(_text(contents["README.md"]), repo_type)
         except ValueError as error:
             problems.append(str(error).rstrip("."))
     if problems:
         raise ValueError("Nothing was uploaded: " + "; ".join(problems) + ".")
 
 
-def _upload(uploads, repo_id, repo_type, private, tag, collection, message) -> dict:
+def _on_the_hub(repo_id: str, repo_type: str) -> tuple[str | None, set[str]]:
+    """The last commit of a repository and the paths it holds; none where there is no repository yet."""
+    try:
+        info = HfApi().repo_info(repo_id, repo_type=repo_type)
+    except RepositoryNotFoundError:
+        return None, set()
+    return info.sha, {file.rfilename for file in info.siblings}
+
+
+def _upload(uploads, removed, repo_id, repo_type, private, tag, collection, message) -> dict:
     api = HfApi()
+    card = next(upload for upload in uploads if upload.path == "README.md")
+    RepoCard(_text(card)).validate(repo_type)  # the Hub's own check, before there is a repository that stays empty
     url = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
-    before = api.repo_info(repo_id, repo_type=repo_type).sha
     # Not `upload_folder`, which may spread a folder over several commits: code and weights belong together.
     operations = [
         CommitOperationAdd(upload.path, upload.content if isinstance(upload.content, bytes) else str(upload.content))
         for upload in uploads
-    ]
+    ] + [CommitOperationDelete(path) for path in removed]
     message = message or f"Upload {repo_id.split('/')[1]}"
     try:
         commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
@@ -171,7 +192,7 @@ def _upload(uploads, repo_id, repo_type, private, tag, collection, message) -> d
         owner = repo_id.split("/")[0]
         slug = api.create_collection(collection, namespace=owner, private=private, exists_ok=True).slug
         api.add_collection_item(slug, repo_id, item_type=repo_type, exists_ok=True)
-    return {"url": str(url), "commit": commit.oid, "changed": commit.oid != before}
+    return {"url": str(url), "commit": commit.oid}
 
 
 def _tag(api: HfApi, repo_id: str, repo_type: str, tag: str, commit: str) -> None:
@@ -187,13 +208,26 @@ def _tag(api: HfApi, repo_id: str, repo_type: str, tag: str, commit: str) -> Non
 
 
 def _walk(folder: Path) -> list[Path]:
-    """Every file under a folder, through symbolic links, without what `LEFT_OUT` names."""
+    """Every file and link under a folder, without what `LEFT_OUT` names."""
     files = []
     for path in folder.iterdir():
         if path.name not in KEPT and any(path.match(pattern) for pattern in LEFT_OUT):
             continue
-        files += _walk(path) if path.is_dir() else [path]
+        files += _walk(path) if path.is_dir() and not path.is_symlink() else [path]
     return files
+
+
+def _check_links(folder: Path, files: list[Path]) -> None:
+    """Model code is linked to, so that there is one copy of it; another link may lead to what nobody means to show."""
+    problems = []
+    for path in files:
+        name = path.relative_to(folder).as_posix()
+        if not path.exists():
+            problems.append(f"{name} is a broken link")
+        elif not path.is_file() or (path.is_symlink() and path.resolve().suffix != ".py"):
+            problems.append(f"{name} is a link, but only code (*.py) is linked to; put the file itself in its place")
+    if problems:
+        raise ValueError("Nothing was uploaded: " + "; ".join(problems) + ".")
 
 
 def _parquet_files(folder: Path, scratch: Path) -> list[Upload]:
@@ -225,7 +259,7 @@ def _with_repo_id(card: Upload, folder: Path, repo_id: str) -> Upload:
 
 def _with_base_model(config: Upload, folder: Path, repo_id: str) -> Upload:
     values = json.loads(config.content.read_text(encoding="utf-8"))
-    base = base_model_name(values["base_model_name_or_path"])
+    base = base_model_name(values.get("base_model_name_or_path") or "a model without a name")
     values["base_model_name_or_path"] = _public_base(base, folder, repo_id)
     return Upload(config.path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode("utf-8"))
 
@@ -236,8 +270,9 @@ def _public_base(base: str, folder: Path, repo_id: str) -> str:
     return f"{owner}/{base}" if "/" not in base and (folder.resolve().parent / base).is_dir() else base
 
 
-def _is_broken(upload: Upload) -> bool:
-    return isinstance(upload.content, Path) and not upload.content.exists()
+def _text(upload: Upload) -> str:
+    with upload.open() as file:
+        return file.read().decode("utf-8")
 
 
 def _damage(upload: Upload) -> list[str]:
@@ -250,7 +285,7 @@ def _damage(upload: Upload) -> list[str]:
 
 def _is_pickle(upload: Upload) -> bool:
     """Told by the suffix, and by the first bytes: a pickle of protocol 2 to 5, or a zip archive that holds one."""
-    if Path(upload.path).suffix in PICKLE_SUFFIXES:
+    if _is_named_as_pickle(upload.path):
         return True
     with upload.open() as file:
         start = file.read(2)
@@ -259,7 +294,14 @@ def _is_pickle(upload: Upload) -> bool:
         if not zipfile.is_zipfile(file):
             return False
         with zipfile.ZipFile(file) as archive:
-            return any(name.endswith(".pkl") for name in archive.namelist())
+            return any(_is_named_as_pickle(name) for name in archive.namelist())
+
+
+def _is_named_as_pickle(path: str) -> bool:
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    while suffixes and suffixes[-1] in PACKED_SUFFIXES:
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in PICKLE_SUFFIXES
 
 
 def _secrets(upload: Upload) -> list[tuple[int, str]]:
@@ -279,14 +321,19 @@ def _missing_model_files(contents: dict[str, Upload]) -> list[str]:
         problems.append("there are no weights (*.safetensors)")
     if "config.json" not in contents and "adapter_config.json" not in contents:
         problems.append("there is neither config.json nor adapter_config.json")
+    if "adapter_config.json" in contents:
+        base = json.loads(_text(contents["adapter_config.json"]))["base_model_name_or_path"]
+        if not is_hub_id(base):
+            problems.append(
+                f"adapter_config.json names the base model {base!r}, which is not the id of a Hub repository "
+                "(owner/name): write it, or publish with the base model's folder beside this one"
+            )
     if "config.json" in contents:
-        with contents["config.json"].open() as file:
-            auto_map = json.load(file).get("auto_map") or {}
+        auto_map = json.loads(_text(contents["config.json"])).get("auto_map") or {}
         # "module.Class" is a file of this repository, "owner/name--module.Class" of another.
         modules = {f"{target.split('.')[0]}.py" for target in auto_map.values() if "--" not in target}
         problems += [f"config.json names the code file {name}, which is missing" for name in modules - set(contents)]
     if "model.safetensors.index.json" in contents:
-        with contents["model.safetensors.index.json"].open() as file:
-            shards = set(json.load(file)["weight_map"].values())
+        shards = set(json.loads(_text(contents["model.safetensors.index.json"]))["weight_map"].values())
         problems += [f"the weight file {name} is missing" for name in sorted(shards - set(contents))]
     return problems

@@ -174,6 +174,8 @@ class Handler(BaseHTTPRequestHandler):
         self.json({"url": f"{self.server.url}/{prefix}{name}", "name": name}, 409 if existing else 200)
 
     def validate_yaml(self):
+        if "refused by the Hub" in self.payload()["content"]:
+            return self.answer(400, b"refused by the Hub")
         self.json({"errors": [], "warnings": []})
 
     def info(self, kind, name, revision="main"):

@@ -267,6 +267,12 @@ def test_validation_refuses_placeholders_unknown_languages_and_nameless_licences
         validate_card(card.replace("\n- id\n", "\n- xx_Wrong\n", 1))
     with pytest.raises(ValueError, match="license_name.*license_link"):
         validate_card(card.replace("license: apache-2.0", "license: other"))
+    with pytest.raises(ValueError, match="`license` is 'Apache 2', which the Hub does not know: .*'apache-2.0'"):
+        validate_card(card.replace("license: apache-2.0", "license: Apache 2"))
+    with pytest.raises(ValueError, match="`pipeline_tag` is 'text-gen', which the Hub does not know"):
+        validate_card(card.replace("pipeline_tag: text-generation", "pipeline_tag: text-gen"))
+    with pytest.raises(ValueError, match="front matter of the card is not YAML"):
+        validate_card(card.replace("language:", "language: [", 1))
     with pytest.raises(ValueError, match="`license` is missing"):
         validate_card("# A card without front matter\n")
 

@@ -93,6 +93,7 @@ def model_folder(tmp_path, world):
     """A copy of the model folder that a test may spoil."""
     copy = tmp_path / "backpack-tiny"
     subprocess.run(["cp", "-RL", world["folder"] / "backpack-tiny", copy], check=True)
+    (tmp_path / "backpack-base").mkdir()
     return copy
 
 
@@ -122,6 +123,9 @@ def test_dry_run_lists_files_and_sizes_and_sends_nothing(world, capsys):
         ("state.pkl", b"anything"),
         ("innocent.json", pickle.dumps({"a": 1})),
         ("vectors.npy", b"\x93NUMPY"),
+        ("STATE.PKL", b"anything"),
+        ("state.pkl.gz", b"anything"),
+        ("weights.pth.tar", b"anything"),
     ],
 )
 def test_pickles_are_refused_by_suffix_and_by_content(model_folder, name, content):
@@ -166,6 +170,9 @@ def test_an_incomplete_card_is_refused_by_field(model_folder):
     card.write_text(card.read_text().replace("license: apache-2.0\n", ""))
     with pytest.raises(ValueError, match="`license` is missing"):
         publish(model_folder, "owner/x", dry_run=True)
+    card.write_text("---\ntags: [\n---\n")
+    with pytest.raises(ValueError, match="front matter of the card is not YAML"):
+        publish(model_folder, "owner/x", dry_run=True)
     card.unlink()
     with pytest.raises(ValueError, match="no card"):
         publish(model_folder, "owner/x", dry_run=True)
@@ -183,6 +190,34 @@ def test_missing_code_weights_and_broken_links_are_refused(model_folder):
         publish(model_folder, "owner/x", dry_run=True)
 
 
+def test_links_are_followed_to_code_alone(model_folder, tmp_path):
+    (tmp_path / "diary").mkdir()
+    (tmp_path / "diary" / "today.md").write_text("Dear diary")
+    for name, target in (("notes", "../diary"), ("notes.md", "../diary/today.md")):
+        (model_folder / name).symlink_to(target)
+        with pytest.raises(ValueError, match=f"{re.escape(name)} is a link, but only code"):
+            publish(model_folder, "owner/x", dry_run=True)
+        (model_folder / name).unlink()
+    assert "README.md" in paths(publish(model_folder, "owner/x", dry_run=True))
+
+
+def test_suffixes_that_only_look_like_those_of_pickles(model_folder):
+    (model_folder / "pairs.pt.jsonl").write_text("{}")  # Portuguese
+    assert "pairs.pt.jsonl" in paths(publish(model_folder, "owner/x", dry_run=True))
+
+
+def test_a_base_model_that_is_nowhere_is_refused(model_folder, tmp_path, world):
+    (tmp_path / "backpack-base").rmdir()
+    with pytest.raises(ValueError, match="`base_model` is 'backpack-base'.*owner/name.*beside"):
+        publish(model_folder, "owner/x", dry_run=True)
+    adapter = tmp_path / "adapter"
+    subprocess.run(["cp", "-R", world["folder"] / "adapter", adapter], check=True)
+    assert publish(adapter, "owner/x", dry_run=True)
+    subprocess.run(["mv", model_folder, tmp_path / "elsewhere"], check=True)
+    with pytest.raises(ValueError, match="adapter_config.json names the base model 'backpack-tiny'.*owner/name"):
+        publish(adapter, "owner/x", dry_run=True)
+
+
 def test_malformed_arguments_are_refused(world, capsys):
     folder = world["folder"] / "backpack-tiny"
     with pytest.raises(ValueError, match="'owner/name'"):
@@ -192,6 +227,61 @@ def test_malformed_arguments_are_refused(world, capsys):
     with pytest.raises(SystemExit):
         main([str(world["folder"] / "nowhere"), "owner/x"])
     assert "is not a folder" in capsys.readouterr().err
+
+
+# -- what goes ---------------------------------------------------------------------------------------------------
+
+PUBLISH_TWICE = """
+import json, sys
+from pathlib import Path
+from datasets import load_dataset
+from huggingface_hub import HfApi
+from sensia_trainer.publishing import publish
+
+world, data = sys.argv[1], Path("pairs")
+data.mkdir()
+(data / "README.md").write_text(sys.argv[2])
+(data / "a.csv").write_text("en,id\\none,satu\\n")
+
+def push(**options):
+    return publish(data, "owner/pairs", repo_type="dataset", **options)
+
+reports = [push(dry_run=True), push()]
+(data / "a.csv").rename(data / "b.csv")
+reports += [push(dry_run=True), push(), push()]
+publish(f"{world}/adapter", "owner/adapter")
+HfApi().upload_file(path_or_fileobj=b"old", path_in_repo="more/old.md", repo_id="owner/adapter")
+HfApi().upload_file(path_or_fileobj=b"", path_in_repo=".gitattributes", repo_id="owner/adapter")
+reports += [publish(f"{world}/adapter", "owner/adapter") for _ in range(2)]
+rows = load_dataset("owner/pairs", split="train").to_list()
+(data / "README.md").write_text(sys.argv[2] + "refused by the Hub")
+try:
+    publish(data, "owner/refused", repo_type="dataset")
+except ValueError as error:
+    refused = str(error)
+print(json.dumps({"reports": reports, "rows": rows, "refused": refused}))
+"""
+
+
+@pytest.mark.distributed
+def test_what_is_gone_from_the_folder_goes_from_the_repository(world, tmp_path):
+    with HubServer() as hub:
+        environment = os.environ | hub.environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", PUBLISH_TWICE, str(world["folder"]), DATASET_CARD]
+        run = {"cwd": tmp_path, "env": environment, "text": True, "stdin": subprocess.DEVNULL, "capture_output": True}
+        done = subprocess.run(command, **run)
+        assert done.returncode == 0, done.stderr
+        assert set(hub.files("datasets/owner/pairs")) == {"README.md", "b.csv"}
+        assert len(hub.commits("datasets/owner/pairs")) == 2
+        files = hub.files("models/owner/adapter")
+        assert ".gitattributes" in files and "more/old.md" not in files and "adapter_model.safetensors" in files
+        assert "datasets/owner/refused" not in hub.repos
+    result = json.loads(done.stdout.splitlines()[-1])
+    removed = [[], [], ["a.csv"], ["a.csv"], [], ["more/old.md"], []]
+    assert [report["removed"] for report in result["reports"]] == removed
+    assert [report.get("changed") for report in result["reports"]] == [None, True, None, True, False, True, False]
+    assert result["rows"] == [{"en": "one", "id": "satu"}]
+    assert "refused by the Hub" in result["refused"]
 
 
 # -- the whole way --------------------------------------------------------------------------------------------------
