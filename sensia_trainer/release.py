@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .bitext.languages import language
 from .evaluation.report import TITLES
+from .evaluation.tasks import TASKS
 from .model_card import write_card
 from .runs import METRICS_FILE, portable, write_json
 
@@ -87,11 +88,13 @@ def reported(after, before=None, control=None):
     scores = {name: _task_scores(result) for name, result in results.items()}
     benchmarks = []
     for key, (task, score) in scores["after"].items():
-        row = {"name": f"{TITLES[key[0]]}, {language(key[1]).name}", "type": key[0], "config": key[1]}
+        source, code = TASKS[key[0]], language(key[1])
+        row = {"name": f"{TITLES[key[0]]}, {code.name}", "type": source.hub or key[0]}
+        row["config"] = (source.config or "{iso}").format(iso=code.code, flores=code.flores)
         row |= {"split": task["split"], "items": task["items"]}
         row |= {"value": score["accuracy"], "interval": score.get("interval")}
         row["protocol"] = "plain template, length-averaged log-likelihood"
-        row["protocol"] += ", at chance" if score["at_chance"] else ""
+        row["protocol"] += ", this model at chance" if score["at_chance"] else ""
         if key in scores.get("control", {}):
             other = scores["control"][key][1]
             row |= {"control": other["accuracy"], "control_interval": other.get("interval")}

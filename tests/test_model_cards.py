@@ -60,6 +60,8 @@ def test_the_snippet_of_the_card_runs_with_torch_and_transformers_alone(folder, 
     snippet, count = re.subn(r'^repo = ".*"$', f"repo = {str(folder)!r}", snippet, flags=re.MULTILINE)
     assert count == 1
     script = tmp_path / "snippet.py"
+    if "nearest = " in snippet:
+        snippet += "\nassert len(source) > 1 and nearest.tolist() == list(range(len(source))), nearest\n"
     script.write_text(f"import sys\nsys.modules.update(modeling_backpack=None, sensia_trainer=None)\n{snippet}")
     run = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, script], **run)

@@ -60,7 +60,8 @@ def test_the_folder_and_its_reported_results(run, tmp_path):
     recalls = "| 0.010 [-0.020, 0.040] | 0.710 [0.680, 0.740] | 0.020 [-0.010, 0.050] |"
     assert f"| recall@1 English → Indonesian, sense vectors {recalls}" in card
     assert "| XCOPA, Indonesian test | 500 | 0.520 [0.480, 0.560] | 0.510 [0.470, 0.550] |" in card
-    assert "at chance" in card
+    assert "length-averaged log-likelihood, this model at chance |" in card
+    assert "type: cambridgeltl/xcopa\n      config: id\n" in card
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["model_name"] == "backpack-tiny-id" and str(tmp_path) not in json.dumps(metrics)
 
