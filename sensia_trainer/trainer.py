@@ -79,6 +79,9 @@ class SensiaTrainer(ResumableTrainer):
             processing_class=tokenizer,
             **kwargs,
         )
+        if self.is_fsdp_enabled:
+            self._check_sharding(model)
+            self._model_class = type(model)
         self._follow_senses(model)
         self._sums, self._calls, self._tokens, self._since = {}, 0, 0, None
 
@@ -87,25 +90,27 @@ class SensiaTrainer(ResumableTrainer):
         self.backpack = (model.get_base_model() if is_lora(model) else model).backpack
         self.phase_callback = PhaseCallback(self.backpack)
         if self.is_fsdp_enabled:
-            if is_lora(model):
-                raise ValueError(
-                    "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
-                )
-            if self.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
-                raise ValueError(
-                    "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until "
-                    "training begins, but every process evaluates the base model before. Set it to false."
-                )
-            if self.args.polish_freeze == "vectors":
-                raise ValueError(
-                    "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at "
-                    "the start. Use 'modules', or DDP."
-                )
-            self._model_class = type(model)
             self.phase_callback.sharded_model = model
         self.monitor = TrainingMonitor(self.backpack.config.num_senses)
         self.add_callback(self.phase_callback)
         self.add_callback(self.monitor)
+
+    def _check_sharding(self, model):
+        """Refuses what cannot be done with weights that are spread over processes."""
+        if is_lora(model):
+            raise ValueError(
+                "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
+            )
+        if self.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+            raise ValueError(
+                "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until "
+                "training begins, but every process evaluates the base model before. Set it to false."
+            )
+        if self.args.polish_freeze == "vectors":
+            raise ValueError(
+                "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at "
+                "the start. Use 'modules', or DDP."
+            )
 
     # ---- Losses (Section 2.1) ----
 

@@ -1,21 +1,29 @@
 """Baselines without senses: their loss from the plain formulas, what moves, and that they see the same batches."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from sensia_trainer.baselines.dense import DenseTrainer
 from sensia_trainer.config import METHODS, SensiaConfig
+from tests.distributed import allow_fsdp_on_cpu, run_on_processes
 from tests.reference import losses as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer
 
 
-def dense_trainer(folder, eval_rows=0, **fields):
+RECIPE = Path(__file__).parents[3] / "examples" / "recipes" / "accelerate" / "several_nodes_fsdp.yaml"
+
+
+def dense_trainer(folder, eval_rows=0, tied=True, **fields):
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
     sizes = dict(n_embd=16, n_layer=2, n_head=2, n_positions=40, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), tie_word_embeddings=tied, **sizes))
     settings = dict(output_dir=str(folder), max_steps=12, per_device_train_batch_size=8, learning_rate=0.01)
     settings |= dict(warmup_steps=0, logging_steps=1, eval_strategy="no", save_strategy="no", disable_tqdm=True)
     return DenseTrainer(
@@ -99,6 +107,40 @@ def test_the_cached_gradients_are_the_direct_ones(tmp_path):
         weights.append({n: p.detach().clone() for n, p in trainer.model.named_parameters()})
     for name, direct in weights[0].items():
         torch.testing.assert_close(weights[1][name], direct, atol=1e-5, rtol=1e-4)
+
+
+def adapt(folder, pairs, **fields):
+    """Both methods for some steps, one with parts of a batch, with `pairs` pairs on this process: what was logged."""
+    fields |= dict(per_device_train_batch_size=pairs, max_steps=6, learning_rate=1e-3, eval_rows=9)
+    logged = {}
+    for method, chunk, tied in (("mcl", 2, True), ("fine-tuning", 0, False)):
+        fields |= dict(method=method, contrastive_chunk_size=chunk, tied=tied)
+        trainer = dense_trainer(f"{folder}/{method}", eval_strategy="steps", eval_steps=3, **fields)
+        trainer.evaluate()
+        trainer.train()
+        trainer.save_model(f"{folder}/{method}")
+        kept = ("loss", "grad_norm", "eval_")
+        logged[method] = [{k: v for k, v in row.items() if k.startswith(kept)} for row in trainer.state.log_history]
+    return logged
+
+
+def adapt_sharded(folder):
+    allow_fsdp_on_cpu()
+    return adapt(folder, 4, fsdp=True, fsdp_config=yaml.safe_load(RECIPE.read_text())["fsdp_config"])
+
+
+@pytest.mark.distributed
+def test_two_processes_with_sharded_weights_equal_one(tmp_path):
+    sharded, expected = run_on_processes(adapt_sharded, str(tmp_path / "sharded")), adapt(tmp_path / "one", 8)
+    for method, rows in expected.items():
+        for rank in sharded:
+            for row, expected_row in zip(rank[method], rows, strict=True):
+                assert row == pytest.approx(expected_row, rel=1e-4, abs=1e-5), method
+        folders = (tmp_path / name / method for name in ("sharded", "one"))
+        weights, expected_weights = (load_file(folder / "model.safetensors") for folder in folders)
+        assert weights.keys() == expected_weights.keys()
+        for name, weight in expected_weights.items():
+            torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-5)
 
 
 def test_no_senses_to_align(tmp_path):
