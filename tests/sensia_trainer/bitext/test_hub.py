@@ -11,6 +11,7 @@ from huggingface_hub import RepoUrl
 
 from sensia_trainer.bitext import hub
 from sensia_trainer.bitext.hub import push_bitext
+from sensia_trainer.model_card import validate_card
 from tests.hub_server import HubServer
 
 
@@ -94,6 +95,7 @@ def test_pairs_and_evaluation_texts_of_the_hub_come_back_to_it_as_a_bitext(tmp_p
     assert [row["translation"]["en"] for row in result["loaded"]] == read
     assert commits == ["Upload 4 pairs"]
     statistics, card = json.loads(files["statistics.json"]), files["README.md"].decode()
+    validate_card(card, "dataset")
     assert statistics["dropped"] == {"contamination": 1}
     assert statistics["evaluation_texts"] == {"owner/test:et": {"texts": 1, "exempt": 0}}
     assert statistics["fingerprint"] in card and "| **all** | 5 | 0 | 1 | 4 |" in card
