@@ -306,7 +306,8 @@ def data_card(statistics: dict) -> str:
     drawn = ", ".join(f"{name} {count:,}" for name, count in caps.items() if count)
     steps += [f"seeded draws ({statistics['seed']}): {drawn}"] if drawn else []
     front = {
-        "language": [source, target], "license": "other", "license_name": "see-the-corpora", "license_link": "README.md",
+        "language": [source, target],
+        "license": "other", "license_name": "see-the-corpora", "license_link": "README.md",
         "task_categories": ["translation"], "size_categories": [size], "pretty_name": f"{names} bitext",
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
     }  # fmt: skip
