@@ -69,6 +69,8 @@ def sense_sentence_vectors(
     pooling: str = "magnitude",
     temperature: float = 1.0,
     sense_weights: Tensor | None = None,
+    sentences: Tensor | None = None,
+    num_sentences: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sentence vectors of the sense loss: the mean over non-padding tokens of mixed senses, L2-normalised.
 
@@ -80,10 +82,13 @@ def sense_sentence_vectors(
             - `"contextual"`: mean_t sum_k p_tk c_tk with p from the contributions c (the published code).
         temperature (`float`, *optional*, defaults to 1.0): Softmax temperature of pi or p; the paper trains with 0.7.
         sense_weights (`torch.Tensor` of shape `(B, K, T, T)`, *optional*): alpha, for `"contextual"`.
+        sentences (`torch.Tensor` of shape `(B, T)`, *optional*): Number of the sentence that each token belongs to,
+            where rows hold several ([`~sensia_trainer.packing.pack`]); by default a row is a sentence.
+        num_sentences (`int`, *optional*): How many there are.
 
     Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: unit vectors `(B, d)` (zero for a row that is all padding), and the sense
-        probabilities `(B, T, K)` they were pooled with.
+        `tuple[torch.Tensor, torch.Tensor]`: unit vectors `(B or num_sentences, d)` (zero for a sentence without
+        tokens), and the sense probabilities `(B, T, K)` they were pooled with.
 
     Raises:
         ValueError: as [`sense_probs`].
@@ -92,15 +97,25 @@ def sense_sentence_vectors(
     with torch.autocast(senses.device.type, enabled=False):
         senses = at_least_float32(senses)
         probs = sense_probs(senses, definition=pooling, temperature=temperature, sense_weights=sense_weights)
-        weights = probs * _mean_weights(attention_mask, probs.dtype)[..., None]  # (B, T, K)
+        mask = attention_mask.to(probs.dtype)
+        if sentences is None:
+            mean = mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
+        else:
+            # Which token belongs to which sentence, (num_sentences, B * T): sums over sentences are matrix products.
+            members = (torch.arange(num_sentences, device=mask.device)[:, None] == sentences.flatten()).to(mask.dtype)
+            mean = mask / members.sum(dim=1).clamp_min(1)[sentences]
+        weights = probs * mean[..., None]  # (B, T, K)
         if pooling == "contextual":
             # sum_t m_t sum_k p_tk c_tk = sum_k sum_s (sum_t m_t p_tk alpha_k[t, s]) S_k[s]: the contributions are
             # linear in the senses, so their weighted sum is a sum over senses with weights w_k[s], and no (B, T, K, d)
             # tensor of contributions is needed.
             weights = torch.einsum("btk,bkts->bsk", weights, at_least_float32(sense_weights))
-        # One product over the joint (position, sense) axis; both reshapes are views.
-        vectors = torch.bmm(weights.reshape(len(senses), 1, -1), senses.reshape(len(senses), -1, senses.shape[-1]))
-        return F.normalize(vectors.squeeze(1), dim=-1), probs
+        # Of one sentence a row, one product over the joint (position, sense) axis; of several, one for each position.
+        # The reshapes are views.
+        groups = len(senses) if sentences is None else sentences.numel()
+        vectors = torch.bmm(weights.reshape(groups, 1, -1), senses.reshape(groups, -1, senses.shape[-1])).squeeze(1)
+        vectors = vectors if sentences is None else members @ vectors
+        return F.normalize(vectors, dim=-1), probs
 
 
 def context_hidden_state(outputs, context_state: str = "mixture", context_layer: int | None = None) -> Tensor:
@@ -129,20 +144,24 @@ def hidden_state_after(hidden_states: tuple[Tensor, ...], context_layer: int) ->
     return hidden_states[context_layer]
 
 
-def context_sentence_vectors(hidden_states: Tensor, attention_mask: Tensor) -> Tensor:
+def context_sentence_vectors(
+    hidden_states: Tensor, attention_mask: Tensor | None = None, *, last: Tensor | None = None
+) -> Tensor:
     """Sentence vectors of the context loss: the state of the last non-padding token, L2-normalised (Section 2.1).
 
     Args:
         hidden_states (`torch.Tensor` of shape `(B, T, d)`)
         attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for tokens, 0 for padding, on either side.
+        last (`torch.Tensor` of shape `(N,)`): Instead: where in the flattened rows each sentence's last token is.
 
     Returns:
-        `torch.Tensor` of shape `(B, d)`: unit vectors.
+        `torch.Tensor` of shape `(B or N, d)`: unit vectors.
     """
-    positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    last = (attention_mask.long() * positions).argmax(dim=1)
-    rows = torch.arange(len(hidden_states), device=hidden_states.device)
-    return F.normalize(at_least_float32(hidden_states[rows, last]), dim=-1)
+    if last is None:
+        positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+        rows = torch.arange(len(attention_mask), device=attention_mask.device)
+        last = rows * attention_mask.shape[1] + (attention_mask.long() * positions).argmax(dim=1)
+    return F.normalize(at_least_float32(hidden_states.flatten(0, 1)[last]), dim=-1)
 
 
 def sense_entropy(probs: Tensor, attention_mask: Tensor) -> Tensor:
@@ -174,11 +193,6 @@ def _contribution_norms(senses: Tensor, sense_weights: Tensor) -> Tensor:
     # Rounding can leave a vanishing norm slightly below zero, and sqrt has no gradient at zero: below the smallest
     # normal number the gradient is cut instead of infinite.
     return squares.clamp_min(torch.finfo(squares.dtype).tiny).sqrt().transpose(1, 2)
-
-
-def _mean_weights(attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-    mask = attention_mask.to(dtype)
-    return mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from .lora import is_lora
 from .losses import duplicate_mask, info_nce, sentence_keys
 from .model_card import write_card
 from .monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
+from .packing import pack
 from .representations import context_hidden_state, context_sentence_vectors, sense_entropy, sense_sentence_vectors
 from .runs import METRICS_FILE, write_run
 from .schedule import PHASES
@@ -118,7 +119,7 @@ class SensiaTrainer(ResumableTrainer):
         """w_sense L_sense + w_context L_context + w_lm L_lm at this step's weights and temperatures."""
         now = self.args.phase_state(self.state.global_step / self.state.max_steps)
         contrastive = now.w_sense > 0 or now.w_context > 0
-        batch = join_sides(inputs) if contrastive else target_side(inputs)
+        batch = self.pack(join_sides(inputs) if contrastive else target_side(inputs))
         outputs = self.forward(model, batch, now, num_items_in_batch)
 
         losses = {}
@@ -156,7 +157,7 @@ class SensiaTrainer(ResumableTrainer):
         losses, all_entropies = {}, []
 
         def forward(chunk):
-            batch, first_pass = join_sides(chunk), not torch.is_grad_enabled()
+            batch, first_pass = self.pack(join_sides(chunk)), not torch.is_grad_enabled()
             with self.compute_loss_context_manager():
                 outputs = self.forward(model, batch, now._replace(w_lm=0) if first_pass else now, num_items_in_batch)
                 vectors, entropies = self.sentence_vectors(outputs, batch, now)
@@ -184,15 +185,20 @@ class SensiaTrainer(ResumableTrainer):
             no_sync=partial(self.accelerator.no_sync, model),
         )
         entropies = {name: sum(part[name] for part in all_entropies) / len(all_entropies) for name in all_entropies[0]}
-        self._record(join_sides(inputs), now, losses, entropies)
+        self._record(self.pack(join_sides(inputs)), now, losses, entropies)
         return loss + extra_loss
+
+    def pack(self, batch):
+        """The sentences of a batch in fewer rows. Flash attention knows packed sentences in a single row only."""
+        return pack(batch, share_rows="flash" not in self.backpack.config._attn_implementation)
 
     def forward(self, model, batch, now, num_items_in_batch=None):
         """One pass over both sides; what no loss of this step reads is not computed."""
         return model(
             input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            labels=batch["labels"] if now.w_lm > 0 else None,
+            position_ids=batch["position_ids"],
+            labels=batch["shift_labels"] if now.w_lm > 0 else None,
+            shift_labels=batch["shift_labels"],
             use_cache=False,
             skip_logits=True,
             label_smoothing=self.args.label_smoothing,
@@ -204,20 +210,23 @@ class SensiaTrainer(ResumableTrainer):
 
     def sentence_vectors(self, outputs, batch, now):
         """Unit vectors of all sentences by loss (`"sense"`, `"context"`), each `(2B, d)`; sense entropies by side."""
-        mask, vectors, entropies = batch["attention_mask"], {}, {}
+        sentences, number, vectors, entropies = batch["sentences"], len(batch["last"]), {}, {}
         if now.w_sense > 0:
             vectors["sense"], probs = sense_sentence_vectors(
                 outputs.senses,
-                mask,
+                sentences >= 0,
                 pooling=self.args.sense_pooling,
                 temperature=self.args.sense_pool_temperature,
                 sense_weights=outputs.sense_weights,
+                sentences=sentences,
+                num_sentences=number,
             )
-            sides = zip(("source", "target"), probs.detach().chunk(2), mask.chunk(2), strict=True)
-            entropies = {f"sense_entropy_{side}": sense_entropy(p, m) for side, p, m in sides}
+            is_source = (sentences >= 0) & (sentences < number // 2)
+            sides = {"source": is_source, "target": sentences >= number // 2}
+            entropies = {f"sense_entropy_{side}": sense_entropy(probs.detach(), m) for side, m in sides.items()}
         if now.w_context > 0:
             state = context_hidden_state(outputs, self.args.context_state, self.args.context_layer)
-            vectors["context"] = context_sentence_vectors(state, mask)
+            vectors["context"] = context_sentence_vectors(state, last=batch["last"])
         return vectors, entropies
 
     def contrastive_loss(self, source, target, temperature, duplicates=None):
@@ -275,7 +284,7 @@ class SensiaTrainer(ResumableTrainer):
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._calls += 1
-        self._tokens += int(batch["attention_mask"].sum())
+        self._tokens += int((batch["sentences"] >= 0).sum())
         self._since = self._since or time.perf_counter()
 
     def log(self, logs, start_time=None):

@@ -5,6 +5,7 @@ from modeling_backpack.modeling_backpack import next_token_loss
 from ..callbacks import PhaseCallback
 from ..config import METHODS_WITHOUT_SENSES
 from ..monitors import TrainingMonitor
+from ..packing import pack
 from ..representations import context_sentence_vectors, hidden_state_after
 from ..trainer import SensiaTrainer
 
@@ -33,26 +34,34 @@ class DenseTrainer(SensiaTrainer):
             )
         super().__init__(model, args, **kwargs)
 
+    def pack(self, batch):
+        """A row for each sentence: not every model knows packed sentences by their positions."""
+        return pack(batch, share_rows=False)
+
     def forward(self, model, batch, now, num_items_in_batch=None):
         outputs = model(
             input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
+            attention_mask=(batch["sentences"] >= 0).long(),
             output_hidden_states=True,
             use_cache=False,
             logits_to_keep=1,  # the head is applied below, where a label wants it
         )
         if now.w_lm > 0:
             head = self.accelerator.unwrap_model(model).get_output_embeddings().weight
-            smoothing = self.args.label_smoothing
             outputs.loss = next_token_loss(
-                outputs.hidden_states[-1], head, batch["labels"], smoothing, num_items_in_batch
+                outputs.hidden_states[-1],
+                head,
+                labels=None,
+                shift_labels=batch["shift_labels"],
+                label_smoothing=self.args.label_smoothing,
+                num_items_in_batch=num_items_in_batch,
             )
         return outputs
 
     def sentence_vectors(self, outputs, batch, now):
         layer = self.args.context_layer
         state = outputs.hidden_states[-1] if layer is None else hidden_state_after(outputs.hidden_states, layer)
-        return {"context": context_sentence_vectors(state, batch["attention_mask"])}, {}
+        return {"context": context_sentence_vectors(state, last=batch["last"])}, {}
 
     def _follow_senses(self, model):
         self.phase_callback = PhaseCallback(None)  # there is nothing to freeze, nor to drift

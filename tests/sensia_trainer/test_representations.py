@@ -41,6 +41,30 @@ def test_sense_sentence_vectors_equal_the_plain_sums(pooling):
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("pooling", ["magnitude", "contextual"])
+def test_several_sentences_in_a_row(pooling):
+    """Two sentences that do not see each other, in one row, against a row for each."""
+    senses, weights, _ = make(batch=2, length=3)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    apart, _ = sense_sentence_vectors(senses, mask, pooling=pooling, temperature=0.7, sense_weights=weights)
+    row = torch.cat([senses[0], senses[1]])[None]
+    blocks = torch.zeros(1, weights.shape[1], 6, 6, dtype=weights.dtype)
+    blocks[0, :, :3, :3], blocks[0, :, 3:, 3:] = weights
+    sentences = torch.tensor([[0, 0, 0, 1, 1, -1]])
+    together, _ = sense_sentence_vectors(
+        row,
+        sentences >= 0,
+        pooling=pooling,
+        temperature=0.7,
+        sense_weights=blocks,
+        sentences=sentences,
+        num_sentences=2,
+    )
+    torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
+    last = context_sentence_vectors(row[:, :, 0], last=torch.tensor([2, 4]))
+    torch.testing.assert_close(last, context_sentence_vectors(senses[:, :, 0], mask), rtol=0, atol=1e-12)
+
+
 def test_magnitude_literal():
     # Norms 1 and 2 at temperature 1: pi = (1, e) / (1 + e).
     senses = torch.tensor([[[[1.0, 0.0], [0.0, 2.0]]]], dtype=torch.float64)

@@ -81,13 +81,14 @@ def test_language_modelling_alone_does_not_read_the_source(tmp_path):
     trainer = tiny_trainer(tmp_path, **LM_ONLY)
     trainer.current_gradient_accumulation_steps, trainer.state.max_steps = 1, 12
     batch = one_batch(trainer)
-    shapes = []
+    read = []
     handle = trainer.model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
+        lambda module, args, kwargs: read.append(kwargs["input_ids"]), with_kwargs=True
     )
     trainer.compute_loss(trainer.model, batch)
     handle.remove()
-    assert shapes == [batch["target_input_ids"].shape]
+    targets = batch["target_input_ids"][batch["target_attention_mask"].bool()]
+    assert len(read) == 1 and sorted(read[0][read[0] != 0].tolist()) == sorted(targets[targets != 0].tolist())
 
 
 @pytest.mark.parametrize("polish_freeze", ["modules", "vectors", "none"])
