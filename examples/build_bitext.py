@@ -17,8 +17,9 @@ import sys
 
 from sensia_trainer.bitext.hub import push_bitext
 from sensia_trainer.bitext.opus import list_corpora
-from sensia_trainer.bitext.pipeline import MissingCorpora, build_bitext
+from sensia_trainer.bitext.pipeline import build_bitext
 from sensia_trainer.bitext.recipe import load_recipe
+from sensia_trainer.bitext.retrieval import MissingCorpora
 
 
 def parse_arguments(argv=None) -> argparse.Namespace:

@@ -13,9 +13,12 @@ import pytest
 import scipy.stats
 
 from sensia_trainer.bitext import accounting, opus, pipeline
-from sensia_trainer.bitext.pipeline import MissingCorpora, build_bitext, draw_uniformly
+from sensia_trainer.bitext import stages as stages_of
+from sensia_trainer.bitext.pipeline import build_bitext
 from sensia_trainer.bitext.recipe import load_recipe, parse_recipe
+from sensia_trainer.bitext.retrieval import MissingCorpora
 from sensia_trainer.bitext.sources import fingerprint, load_bitext
+from sensia_trainer.bitext.stages import draw_uniformly
 
 from .opus_server import make_index, moses_zip, serve
 
@@ -293,15 +296,15 @@ def test_scores_are_shared_by_processes(fields, tmp_path, no_figure):
     everything = read_folder(done / "score")
     for path in (done / "score").iterdir():
         path.unlink()
-    pipeline._score(recipe, done, encoder, OneOfTwo())
+    stages_of.score_shards(recipe, done, encoder, OneOfTwo())
     names = sorted(everything)
     assert sorted(read_folder(done / "score")) == names[1::2]
-    pipeline._score(recipe, done, encoder, None)
+    stages_of.score_shards(recipe, done, encoder, None)
     assert read_folder(done / "score") == everything
 
 
 def test_the_shards_and_processes_do_not_change_a_margin(fields, tmp_path, no_figure, monkeypatch):
-    monkeypatch.setattr(pipeline, "REFERENCE", 12)
+    monkeypatch.setattr(stages_of, "REFERENCE", 12)
     margin = fields | {"semantic": {"encoder": "toy", "mode": "margin", "threshold": 1.5}}
 
     def scores(fields, name, **options):
@@ -319,7 +322,7 @@ def test_the_shards_and_processes_do_not_change_a_margin(fields, tmp_path, no_fi
     for path in (stages / "score").iterdir():
         path.unlink()
     for accelerator in (OneOfTwo(), None):
-        pipeline._score(parse_recipe(margin), stages, encoder, accelerator)
+        stages_of.score_shards(parse_recipe(margin), stages, encoder, accelerator)
     assert read_folder(stages / "score") == everything
     with pytest.raises(ValueError, match="semantic.neighbours=27: .* less than the 27 pairs"):
         scores(margin | {"semantic": margin["semantic"] | {"neighbours": 27}}, "few")
