@@ -10,18 +10,22 @@ from ..representations import context_sentence_vectors, hidden_state_after
 from ..trainer import SensiaTrainer
 
 
+# What some models do to logits behind the head's matrix product, by the name in their configuration.
+LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
 class DenseTrainer(SensiaTrainer):
     """
     [`SensiaTrainer`] for a causal language model without senses: of the three losses, the context loss on a dense
     state and the language-model loss are left. Batches, their order, logs and checkpoints are the same.
 
     Args:
-        model (`PreTrainedModel`): Any causal language model.
+        model (`PreTrainedModel`): Any causal language model whose logits are a matrix product with its last state.
         args ([`SensiaConfig`]): With `w_sense=0`, as `method="fine-tuning"` and `method="mcl"` set it.
         kwargs: As [`SensiaTrainer`].
 
     Raises:
-        `ValueError`: where the sense loss has a weight.
+        `ValueError`: where the sense loss has a weight, or the model's logits are more than a matrix product.
     """
 
     card_kind = "baseline"
@@ -31,6 +35,13 @@ class DenseTrainer(SensiaTrainer):
             raise ValueError(
                 f"`w_sense` is {args.w_sense}, but {type(model).__name__} has no senses to align; set it to 0, or "
                 f"take one of the methods {METHODS_WITHOUT_SENSES}."
+            )
+        changes = [name for name in LOGIT_CHANGES if getattr(model.config, name, None) not in (None, 1, 1.0)]
+        changes += ["a bias of the head"] * (getattr(model.get_output_embeddings(), "bias", None) is not None)
+        if changes:
+            raise ValueError(
+                f"The logits of {type(model).__name__} are more than the head's matrix product: {', '.join(changes)}. "
+                "The loss would leave that out. Give another `dense_model`, such as a GPT-2 or a Llama."
             )
         super().__init__(model, args, **kwargs)
 

@@ -35,6 +35,17 @@ def dense_trainer(folder, eval_rows=0, tied=True, **fields):
     )
 
 
+def test_logits_that_are_more_than_a_product_are_refused(tmp_path):
+    settings = dict(use_cpu=True, method="fine-tuning", output_dir=str(tmp_path))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=16, n_layer=1, n_head=2, final_logit_softcapping=30.0))
+    with pytest.raises(ValueError, match="final_logit_softcapping"):
+        DenseTrainer(model, SensiaConfig(**settings))
+    model.config.final_logit_softcapping = None
+    model.lm_head.bias = torch.nn.Parameter(torch.zeros(8))
+    with pytest.raises(ValueError, match="a bias of the head"):
+        DenseTrainer(model, SensiaConfig(**settings))
+
+
 def test_methods_are_fields():
     mcl = SensiaConfig(output_dir="x", method="mcl", use_cpu=True)
     assert (mcl.tau_context, mcl.context_layer, mcl.symmetric) == (0.05, 1, False)
