@@ -206,7 +206,7 @@ def agreement(matrix: Matrix, runs: list[Run], results: dict[str, dict], others:
 
     Returns:
         A row for each run in `others` and column: `run`, `column`, `first`, `second`, `agrees`: "equal", "within the
-        interval" of the first, or "differs".
+        interval" where the 95 % interval of the difference over test items covers zero, or "differs".
     """
     rows = []
     for run in runs:
@@ -214,8 +214,7 @@ def agreement(matrix: Matrix, runs: list[Run], results: dict[str, dict], others:
             first, second = measured(results[run.name], column), measured(others[run.name], column)
             if first is None or second is None:
                 continue
-            interval = first[1] or [first[0], first[0]]
-            within = interval[0] <= second[0] <= interval[1]
+            within = abs(first[0] - second[0]) <= math.hypot(_half_width(first[1]), _half_width(second[1]))
             agrees = "equal" if first[0] == second[0] else "within the interval" if within else "differs"
             row = {"run": run.name, "column": column["label"], "first": first[0], "second": second[0]}
             rows.append(row | {"agrees": agrees})
