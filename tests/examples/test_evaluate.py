@@ -24,7 +24,13 @@ def script():
 @pytest.mark.parametrize("name", ["evaluate", "evaluate_local"])
 def test_recipes_are_valid(name):
     recipe = yaml.safe_load((EXAMPLES / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
-    check_config(EvaluationConfig(model="m", output="r.json", **recipe))
+    check_config(EvaluationConfig(**{"model": "m", "output": "r.json", "target": "sw"} | recipe))
+
+
+def test_the_language_is_never_taken_for_granted(script, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        script.main([str(EXAMPLES / "recipes/evaluate.yaml"), "--model", "m", "--output", str(tmp_path / "a.json")])
+    assert "--target" in capsys.readouterr().err
 
 
 def test_evaluate_and_compare(script, tmp_path, tiny_model, tokenizer, capsys):
@@ -43,8 +49,8 @@ def test_evaluate_and_compare(script, tmp_path, tiny_model, tokenizer, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("tasks: ['copa:en']\nflores: false\ngrid_search: false\ngenerate: false\nprogress: false\n")
     output = tmp_path / "out" / "a.json"
-    script.main([str(recipe), "--model", str(tmp_path / "model"), "--output", str(output), "--data_dir",
-                 str(tmp_path / "data")])  # fmt: skip
+    script.main([str(recipe), "--model", str(tmp_path / "model"), "--target", "id", "--output", str(output),
+                 "--data_dir", str(tmp_path / "data")])  # fmt: skip
     printed = capsys.readouterr().out
     assert "copa en plain cond" in printed and "at chance" in printed and str(output) in printed
     script.main(["compare", str(output), "--output", str(tmp_path / "table.md")])
