@@ -79,12 +79,14 @@ def tables(result) -> str:
 
 def _in_fresh_process(*arguments) -> dict:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_in_worker, arguments)
+        return pool.apply(_in_worker, (multiprocessing.get_start_method(), *arguments))
 
 
-def _in_worker(pairs: int, processes: int, scored: int) -> dict:
-    # A worker of a pool is a daemon and may not have the children that num_proc asks for.
+def _in_worker(start_method: str, pairs: int, processes: int, scored: int) -> dict:
+    # A worker of a pool is a daemon and may not have the children that num_proc asks for; and they would start as it
+    # did, instead of as they do elsewhere.
     multiprocessing.current_process()._config["daemon"] = False
+    multiprocessing.set_start_method(start_method, force=True)
     return measure(pairs, processes, scored)
 
 
