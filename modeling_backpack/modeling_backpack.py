@@ -628,7 +628,8 @@ class BackpackModel(BackpackPreTrainedModel):
                 positions count tokens only, so a padded row gives the states of the unpadded one.
             position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
                 Positions. Where they start again, without `attention_mask` and with `use_cache=False`, another text
-                starts: texts packed in a row do not see each other.
+                starts: texts packed in a row do not see each other, if the backbone makes its mask of positions
+                (GPT-2, GPT-NeoX, Llama, Qwen3 do; OPT, XGLM, BioGPT, Falcon do not).
             past_key_values (`Cache`, *optional*): What earlier calls returned.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Word embeddings instead of `input_ids`; the senses are computed from them.

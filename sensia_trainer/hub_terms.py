@@ -8,8 +8,9 @@ LICENSES = frozenset(
     cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0
     cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl
     gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 lgpl-lr isc lppl-1.3c ms-pl mpl-2.0 odc-by odbl pddl osl-3.0 postgresql
-    ofl-1.1 ncsa unlicense zlib deepfloyd-if-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma unknown
-    other
+    ofl-1.1 ncsa unlicense zlib deepfloyd-if-license llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma
+    apple-amlr apple-ascl intel-research h-research openmdw-1.0 fair-noncommercial-research-license
+    grok2-community unknown other
     """.split()
 )
 

@@ -7,6 +7,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+# Backbones (`model_type`) that tell packed texts apart by their positions, each shown by a test. Others, OPT and
+# Falcon among them, do not, and say nothing.
+KEEP_TEXTS_APART = ("gpt2", "gpt_neox", "llama", "qwen3")
+
+
+def keeps_texts_apart(config) -> bool:
+    """Whether texts may share a row for a backbone with this configuration. With flash attention they may not: it
+    knows packed texts in a single row only."""
+    return config.model_type in KEEP_TEXTS_APART and config._attn_implementation in ("sdpa", "eager")
+
+
 def best_fit(lengths: list[int], width: int) -> list[tuple[int, int]]:
     """Row and offset of each text in as few rows of `width` tokens as are easily found: the longest text first, each
     in the row where the least room is left (best-fit decreasing)."""
@@ -24,8 +35,8 @@ def best_fit(lengths: list[int], width: int) -> list[tuple[int, int]]:
 
 def pack(batch: dict[str, Tensor], share_rows: bool = True) -> dict[str, Tensor]:
     """
-    The sentences of a padded batch in fewer rows. Positions start again with each sentence, by which a model without
-    `attention_mask` and cache knows that it does not see the ones before.
+    The sentences of a padded batch in fewer rows. Positions start again with each sentence, by which a model that
+    [`keeps_texts_apart`] knows, without `attention_mask` and cache, that it does not see the ones before.
 
     Args:
         batch: `input_ids`, `attention_mask` (1 for tokens, padded on the right) and `labels` (the token's own, -100
@@ -41,7 +52,7 @@ def pack(batch: dict[str, Tensor], share_rows: bool = True) -> dict[str, Tensor]
     number, width = mask.shape
     lengths = mask.sum(dim=1)
     longest = max(int(lengths.max()), 1)
-    places = best_fit(lengths.tolist(), longest) if share_rows else [(row, 0) for row in range(number)]
+    places = best_fit(lengths.clamp_min(1).tolist(), longest) if share_rows else [(row, 0) for row in range(number)]
     rows = 1 + max(row for row, _ in places)
     starts = torch.tensor([row * longest + offset for row, offset in places], device=mask.device)
     positions = torch.arange(width, device=mask.device).expand(number, width)

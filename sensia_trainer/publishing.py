@@ -17,6 +17,8 @@ from .model_card import base_model_name, is_hub_id, validate_card
 
 
 # What a run leaves behind for its own resumption, and no repository needs.
+# How `datasets` saves a dataset; the Hub gets Parquet files instead.
+OF_DATASETS = ("*.arrow", "state.json", "dataset_info.json", "dataset_dict.json")
 LEFT_OUT = ("__pycache__", "checkpoint-*", "runs", "settings.json", "before.json", ".*", "*.pyc", "*.lock")
 KEPT = (".gitattributes", ".eval_results")
 
@@ -97,7 +99,8 @@ def publish(
         check(uploads, repo_type)
         try:
             before, present = _on_the_hub(repo_id, repo_type)
-            removed = sorted(present - {upload.path for upload in uploads} - {".gitattributes"})
+            gone = present - {upload.path for upload in uploads} - {".gitattributes"}
+            removed = sorted(path for path in gone if not (Path(folder) / path).exists())
         except (OfflineModeIsEnabled, HTTPError):
             if not dry_run:
                 raise
@@ -129,7 +132,7 @@ def collect(folder, repo_id: str, repo_type: str, scratch: Path) -> list[Upload]
         raise ValueError(f"{str(folder)!r} is not a folder.")
     if repo_type == "dataset" and ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
         uploads = _parquet_files(folder, scratch)
-        files = list(folder.glob("*.md"))
+        files = [path for path in _walk(folder) if not any(path.match(pattern) for pattern in OF_DATASETS)]
     else:
         uploads, files = [], _walk(folder)
     _check_links(folder, files)

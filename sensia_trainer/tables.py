@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean, variance
 
 from matplotlib.figure import Figure
+from scipy.stats import t as student_t
 
 from .evaluation.figures import save_figure
 from .experiments import Matrix, Run
@@ -13,8 +14,6 @@ from .experiments import Matrix, Run
 
 # Panels of a figure beside each other.
 PANELS = 4
-# Standard errors of a 95 % interval on either side.
-Z = 1.96
 
 
 def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:
@@ -39,14 +38,16 @@ def summarise(values: list[tuple[float, list[float] | None]]) -> tuple[float, li
     """One value with its 95 % interval; of several runs, their mean with that of the mean.
 
     The variance of the mean of n runs is that of the test items, which the runs share (the mean of the runs' own), and
-    that of the runs divided by n. A run without an interval adds no variance of items.
+    that of the runs divided by n, with the quantile of Student's t for so few runs. A run without an interval adds no
+    variance of items.
     """
     if len(values) < 2:
         return values[0] if values else None
     numbers = [value for value, _ in values]
     center = mean(numbers)
     items = mean(_half_width(interval) ** 2 for _, interval in values)
-    half = math.sqrt(items + Z**2 * variance(numbers) / len(numbers))
+    quantile = student_t.ppf(0.975, len(numbers) - 1)
+    half = math.sqrt(items + quantile**2 * variance(numbers) / len(numbers))
     return center, [center - half, center + half]
 
 
@@ -139,7 +140,8 @@ def judge(rows: list[dict], claim: dict) -> dict:
     """Whether the table supports a claim `{"text", "column", "better", "than", "lower"}` about two of its rows.
 
     The errors of the two rows are taken as independent. On the same test items they are not: what one model finds
-    hard, so does the other. The interval of the difference is therefore rather too wide than too narrow.
+    hard, so does the other, so the part of the items is rather too wide than too narrow. That of single runs is not in
+    it: another seed may differ by more.
 
     Returns:
         The claim with `values`: the two cells; `difference`: better minus than, with its 95 % interval (None without

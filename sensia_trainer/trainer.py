@@ -20,7 +20,7 @@ from .lora import is_lora
 from .losses import duplicate_mask, info_nce, sentence_keys
 from .model_card import write_card
 from .monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
-from .packing import pack
+from .packing import keeps_texts_apart, pack
 from .representations import context_hidden_state, context_sentence_vectors, sense_entropy, sense_sentence_vectors
 from .runs import METRICS_FILE, write_run
 from .schedule import PHASES
@@ -189,8 +189,8 @@ class SensiaTrainer(ResumableTrainer):
         return loss + extra_loss
 
     def pack(self, batch):
-        """The sentences of a batch in fewer rows. Flash attention knows packed sentences in a single row only."""
-        return pack(batch, share_rows="flash" not in self.backpack.config._attn_implementation)
+        """The sentences of a batch in fewer rows, where the backbone keeps them apart."""
+        return pack(batch, share_rows=keeps_texts_apart(self.backpack.backbone.config))
 
     def forward(self, model, batch, now, num_items_in_batch=None):
         """One pass over both sides; what no loss of this step reads is not computed."""

@@ -20,7 +20,7 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
         `target_truncated` (the target was) and `row` (the pair's index).
 
     Raises:
-        `ValueError`: for a bitext without pairs, or without one of the languages.
+        `ValueError`: for a bitext without pairs or without one of the languages, or a pair with a blank side.
     """
     if len(dataset) == 0:
         raise ValueError("The bitext has no pairs. Check its path, its split and the filters applied to it.")
@@ -34,7 +34,13 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
     def tokenize(batch, rows):
         sides = {}
         for side, language in (("source", source), ("target", target)):
-            sides[side] = tokenizer([pair[language] for pair in batch["translation"]], verbose=False)["input_ids"]
+            texts = [pair[language] for pair in batch["translation"]]
+            blank = [row for row, text in zip(rows, texts, strict=True) if not text or not text.strip()]
+            if blank:
+                raise ValueError(
+                    f"pair {blank[0]} of the bitext has no text in {language!r}, so no vectors; leave such pairs out"
+                )
+            sides[side] = tokenizer(texts, verbose=False)["input_ids"]
         pairs = list(zip(sides["source"], sides["target"], strict=True))
         return {
             "source_ids": [ids[:max_length] for ids, _ in pairs],

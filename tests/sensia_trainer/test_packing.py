@@ -4,10 +4,15 @@ import random
 
 import pytest
 import torch
+from datasets import Dataset
+from transformers import OPTConfig, XGLMConfig
 
-from sensia_trainer.packing import best_fit, pack
+from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.bitext.collator import tokenize_bitext
+from sensia_trainer.packing import best_fit, keeps_texts_apart, pack
 from sensia_trainer.trainer import join_sides
-from tests.tiny import tiny_trainer
+from tests.modeling_backpack.tiny import BACKBONES, SIZES, random_ids, spread
+from tests.tiny import tiny_tokenizer, tiny_trainer
 
 
 def test_each_text_goes_where_the_least_room_is_left():
@@ -74,9 +79,46 @@ def test_neither_losses_nor_gradients_notice(tmp_path, monkeypatch, fields):
     torch.testing.assert_close(packed, gradients(), rtol=1e-9, atol=1e-12)
 
 
+def test_an_empty_text_has_a_cell_of_its_own():
+    ids = torch.arange(1, 37).view(4, 9)
+    mask = (torch.arange(9)[None] < torch.tensor([9, 5, 4, 0])[:, None]).long()
+    packed = pack({"input_ids": ids, "attention_mask": mask, "labels": torch.full_like(ids, -100)})
+    assert packed["sentences"].flatten()[packed["last"]].tolist() == [0, 1, 2, -1]
+
+
+@pytest.mark.parametrize("backbone", [*BACKBONES, "opt", "xglm"])
+def test_no_backbone_lets_sentences_see_each_other(backbone):
+    """The state at each last token, packed as the trainer packs, against the sentence alone."""
+    others = {
+        "opt": lambda: OPTConfig(**SIZES, hidden_size=32, word_embed_proj_dim=32, ffn_dim=64, num_hidden_layers=2,
+                                 num_attention_heads=4, max_position_embeddings=40),
+        "xglm": lambda: XGLMConfig(**SIZES, d_model=32, ffn_dim=64, num_layers=2, attention_heads=4,
+                                   max_position_embeddings=40),
+    }  # fmt: skip
+    config = BackpackConfig(backbone_config=(BACKBONES | others)[backbone](), num_senses=4)
+    model = spread(BackpackForCausalLM(config)).eval()
+    ids, lengths = random_ids(4, 9), [9, 5, 4, 1]
+    mask = (torch.arange(9)[None] < torch.tensor(lengths)[:, None]).long()
+    batch = {"input_ids": ids * mask, "attention_mask": mask, "labels": torch.full_like(ids, -100)}
+    packed = pack(batch, share_rows=keeps_texts_apart(model.backpack.backbone.config))
+    assert (len(packed["input_ids"]) < 4) == (backbone in BACKBONES)
+    with torch.no_grad():
+        inputs = {name: packed[name] for name in ("input_ids", "position_ids")}
+        states = model(**inputs, use_cache=False, skip_logits=True).last_hidden_state.flatten(0, 1)[packed["last"]]
+        for state, row, length in zip(states, ids, lengths, strict=True):
+            alone = model(row[None, :length], use_cache=False, skip_logits=True).last_hidden_state[0, -1]
+            torch.testing.assert_close(state, alone, rtol=1e-4, atol=1e-4)
+
+
 def test_flash_attention_gets_a_row_a_sentence(tmp_path):
     trainer = tiny_trainer(tmp_path)
     batch = join_sides(trainer.data_collator([trainer.train_dataset[i] for i in range(10)]))
     assert len(trainer.pack(batch)["input_ids"]) < 20
-    trainer.backpack.config._attn_implementation = "flash_attention_2"
+    trainer.backpack.backbone.config._attn_implementation = "flash_attention_2"  # which may be set for it alone
     assert len(trainer.pack(batch)["input_ids"]) == 20
+
+
+def test_empty_sentences_are_refused():
+    pairs = Dataset.from_dict({"translation": [{"en": "sun", "id": "matahari"}, {"en": "moon", "id": ""}]})
+    with pytest.raises(ValueError, match="pair 1 .*'id'"):
+        tokenize_bitext(pairs, tiny_tokenizer(), "en", "id", max_length=9)

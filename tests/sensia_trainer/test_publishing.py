@@ -85,6 +85,7 @@ def world(tmp_path_factory, tiny_model, tokenizer):
     pairs = [{"en": f"Page {n} of {2 * n}", "id": f"Halaman {n} dari {2 * n}"} for n in range(1, 6)]
     DatasetDict({"train": Dataset.from_dict({"translation": pairs})}).save_to_disk(folder / "bitext")
     (folder / "bitext" / "README.md").write_text(DATASET_CARD)
+    (folder / "bitext" / "statistics.json").write_text("{}")
     return {"folder": folder, "logits": expected, "adapted_logits": expected_adapted, "pairs": pairs}
 
 
@@ -372,7 +373,7 @@ def test_push_break_resume_push_again_and_load(world, tmp_path):
         assert not reports["again"]["changed"] and reports["again"]["commit"] == repo.history[-1]["oid"]
         assert len(hub.commits("models/owner/backpack-tiny")) == 1
         assert reports["dataset"]["changed"] and not reports["dataset_again"]["changed"]
-        assert paths(reports["dataset"]) == ["README.md", "data/train-00000-of-00001.parquet"]
+        assert paths(reports["dataset"]) == ["README.md", "data/train-00000-of-00001.parquet", "statistics.json"]
         assert not hub.repos["models/owner/adapter"].private
         adapter = json.loads(hub.files("models/owner/adapter")["adapter_config.json"])
         assert adapter["base_model_name_or_path"] == "owner/backpack-tiny"
