@@ -207,8 +207,8 @@ def validate_card(text: str, repo_type: str = "model") -> None:
         if not is_hub_id(base):
             problems.append(
                 f"metadata field `base_model` is {base!r}, but must be the id of a Hub repository (owner/name): write "
-                "it (`openai-community/gpt2` for `gpt2`), or publish with the base model's folder beside this one, which "
-                "gives it the same owner"
+                "it (`openai-community/gpt2` for `gpt2`), or publish with the base model's folder beside this one, "
+                "which gives it the same owner"
             )
     for placeholder in re.findall(r"more information needed|\bTODO\b|\[needs more\b", card.text, flags=re.IGNORECASE):
         problems.append(f"the body holds the placeholder {placeholder!r}")
