@@ -178,7 +178,8 @@ class BackpackConfig(PreTrainedConfig):
 
     model_type = "backpack"
     sub_configs = {"backbone_config": AutoConfig}
-    keys_to_ignore_at_inference = ["past_key_values", "last_hidden_state", "backbone_last_hidden_state"]
+    # The cache under both names that transformers has had for it.
+    keys_to_ignore_at_inference = ["past_key_values", "cache", "last_hidden_state", "backbone_last_hidden_state"]
 
     backbone_config: dict | PreTrainedConfig | None = None
     num_senses: int = 16

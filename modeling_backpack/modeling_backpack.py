@@ -35,13 +35,16 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, StaticLayer
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .configuration_backpack import MIXTURE_MODES, BackpackConfig
 from .conversion_backpack import published_checkpoint, refuse_nano_backpack
 
 
+# What the installed transformers calls a cache in outputs and arguments: `cache` since 5.24, `past_key_values` before.
+# Both are accepted; this one is returned, and handed to the backbone.
+CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
 # Queries whose senses are weighed at once.
 QUERY_BLOCK = 256
 # Largest block of logits that `skip_logits` ever holds, in bytes of float32.
@@ -51,12 +54,14 @@ SHAPE_STEP = 64
 
 
 @dataclass
-class BackpackModelOutputWithPast(ModelOutput):
+class BackpackModelOutputWithPast(BaseModelOutputWithPast):
     """
+    What `BaseModelOutputWithPast` holds, the cache under the name that the installed transformers gives it, and
+
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
             The mixture of senses, which the head reads.
-        past_key_values (`Cache`): Keys and values of the backbone, and one more layer for the senses.
+        past_key_values or cache (`Cache`): Keys and values of the backbone, and one more layer for the senses.
         hidden_states (`tuple(torch.FloatTensor)`): The backbone's, embeddings first (`output_hidden_states=True`).
         attentions (`tuple(torch.FloatTensor)`): The backbone's (`output_attentions=True`, eager attention).
         backbone_last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
@@ -67,17 +72,13 @@ class BackpackModelOutputWithPast(ModelOutput):
             Weights over positions, each row summing to one (`output_sense_weights=True`).
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
     backbone_last_hidden_state: torch.FloatTensor | None = None
     senses: torch.FloatTensor | None = None
     sense_weights: torch.FloatTensor | None = None
 
 
 @dataclass
-class BackpackCausalLMOutputWithPast(ModelOutput):
+class BackpackCausalLMOutputWithPast(CausalLMOutputWithPast):
     """
     What [`BackpackModelOutputWithPast`] holds, after
 
@@ -86,12 +87,6 @@ class BackpackCausalLMOutputWithPast(ModelOutput):
         logits (`torch.FloatTensor` of shape `(batch_size, kept_length, vocab_size)`): `None` with `skip_logits`.
     """
 
-    # First, because tuples (`return_dict=False`) of causal language models start with them.
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
     last_hidden_state: torch.FloatTensor | None = None
     backbone_last_hidden_state: torch.FloatTensor | None = None
     senses: torch.FloatTensor | None = None
@@ -397,7 +392,7 @@ class BackpackPreTrainedModel(PreTrainedModel):
     base_model_prefix = "backpack"
     supports_gradient_checkpointing = True
     _no_split_modules = ["BackpackSenseNetwork", "BackpackSenseWeightNetwork"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     # The sense layer computes its own weights whatever the implementation; the backbone decides what it can do.
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -483,6 +478,11 @@ class BackpackPreTrainedModel(PreTrainedModel):
             module.scaling = module.head_dim**-0.5 if module.scale_attn_weights else 1.0
             module.scaling /= module.layer_idx + 1 if enabled else 1
         self.config.backbone_config.scale_attn_by_inverse_layer_idx = enabled
+
+
+# What `is_custom_code` asks was asked of `is_remote_code` at first.
+if not hasattr(PreTrainedModel, "is_custom_code"):
+    BackpackPreTrainedModel.is_remote_code = BackpackPreTrainedModel.is_custom_code
 
 
 class BackpackModel(BackpackPreTrainedModel):
@@ -618,6 +618,7 @@ class BackpackModel(BackpackPreTrainedModel):
         use_cache: bool | None = None,
         output_senses: bool = False,
         output_sense_weights: bool = False,
+        cache: Cache | None = None,
         **kwargs,
     ) -> BackpackModelOutputWithPast:
         r"""
@@ -630,7 +631,7 @@ class BackpackModel(BackpackPreTrainedModel):
                 Positions. Where they start again, without `attention_mask` and with `use_cache=False`, another text
                 starts: texts packed in a row do not see each other, if the backbone makes its mask of positions
                 (GPT-2, GPT-NeoX, Llama, Qwen3 do; OPT, XGLM, BioGPT, Falcon do not).
-            past_key_values (`Cache`, *optional*): What earlier calls returned.
+            past_key_values, cache (`Cache`, *optional*): What earlier calls returned, under either name.
             inputs_embeds (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Word embeddings instead of `input_ids`; the senses are computed from them.
             use_cache (`bool`, *optional*): Whether to return `past_key_values`.
@@ -643,6 +644,7 @@ class BackpackModel(BackpackPreTrainedModel):
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
+        past_key_values = cache if past_key_values is None else past_key_values
         senses = self.compute_senses(input_ids, inputs_embeds)
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
@@ -666,8 +668,8 @@ class BackpackModel(BackpackPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            **{CACHE_NAME: past_key_values},
             **kwargs,
         )
         hidden_states = backbone_outputs.last_hidden_state
@@ -680,7 +682,7 @@ class BackpackModel(BackpackPreTrainedModel):
         )
         return BackpackModelOutputWithPast(
             last_hidden_state=mixture,
-            past_key_values=past_key_values,
+            **{CACHE_NAME: past_key_values},
             hidden_states=backbone_outputs.hidden_states,
             attentions=backbone_outputs.attentions,
             backbone_last_hidden_state=hidden_states,
@@ -762,6 +764,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         skip_logits: bool = False,
+        cache: Cache | None = None,
         **kwargs,
     ) -> BackpackCausalLMOutputWithPast:
         r"""
@@ -788,7 +791,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            past_key_values=cache if past_key_values is None else past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             **kwargs,

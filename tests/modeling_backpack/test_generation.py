@@ -220,7 +220,8 @@ def test_prompt_lookup_and_assistant(model):
     prompt = random_ids(1, 4).repeat(1, 4)
     settings = dict(max_new_tokens=10, do_sample=False, eos_token_id=NEVER)
     plain = model.generate(prompt, **settings)
-    assert torch.equal(model.generate(prompt, prompt_lookup_num_tokens=3, **settings), plain)
+    looked_up = model.generate(prompt, prompt_lookup_num_tokens=3, **settings)
+    assert torch.equal(looked_up[:, : plain.shape[1]], plain)  # old releases of transformers give a token more
     torch.manual_seed(1)
     config = BackpackConfig(backbone_config=BACKBONES["gpt2"](), num_senses=2)
     assistant = spread(BackpackForCausalLM(config), seed=3).eval()
