@@ -2,6 +2,7 @@
 #
 #   make adapt     install, then adapt the micro English Backpack with examples/recipes/quickstart.yaml
 #   make test      install, then run the tests
+#   make test-versions   a smoke test with the oldest and the newest versions of the dependencies
 #   make quality   lint; `make style` also repairs what can be repaired
 #   make clean     remove the virtual environment, caches and build products (not outputs/)
 #
@@ -17,13 +18,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 SOURCES := modeling_backpack sensia_trainer examples tests .ci
 
-.PHONY: adapt test quality style clean
+.PHONY: adapt test test-versions quality style clean
 
 adapt: $(VENV)/.installed-quickstart
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no examples/adapt.py examples/recipes/quickstart.yaml
 
 test: $(VENV)/.installed-test
 	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile $(TESTS)
+
+test-versions: $(VENV)-oldest/.installed $(VENV)-newest/.installed
+	for set in oldest newest; do HF_HUB_OFFLINE=1 $(VENV)-$$set/bin/pytest -n 0 tests/test_versions.py || exit 1; done
 
 quality: $(VENV)/.installed-quality
 	$(BIN)/ruff check $(SOURCES)
@@ -35,7 +39,7 @@ style: $(VENV)/.installed-quality
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: an installation is repeated only when what is to be installed has changed.
@@ -60,4 +64,12 @@ $(VENV)/.installed-quality: constraints.txt | $(VENV)/.created
 $(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(VENV)/.installed-torch
 	@echo "Installing sensia[$*] (a minute or two)"
 	@$(PIP) -c constraints.txt -e ".[$*]"
+	@touch $@
+
+# Torch stays the pinned one in both; the newest set is looked up again whenever it is made anew (make clean).
+$(VENV)-%/.installed: setup.cfg constraints.txt constraints-oldest.txt
+	@$(MAKE) VENV=$(VENV)-$* $(VENV)-$*/.installed-torch
+	@echo "Installing the $* versions (a minute or two)"
+	@$(if $(filter oldest,$*),cp constraints-oldest.txt,grep '^torch==' constraints.txt >) $(VENV)-$*/constraints.txt
+	@$(VENV)-$*/bin/python -m pip install -qq --disable-pip-version-check -c $(VENV)-$*/constraints.txt -e ".[peft]" pytest pytest-timeout pytest-xdist
 	@touch $@

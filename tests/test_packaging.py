@@ -76,6 +76,14 @@ def test_exact_requirements_agree_with_the_pins(setup, pins):
     assert exact and all(pins[canonical(name)] == version for name, version in exact)
 
 
+def test_lower_bounds_are_the_oldest_versions_tried(setup):
+    lines = (ROOT / "constraints-oldest.txt").read_text().splitlines()
+    oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
+    requirements = setup["options"]["install_requires"].split() + setup["options.extras_require"]["peft"].split()
+    bounds = dict(re.match(r"([\w-]+)>=([\d.]+)", requirement).groups() for requirement in requirements)
+    assert bounds == {name: re.sub(r"(\.0)+$", "", version) for name, version in oldest.items()}
+
+
 def test_pins_have_no_local_versions(pins):
     assert pins["torch"] == "2.13.0"
     assert not [name for name, version in pins.items() if "+" in version]
