@@ -38,7 +38,8 @@ model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True
 inputs = tokenizer("Pada tahun", return_tensors="pt")
 settings = dict(max_new_tokens=6, do_sample=False)
 new = [model.generate(**inputs, use_cache=cached, **settings).tolist() for cached in (True, False)]
-print(json.dumps({"module": type(model).__module__, "new": new, "text": tokenizer.decode(new[0][0], skip_special_tokens=True)}))
+text = tokenizer.decode(new[0][0], skip_special_tokens=True)
+print(json.dumps({"module": type(model).__module__, "new": new, "text": text}))
 """
 
 
