@@ -1,6 +1,6 @@
 # Every target works on a bare machine: it needs python3 (3.11 or newer) and pip, and makes its own virtual environment.
 #
-#   make adapt     install, then adapt the micro English Backpack with examples/recipes/quickstart.yaml
+#   make adapt     install, then adapt the micro English Backpack with quickstart
 #   make test      install, then run the tests
 #   make test-versions   a smoke test with the oldest and the newest versions of the dependencies
 #   make quality   lint; `make style` also repairs what can be repaired
@@ -21,7 +21,7 @@ SOURCES := modeling_backpack sensia_trainer examples tests .ci
 .PHONY: adapt test test-versions quality style clean
 
 adapt: $(VENV)/.installed-quickstart
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no examples/adapt.py examples/recipes/quickstart.yaml
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no examples/adapt.py quickstart
 
 test: $(VENV)/.installed-test
 	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile $(TESTS)

@@ -7,7 +7,7 @@ Speed and memory, measured side by side in one run: ratios, not promises.
     python examples/benchmark.py bitext     stages of the bitext pipeline
     python examples/benchmark.py report     tables of what was measured, into examples/README.md
 
-Run from the repository, on a machine that does nothing else; each writes JSON to examples/results/.
+Run from the repository, on a machine that does nothing else; each writes JSON to results/benchmarks/.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from sensia_trainer.runs import write_json
+from sensia_trainer.utils.files import write_json
 
 
 BENCHMARKS = ("model", "adapt", "evaluate", "bitext")
@@ -33,7 +33,7 @@ def main():
     for name in BENCHMARKS:
         module = importlib.import_module(f"benchmarks.{name}")
         command = commands.add_parser(name, help=module.__doc__.splitlines()[0])
-        command.add_argument("--output", default=f"examples/results/benchmark_{name}.json", help="JSON written")
+        command.add_argument("--output", default=f"results/benchmarks/benchmark_{name}.json", help="JSON written")
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     command = commands.add_parser("report", help="Tables of the results, written into the README.")
@@ -66,10 +66,10 @@ def cpu_information():
 
 
 def report(readme):
-    """Put a table of each result in examples/results/ between the two marks of the README."""
+    """Put a table of each result in results/benchmarks/ between the two marks of the README."""
     sections = []
     for name in BENCHMARKS:
-        module, file = importlib.import_module(f"benchmarks.{name}"), Path(f"examples/results/benchmark_{name}.json")
+        module, file = importlib.import_module(f"benchmarks.{name}"), Path(f"results/benchmarks/benchmark_{name}.json")
         if not (hasattr(module, "tables") and file.is_file()):
             continue
         result = json.loads(file.read_text(encoding="utf-8"))

@@ -1,48 +1,6 @@
-"""
-Convert a published Backpack checkpoint (stanfordnlp/backpack-gpt2, the SENSIA checkpoints, the Levanter family) to a
-folder that loads with the Auto classes and `trust_remote_code=True`.
+"""Convert a published Backpack checkpoint: `python examples/convert_published.py REPO FOLDER`."""
 
-    python examples/convert_published.py stanfordnlp/backpack-gpt2 backpack-gpt2 --tokenizer gpt2 --text sample.txt
-
-Some checkpoints claim GPT-2's inverse-layer attention scaling but were trained without it. `--text`, some hundred
-words of plain text that the model should know, decides: the setting with the lower loss is kept.
-"""
-
-import argparse
-from pathlib import Path
-
-from transformers import AutoTokenizer
-
-from modeling_backpack import BackpackForCausalLM
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="folder or Hub id in the published layout")
-    parser.add_argument("output_dir", help="folder to write")
-    parser.add_argument("--tokenizer", help="tokenizer to save beside the weights: folder or Hub id, e.g. gpt2")
-    parser.add_argument("--text", help="file of plain text that decides about inverse-layer scaling")
-    args = parser.parse_args()
-    if args.text and not args.tokenizer:
-        parser.error("--text needs --tokenizer")
-
-    model = BackpackForCausalLM.from_pretrained(args.checkpoint)
-    print(
-        f"{model.num_parameters():,} parameters, {model.config.num_senses} senses, scale {model.config.sense_scale:g}"
-    )
-    if args.tokenizer:
-        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-        tokenizer.save_pretrained(args.output_dir)
-    if args.text:
-        text = Path(args.text).read_text(encoding="utf-8")
-        length = model.config.max_position_embeddings
-        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=length)
-        losses = model.inverse_layer_losses(inputs["input_ids"])
-        print(f"loss with inverse-layer scaling {losses[True]:.4f}, without {losses[False]:.4f} nats a token")
-        model.set_inverse_layer_scaling(losses[True] <= losses[False])
-    model.save_pretrained(args.output_dir)
-    scaling = model.config.backbone_config.scale_attn_by_inverse_layer_idx
-    print(f"Saved to {args.output_dir}, inverse-layer scaling {'on' if scaling else 'off'}")
+from sensia_trainer.commands.convert import main
 
 
 if __name__ == "__main__":

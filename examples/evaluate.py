@@ -1,45 +1,6 @@
-"""Evaluate causal language models: FLORES-200 retrieval and perplexity, XCOPA, XStoryCloze, Belebele, generation.
+"""Evaluate causal language models: `python examples/evaluate.py evaluate --model FOLDER --target id --output FILE`."""
 
-    python examples/evaluate.py examples/recipes/evaluate.yaml --model my/model --target sw --output results/mine.json
-    python examples/evaluate.py compare results/a.json results/b.json --output results/EVALUATION.md
-
-The second form puts any number of results beside the paper's Table 1 and marks significant differences from the first.
-"""
-
-import sys
-from argparse import ArgumentParser
-
-from sensia_trainer.evaluation.report import compare
-from sensia_trainer.evaluation.suite import EvaluationConfig, items_file, run
-from sensia_trainer.memory import keep_freed_memory
-from sensia_trainer.recipes import parse_recipe
-
-
-def main(argv=None):
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] == ["compare"]:
-        parser = ArgumentParser(prog="evaluate.py compare", description="Render results as Markdown, CSV and figure.")
-        parser.add_argument("results", nargs="+", help="result files; significance is against the first")
-        parser.add_argument("--output", required=True, help="Markdown file; CSV and figure go beside it")
-        parser.add_argument("--scoring", default="cond", help="scoring shown in the main table (default: cond)")
-        parser.add_argument("--template", default="plain", help="template shown in the main table (default: plain)")
-        arguments = parser.parse_args(argv[1:])
-        for file in compare(arguments.results, arguments.output, arguments.scoring, arguments.template):
-            print(file)
-        return
-    keep_freed_memory()
-    (config,) = parse_recipe([EvaluationConfig], argv, description=__doc__)
-    result = run(config)
-    for name, value in result.get("flores", {}).items():
-        if isinstance(value, float):
-            print(f"{name:45s} {value:.4f}")
-    for task in result["tasks"]:
-        for scoring, score in task["scores"].items():
-            low, high = score["interval"]
-            chance = ", at chance" if score["at_chance"] else ""
-            where = f"{task['task']} {task['language']} {task['template']} {scoring}"
-            print(f"{where:45s} {score['accuracy']:.4f} [{low:.3f}, {high:.3f}] of {score['total']}{chance}")
-    print(f"results: {config.output}\nitems:   {items_file(config.output)}")
+from sensia_trainer.commands.evaluate import main
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class SensiaConfig(TrainingArguments):
     Configuration of [`SensiaTrainer`]: the fields of `TrainingArguments` and those of the method.
 
     Where the paper and its published code differ, the default follows the paper and the field's help names the
-    published value; `examples/recipes/reference.yaml` collects those.
+    published value; `reference` collects those.
 
     > Defaults that differ from `TrainingArguments`: `max_steps=150_000`, `learning_rate=5e-5`,
     > `per_device_train_batch_size=64`, `warmup_steps=0.1` (a share), `weight_decay=0.01`, `seed=1234`,

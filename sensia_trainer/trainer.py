@@ -11,20 +11,20 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, logging
 
-from .bitext.collator import PairCollator, tokenize_bitext
-from .callbacks import PhaseCallback
-from .checkpointing import ResumableTrainer
-from .evaluation.bitext import evaluate_bitext
-from .grad_cache import cached_backward
-from .lora import is_lora
+from .evaluation.intrinsic import evaluate_bitext
+from .hub.model_card import write_card
 from .losses import duplicate_mask, info_nce, sentence_keys
-from .model_card import write_card
-from .monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
-from .packing import keeps_texts_apart, pack
 from .representations import context_hidden_state, context_sentence_vectors, sense_entropy, sense_sentence_vectors
-from .runs import METRICS_FILE, write_run
 from .schedule import PHASES
-from .sharding import whole_copy
+from .training.callbacks import PhaseCallback
+from .training.checkpointing import ResumableTrainer
+from .training.collator import PairCollator, tokenize_bitext
+from .training.grad_cache import cached_backward
+from .training.lora import is_lora
+from .training.monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
+from .training.packing import keeps_texts_apart, pack
+from .training.runs import METRICS_FILE, write_run
+from .training.sharding import whole_copy
 
 
 logger = logging.get_logger(__name__)

@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState, DistributedType, PartialState
 
 
 # Processes are forked from a server that has done the slow imports once (a name that cannot be imported is skipped).
-multiprocessing.set_forkserver_preload(["sensia_trainer.checkpointing", "sensia_trainer.trainer"])
+multiprocessing.set_forkserver_preload(["sensia_trainer.training.checkpointing", "sensia_trainer.trainer"])
 
 
 def run_on_processes(function: Callable, *args, num_processes: int = 2) -> list:

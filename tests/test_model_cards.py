@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sensia_trainer.model_card import write_card
-from sensia_trainer.publishing import publish
+from sensia_trainer.hub.model_card import write_card
+from sensia_trainer.hub.publishing import publish
+from sensia_trainer.utils.recipes import find_recipe
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,8 +47,8 @@ def test_the_card_is_rendered_from_the_metrics(folder, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["model_name"] == folder.name
     assert metrics["data"]["licence"]
-    named = re.findall(r"\S+\.(?:py|yaml)", metrics["command"])
-    assert len(named) == 2 and all((ROOT / name).is_file() for name in named)
+    script, recipe = re.search(r"(\S+\.py) (\S+)", metrics["command"]).groups()
+    assert (ROOT / script).is_file() and find_recipe(recipe).is_file()
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy)
     assert write_card(copy).read_text(encoding="utf-8") == (folder / "README.md").read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def test_make_targets():
     assert targets == ["adapt", "test"]
     for target in targets:
         recipe = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        assert {"adapt": "examples/recipes/quickstart.yaml", "test": "pytest"}[target] in recipe
+        assert {"adapt": "quickstart", "test": "pytest"}[target] in recipe
 
 
 @pytest.mark.skipif(not BASE.exists(), reason="model_cards/backpack-micro-en is not here")
@@ -83,7 +83,7 @@ def test_recipes_and_files_exist():
             where = (
                 ROOT / "examples"
                 if pattern.endswith(".py") or pattern.startswith("recipes/")
-                else ROOT / "examples/recipes"
+                else ROOT / "sensia_trainer/recipes"
             )
             assert list(where.glob(pattern)), name
 

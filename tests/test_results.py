@@ -1,4 +1,4 @@
-"""model_cards/RESULTS.md is what its own command renders from the committed results."""
+"""results/RESULTS.md is what its own command renders from the committed results."""
 
 import re
 import shlex
@@ -11,16 +11,16 @@ import pytest
 
 
 ROOT = Path(__file__).resolve().parents[1]
-REPORT = ROOT / "model_cards" / "RESULTS.md"
+REPORT = ROOT / "results" / "RESULTS.md"
 
 
-@pytest.mark.skipif(not REPORT.exists(), reason="model_cards/RESULTS.md is not here")
+@pytest.mark.skipif(not REPORT.exists(), reason="results/RESULTS.md is not here")
 def test_the_report_is_rendered_from_the_results(tmp_path):
     text = REPORT.read_text(encoding="utf-8")
     command = shlex.split(re.search(r"```bash\n(python examples/reproduce.py .*?)\n```", text, flags=re.DOTALL)[1])
-    shutil.copytree(REPORT.parent / "results", tmp_path / "results")
-    moved = [word.replace("model_cards/", f"{tmp_path}/") for word in command[1:]]
+    shutil.copytree(REPORT.parent, tmp_path / "results")
+    moved = [re.sub("^results", f"{tmp_path}/results", word) for word in command[1:]]
     run = {"cwd": ROOT, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, *moved], **run)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "RESULTS.md").read_text(encoding="utf-8") == text
+    assert (tmp_path / "results" / "RESULTS.md").read_text(encoding="utf-8") == text

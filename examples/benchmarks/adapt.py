@@ -21,13 +21,12 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2Tokenizer
 
+from examples.benchmarks.process import process_memory
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.bitext.sources import load_bitext
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.memory import keep_freed_memory
 from sensia_trainer.trainer import SensiaTrainer
-
-from .process import process_memory
+from sensia_trainer.training.memory import keep_freed_memory
 
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the reference is part of the tests, not of the package

@@ -11,8 +11,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from sensia_trainer.bitext.pipeline import build_bitext
-from sensia_trainer.bitext.recipe import parse_recipe
+from sensia_trainer.curation.pipeline import build_bitext
+from sensia_trainer.curation.recipe import parse_recipe
 
 
 ENGLISH = (

@@ -18,16 +18,16 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, set_seed
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.bitext.flores import load_flores
 from sensia_trainer.bitext.sources import load_bitext
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.evaluation.flores import load_flores
 from sensia_trainer.evaluation.harness import harness_likelihoods
 from sensia_trainer.evaluation.likelihood import choice_likelihoods
 from sensia_trainer.evaluation.tasks import load_task, make_items
 from sensia_trainer.trainer import SensiaTrainer
+from sensia_trainer.utils.recipes import RECIPES
 
 
-RECIPES = Path(__file__).parents[1] / "recipes" / "lm_eval"
 # task: name in the table, recipe of the harness and the template that asks the same.
 TASKS = {
     "copa": ("COPA", "copa_en", "harness"),
@@ -83,7 +83,7 @@ def measure(args, model, tokenizer, task) -> dict:
     ours = choice_likelihoods(model, tokenizer, items, batch_size=args.batch_size)
     seconds = time.process_time() - start
     rows = args.batch_size * len(items[0].continuations)  # the harness counts choices, not items
-    theirs = harness_likelihoods(model, tokenizer, data, RECIPES / f"{recipe}.yaml", batch_size=rows)
+    theirs = harness_likelihoods(model, tokenizer, data, RECIPES / "lm_eval" / f"{recipe}.yaml", batch_size=rows)
     return {
         "items": len(items),
         "seconds": seconds,

@@ -15,10 +15,9 @@ import torch
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from examples.benchmarks.process import process_memory
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from modeling_backpack.conversion_backpack import convert_published_state_dict
-
-from .process import process_memory
 
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the reference is part of the tests, not of the package

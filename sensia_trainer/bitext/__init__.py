@@ -1,6 +1,6 @@
 """From parallel text, wherever it lies, to one dataset with a `translation` column."""
 
-from .languages import language
+from ..languages import language
 from .sources import cap_per_group, fingerprint, keep_rows, load_bitext
 
 

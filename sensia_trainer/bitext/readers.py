@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.parsers import expat
 
-from .languages import codes_of, find_language, language
+from ..languages import codes_of, find_language, language
 
 
 Row = tuple[str, str, dict]

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 
-from .languages import codes_of, language
+from ..languages import codes_of, language
 from .readers import (
     Row,
     column_code,

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, set_seed
 
-from ..bitext.languages import language
+from ..languages import language
 from .batching import evaluating, max_positions, start_token
 
 

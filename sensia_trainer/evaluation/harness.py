@@ -16,7 +16,7 @@ def harness_likelihoods(model, tokenizer, data: TaskData, recipe, *, batch_size=
     """Scores the items of `data` with a task file of lm-evaluation-harness.
 
     Args:
-        recipe: A YAML task file such as `examples/recipes/lm_eval/xcopa_id.yaml`; its data set is replaced by `data`.
+        recipe: A YAML task file such as `recipes/lm_eval/xcopa_id.yaml`; its data set is replaced by `data`.
 
     Returns:
         `conditional` and `unconditional` (n, C), summed log-likelihoods in nats in the order of `data`; `acc` and

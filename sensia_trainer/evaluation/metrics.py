@@ -18,10 +18,10 @@ import evaluate
 import numpy as np
 import torch
 
+from ..utils.statistics import bootstrap_interval, wilson_interval
 from .perplexity import summarize_nll
 from .retrieval import DIRECTIONS, retrieval_by_query, retrieval_metrics
 from .scoring import accuracy
-from .significance import bootstrap_interval, wilson_interval
 
 
 CITATION = """\

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..utils.statistics import bootstrap_ratio_interval
 from .batching import (
     LOGITS_BUDGET,
     EncodedText,
@@ -25,7 +26,6 @@ from .batching import (
     shard,
     start_token,
 )
-from .significance import bootstrap_ratio_interval
 
 
 def nll_per_row(hidden: Tensor, head, input_ids: Tensor, attention_mask: Tensor, *, chunk_size=2048) -> Tensor:

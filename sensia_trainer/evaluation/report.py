@@ -7,9 +7,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ..bitext.languages import language
-from .figures import save_figure
-from .significance import mcnemar, paired_bootstrap
+from ..languages import language
+from ..utils.figures import save_figure
+from ..utils.statistics import mcnemar, paired_bootstrap
 from .suite import items_file
 from .tasks import TASKS
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .significance import bootstrap_interval
+from ..utils.statistics import bootstrap_interval
 
 
 DIRECTIONS = ("source_to_target", "target_to_source")

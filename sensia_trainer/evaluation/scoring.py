@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..utils.statistics import wilson_interval
 from .likelihood import ChoiceLikelihoods
-from .significance import wilson_interval
 
 
 GRID = tuple(round(0.1 * i, 1) for i in range(11))

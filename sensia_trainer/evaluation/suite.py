@@ -12,12 +12,12 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from transformers.utils import logging
 
-from ..bitext.languages import language
-from ..runs import portable, write_json
-from .bitext import evaluate_bitext
-from .flores import PURPOSES, load_flores
+from ..bitext.flores import PURPOSES, load_flores
+from ..bitext.language_check import check_language
+from ..languages import language
+from ..utils.files import portable, write_json
 from .generation import generate_examples, prompts_for
-from .language_check import check_language
+from .intrinsic import evaluate_bitext
 from .likelihood import choice_likelihoods
 from .perplexity import perplexity
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores

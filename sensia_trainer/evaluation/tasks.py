@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ..bitext.languages import language
-from .hub import load_hub
+from ..bitext.hub_data import load_hub
+from ..languages import language
 
 
 class TaskSource(NamedTuple):

@@ -1,13 +1,13 @@
-"""Every accelerate configuration under examples/recipes is one that `accelerate launch` takes."""
-
-from pathlib import Path
+"""Every accelerate configuration under sensia_trainer/recipes is one that `accelerate launch` takes."""
 
 import pytest
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
+from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 
-FOLDER = Path(__file__).parents[2] / "examples" / "recipes" / "accelerate"
+
+FOLDER = RECIPES_FOLDER / "accelerate"
 EXPECTED = {
     "cpu.yaml": (DistributedType.NO, 1, 1, True),
     "one_gpu.yaml": (DistributedType.NO, 1, 1, False),

@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from modeling_backpack import BackpackForCausalLM
-from sensia_trainer.model_card import validate_card
+from sensia_trainer.hub.model_card import validate_card
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
 

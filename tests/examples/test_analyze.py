@@ -1,5 +1,5 @@
+import importlib
 import json
-import runpy
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,7 @@ def arguments(tiny_model, tokenizer, tmp_path):
 
 def run(arguments):
     argv = [str(part) for name, value in arguments.items() for part in (f"--{name}", value)]
-    runpy.run_path(str(SCRIPT))["main"](argv)
+    importlib.import_module("sensia_trainer.commands.analyze").main(argv)
 
 
 def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
@@ -56,7 +56,7 @@ def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
     assert len(figures) == 8
     (out / "README.md").unlink()
     (out / "other.json").write_text("{}")  # results of another kind may lie beside
-    runpy.run_path(str(SCRIPT))["main"](["render", str(out)])
+    importlib.import_module("sensia_trainer.commands.analyze").main(["render", str(out)])
     assert (out / "README.md").read_text(encoding="utf-8") == report
     assert {file.name: file.read_bytes() for file in (out / "figures").glob("*.svg")} == figures
 
@@ -88,4 +88,4 @@ def test_models_of_other_tokenizers_are_refused(arguments, tokenizer):
 
 def test_rendering_nothing_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no results"):
-        runpy.run_path(str(SCRIPT))["main"](["render", str(tmp_path)])
+        importlib.import_module("sensia_trainer.commands.analyze").main(["render", str(tmp_path)])

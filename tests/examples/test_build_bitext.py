@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sensia_trainer.bitext import opus
 from sensia_trainer.bitext.sources import load_bitext
-from tests.sensia_trainer.bitext.opus_server import make_index, moses_zip, serve
+from sensia_trainer.curation import opus
+from tests.sensia_trainer.curation.opus_server import make_index, moses_zip, serve
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from sensia_trainer.evaluation.suite import EvaluationConfig, check_config
+from sensia_trainer.utils.recipes import RECIPES
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -23,13 +24,13 @@ def script():
 
 @pytest.mark.parametrize("name", ["evaluate", "evaluate_local"])
 def test_recipes_are_valid(name):
-    recipe = yaml.safe_load((EXAMPLES / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((RECIPES / f"{name}.yaml").read_text(encoding="utf-8"))
     check_config(EvaluationConfig(**{"model": "m", "output": "r.json", "target": "sw"} | recipe))
 
 
 def test_the_language_is_never_taken_for_granted(script, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        script.main([str(EXAMPLES / "recipes/evaluate.yaml"), "--model", "m", "--output", str(tmp_path / "a.json")])
+        script.main(["evaluate", "--model", "m", "--output", str(tmp_path / "a.json")])
     assert "--target" in capsys.readouterr().err
 
 

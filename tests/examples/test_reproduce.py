@@ -1,12 +1,12 @@
+import importlib
 import json
-import runpy
 from pathlib import Path
 
 import pytest
 import yaml
 
 
-MAIN = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "reproduce.py"))["main"]
+MAIN = importlib.import_module("sensia_trainer.commands.reproduce").main
 
 
 @pytest.fixture

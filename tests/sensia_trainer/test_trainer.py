@@ -10,9 +10,9 @@ from datasets import Dataset
 from torch.nn import functional as F
 from transformers.trainer_utils import get_last_checkpoint
 
-from sensia_trainer.bitext.collator import PairCollator
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.trainer import SensiaTrainer, join_sides
+from sensia_trainer.training.collator import PairCollator
 from tests.reference import losses as reference_losses
 from tests.reference import representations as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.monitors import NonFiniteLossError
 from sensia_trainer.trainer import SensiaTrainer, split_pairs
+from sensia_trainer.training.monitors import NonFiniteLossError
 from tests.tiny import tiny_trainer
 
 

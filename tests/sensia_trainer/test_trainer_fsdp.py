@@ -1,7 +1,5 @@
 """An adaptation whose weights are sharded over two processes (FSDP) is the adaptation on one."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import yaml
@@ -9,13 +7,14 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
+from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 from tests.distributed import allow_fsdp_on_cpu, run_on_processes
 from tests.tiny import KeepsRows, tiny_trainer
 
 
 pytestmark = pytest.mark.distributed
 
-RECIPE = Path(__file__).parents[2] / "examples" / "recipes" / "accelerate" / "several_nodes_fsdp.yaml"
+RECIPE = RECIPES_FOLDER / "accelerate" / "several_nodes_fsdp.yaml"
 CASES = {
     "whole": {},
     "chunks": {"contrastive_chunk_size": 2, "sense_pooling": "contextual", "polish_freeze": "none"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from sensia_trainer.model_card import validate_card
+from sensia_trainer.hub.model_card import validate_card
 from tests.hub_server import HubServer
 
 

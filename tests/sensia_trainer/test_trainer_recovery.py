@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from sensia_trainer.checkpointing import EXIT_PREEMPTED
 from sensia_trainer.trainer import SensiaTrainer
+from sensia_trainer.training.checkpointing import EXIT_PREEMPTED
 from tests.distributed import run_in_process, run_on_processes
 from tests.tiny import tiny_trainer
 

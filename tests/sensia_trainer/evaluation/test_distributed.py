@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sensia_trainer.evaluation.bitext import evaluate_bitext
+from sensia_trainer.evaluation.intrinsic import evaluate_bitext
 from sensia_trainer.evaluation.perplexity import perplexity
 from tests.conftest import SENTENCES
 
@@ -18,7 +18,8 @@ import json, sys
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 import modeling_backpack
-from sensia_trainer.evaluation import evaluate_bitext, perplexity
+from sensia_trainer.evaluation import evaluate_bitext
+from sensia_trainer.evaluation import perplexity
 
 folder, sentences, output = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 accelerator = Accelerator(cpu=True)

@@ -1,15 +1,14 @@
-from pathlib import Path
-
 import pytest
 import yaml
 
 from sensia_trainer.evaluation.likelihood import choice_likelihoods
 from sensia_trainer.evaluation.scoring import accuracy, scores
 from sensia_trainer.evaluation.tasks import CONNECTORS, TASKS, TaskData, make_items
+from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 from tests.conftest import SENTENCES
 
 
-RECIPES = Path(__file__).parents[3] / "examples" / "recipes" / "lm_eval"
+RECIPES = RECIPES_FOLDER / "lm_eval"
 CHOICES = [[SENTENCES[i], SENTENCES[-1 - i]] for i in range(4)]
 CAUSAL = [
     {"id": str(i), "premise": SENTENCES[i + 4], "choices": c, "question": ("cause", "effect")[i % 2], "label": i % 2}

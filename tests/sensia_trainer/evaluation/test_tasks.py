@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from sensia_trainer.evaluation.language_check import check_language
+from sensia_trainer.bitext.language_check import check_language
 from sensia_trainer.evaluation.tasks import TASKS, correct_questions, load_task, make_items
 
 
@@ -137,7 +137,7 @@ def test_files_in_the_wrong_language_are_refused():
 
 
 def test_a_language_that_cannot_be_told_is_said_so(monkeypatch, caplog):
-    monkeypatch.setattr("sensia_trainer.evaluation.language_check._identifier", lambda: None)
+    monkeypatch.setattr("sensia_trainer.bitext.language_check._identifier", lambda: None)
     assert check_language(["Bugün hava çok güzel."], "id", "FLORES") is None
     assert "The language of FLORES is not checked: py3langid is not installed" in caplog.text
 

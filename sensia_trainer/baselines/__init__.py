@@ -1,1 +1,0 @@
-"""What sense adaptation is compared with."""

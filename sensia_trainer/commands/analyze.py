@@ -1,0 +1,122 @@
+"""Is sense geometry preserved? Tables 3-5 and Figures 3-4 for an adapted Backpack beside its LM-only control.
+
+    python examples/analyze.py analyze --model model_cards/backpack-micro-sensia-id \\
+        --control outputs/lm-only-id --base model_cards/backpack-micro-en --output results/analysis/en-id.json
+    python examples/analyze.py render results/analysis
+
+Report and figures show all results in the folder of `output`; the second form only redraws them. Without a network,
+`examples/build_offline_encoder.py` makes an encoder for the word alignment.
+"""
+
+import json
+import os
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from modeling_backpack import BackpackForCausalLM
+
+from ..analysis.analyse import DEFINITIONS, analyse
+from ..analysis.corpus import AlignedCorpus, check_same_vocabulary
+from ..analysis.drawings import save_figures
+from ..analysis.summary import render_report
+from ..utils.recipes import parse_recipe
+
+
+PACKAGES = ("torch", "transformers", "numpy", "simalign")
+
+
+@dataclass
+class AnalysisArguments:
+    """Paths may name environment variables: `${SENSIA_DATA}/eval/flores200/devtest/ind_Latn.devtest`."""
+
+    model: str = field(metadata={"help": "The adapted Backpack: folder or Hub id"})
+    output: str = field(metadata={"help": "JSON file to write; report and figures go beside it"})
+    source_file: str = field(metadata={"help": "Source sentences, one a line"})
+    target_file: str = field(metadata={"help": "Their translations, line by line"})
+    target_language: str = field(metadata={"help": "ISO 639-1 code"})
+    control: str = field(default="", metadata={"help": "The same base trained on the same data by the LM loss alone"})
+    base: str = field(default="", metadata={"help": "The English Backpack both started from"})
+    source_language: str = field(default="en", metadata={"help": "ISO 639-1 code"})
+    encoder: str = field(default="microsoft/Multilingual-MiniLM-L12-H384", metadata={"help": "For word alignment"})
+    layer: int = field(default=8, metadata={"help": "Hidden layer of the encoder that is compared"})
+    minimum_count: int = field(default=5, metadata={"help": "Occurrences a word needs on its side"})
+    temperature: float = field(default=0.7, metadata={"help": "Temperature of the sense probabilities"})
+    definitions: list[str] = field(
+        default_factory=lambda: list(DEFINITIONS),
+        metadata={"help": "Of sense probabilities; the first is reported"},
+    )
+    top_k: int = field(default=1, metadata={"help": "Senses kept by the top-k mixture"})
+    max_sentences: int = field(default=0, metadata={"help": "Use only the first sentences; 0 for all"})
+    batch_size: int = 16
+    iterations: int = field(default=10_000, metadata={"help": "Bootstrap resamples"})
+    seed: int = 0
+    device: str = "cpu"
+    cache_dir: str = field(default=".cache/alignment", metadata={"help": "Where word alignments are kept"})
+
+
+def read_lines(path, limit):
+    return Path(os.path.expandvars(path)).read_text(encoding="utf-8").splitlines()[: limit or None]
+
+
+def run(arguments):
+    paths = {name: getattr(arguments, name) for name in ("model", "control", "base")}
+    models = {
+        name: BackpackForCausalLM.from_pretrained(path).to(arguments.device) for name, path in paths.items() if path
+    }
+    tokenizers = {name: AutoTokenizer.from_pretrained(paths[name]) for name in models}
+    check_same_vocabulary(tokenizers)
+    corpus = AlignedCorpus(
+        tokenizers["model"],
+        read_lines(arguments.source_file, arguments.max_sentences),
+        read_lines(arguments.target_file, arguments.max_sentences),
+        arguments.source_language,
+        arguments.target_language,
+        arguments.encoder,
+        layer=arguments.layer,
+        minimum_count=arguments.minimum_count,
+        max_length=models["model"].config.get_text_config(decoder=True).max_position_embeddings,
+        cache_dir=arguments.cache_dir,
+        device=arguments.device,
+        progress=True,
+    )
+    names = ("definitions", "temperature", "top_k", "batch_size", "iterations", "seed")
+    settings = {name: getattr(arguments, name) for name in names}
+    result = {
+        "kind": "analysis",
+        "source_language": arguments.source_language,
+        "target_language": arguments.target_language,
+        "models": {name: Path(path).name if path else None for name, path in paths.items()},
+        "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
+    }
+    return result | analyse(
+        models["model"], corpus, control=models.get("control"), base=models.get("base"), **settings, progress=True
+    )
+
+
+def render(folder):
+    contents = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    results = [content for content in contents if content.get("kind") == "analysis"]
+    if not results:
+        raise ValueError(f"There are no results of an analysis in {folder}.")
+    (folder / "README.md").write_text(render_report(results), encoding="utf-8")
+    save_figures(results, folder / "figures")
+    print(f"Report and figures of {len(results)} result(s): {folder / 'README.md'}")
+
+
+def main(argv=None):
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["render"]:
+        return render(Path(argv[1]))
+    (arguments,) = parse_recipe((AnalysisArguments,), argv, description=__doc__)
+    output = Path(arguments.output)
+    if output.suffix != ".json":
+        raise ValueError(f"`output` must be a .json file, got {arguments.output!r}.")
+    result = run(arguments)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    render(output.parent)

@@ -1,0 +1,87 @@
+"""
+Pretrain an English Backpack from scratch.
+
+    accelerate launch examples/pretrain.py pretrain_micro
+    accelerate launch examples/pretrain.py pretrain_small --output_dir outputs/small
+
+Every field can be overridden on the command line; a run that was interrupted goes on from its last checkpoint.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+from transformers import AutoTokenizer, TrainingArguments, set_seed
+
+from ..training.checkpointing import ResumableTrainer
+from ..training.memory import keep_freed_memory
+from ..training.pretraining import (
+    PretrainingData,
+    build_model,
+    collate_blocks,
+    load_documents,
+    pack,
+    train_tokenizer,
+)
+from ..training.runs import prepare_output_dir, write_run
+from ..utils.recipes import parse_recipe
+
+
+def describe(keep):
+    """`{"licence_class": "open"}` as a card shows it."""
+    return ", ".join(f"{column} {value}" for column, value in keep.items())
+
+
+@dataclass
+class PretrainingArguments(TrainingArguments):
+    """TrainingArguments with `remove_unused_columns=False`, because the collator names the model's inputs."""
+
+    remove_unused_columns: bool = False
+
+
+def main():
+    data, args = parse_recipe((PretrainingData, PretrainingArguments), description=__doc__)
+    set_seed(args.seed)
+    keep_freed_memory()
+    checkpoint = prepare_output_dir(args, data=data)
+
+    with args.main_process_first(desc="reading the text"):
+        documents = load_documents(data)
+        if data.tokenizer:
+            tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
+        else:
+            tokenizer = train_tokenizer(documents, data.vocab_size, data.block_size)
+        blocks = pack(documents, tokenizer, data.block_size)
+    split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
+
+    model = build_model(data, tokenizer)
+    trainer = ResumableTrainer(
+        model,
+        args,
+        data_collator=partial(collate_blocks, senses=data.senses),
+        train_dataset=split["train"],
+        eval_dataset=split["test"],
+        processing_class=tokenizer,
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    loss = trainer.evaluate()["eval_loss"]
+    model.config.use_cache = True
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        write_run(
+            args,
+            kind="pretraining",
+            model=model,
+            data={
+                "sources": data.dataset or data.text_files,
+                "licence": data.licence,
+                **({"rows_kept": describe(data.tsv_keep)} if data.tsv_keep else {}),
+                "documents": len(documents),
+                "tokens": len(split["train"]) * data.block_size,
+                "block_size": data.block_size,
+                "held_out_blocks": data.held_out_blocks,
+            },
+            after={"perplexity": math.exp(loss), "cross_entropy": loss},
+            state=trainer.state,
+        )
+        print(f"perplexity on held-out text: {math.exp(loss):.2f}\nmodel folder: {args.output_dir}")

@@ -1,0 +1,103 @@
+"""Run experiment matrices and render their tables beside the paper's.
+
+    python examples/reproduce.py table6 --results_dir results --runs_dir runs --list
+    python examples/reproduce.py table6 --results_dir results --runs_dir runs
+    python examples/reproduce.py micro/id --results_dir results --runs_dir runs --only "id-*"
+    python examples/reproduce.py table6 --results_dir results --render_only
+    python examples/reproduce.py sensia_trainer/recipes/micro/*.yaml --results_dir results --render_only \\
+        --report results/RESULTS.md --preface sensia_trainer/recipes/micro/preface.md --again results/again
+
+What has a finished result under the same recipe is not run again; a run that was interrupted goes on from its last
+checkpoint. Results, ledger and report are in `RESULTS_DIR/NAME OF THE MATRIX`, weights in `RUNS_DIR/...`. Several GPUs
+are the launcher's matter:
+
+    --launcher "accelerate launch --config_file sensia_trainer/recipes/accelerate/one_node_ddp.yaml"
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+from ..experiments.matrix import (
+    execute,
+    expand,
+    is_finished,
+    launch_with,
+    load_matrix,
+    load_results,
+    read_ledger,
+    select,
+)
+from ..experiments.tables import (
+    agreement,
+    draw_table,
+    judge,
+    render_agreement,
+    render_claims,
+    render_report,
+    render_table,
+    render_verdicts,
+    table_rows,
+)
+from ..utils.files import portable
+from ..utils.recipes import find_recipe
+
+
+def main(argv=None, launch=None):
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("matrices", nargs="+", help="matrix recipes")
+    parser.add_argument("--results_dir", required=True, help="folder of results, ledgers and reports")
+    parser.add_argument("--runs_dir", default="runs", help="folder of weights and checkpoints")
+    parser.add_argument("--only", nargs="*", default=[], help="names or patterns of runs; all by default")
+    parser.add_argument("--list", action="store_true", help="show the runs and what is finished, run nothing")
+    parser.add_argument("--render_only", action="store_true", help="redraw the tables from the results that are there")
+    parser.add_argument("--report", help="Markdown file of all tables together")
+    parser.add_argument("--preface", help="Markdown file to begin the report with")
+    parser.add_argument("--again", help="results of runs that were made a second time, to compare with")
+    parser.add_argument("--launcher", default="accelerate launch", help="what starts a training script")
+    arguments = parser.parse_args(argv)
+
+    names = {find_recipe(name): name for name in arguments.matrices}
+    matrices = {path: load_matrix(path) for path in names}
+    expanded = {path: expand(matrix) for path, matrix in matrices.items()}
+    chosen = select([run for runs in expanded.values() for run in runs], arguments.only)
+    failed, sections, verdicts = [], [], {}
+    for path, matrix in matrices.items():
+        runs = expanded[path]
+        wanted = [run for run in runs if run in chosen]
+        results_dir, runs_dir = (Path(folder) / path.stem for folder in (arguments.results_dir, arguments.runs_dir))
+        if arguments.list:
+            ledger = read_ledger(results_dir)
+            for run in wanted:
+                state = "finished" if is_finished(run, results_dir, ledger) else "to run"
+                print(f"{path.stem}/{run.name}: {state}")
+            continue
+        if not arguments.render_only:
+            launch = launch or launch_with(arguments.launcher)
+            outcome = execute(wanted, results_dir, runs_dir, launch, portable(names[path]))
+            failed += [f"{path.stem}/{name}" for name in outcome["failed"]]
+        results = load_results(runs, results_dir)
+        text = "\n".join([render_table(matrix, runs, results), render_claims(matrix, runs, results)])
+        if arguments.again:
+            repeated = agreement(matrix, runs, results, load_results(runs, Path(arguments.again) / path.stem))
+            text += f"\nThe same again, from scratch:\n\n{render_agreement(repeated)}" if repeated else ""
+        rows = table_rows(matrix, runs, results)
+        verdicts[path.stem] = [judge(rows, claim) for claim in matrix.claims]
+        figure = draw_table(matrix, runs, results, results_dir / "table")
+        results_dir.mkdir(parents=True, exist_ok=True)
+        (results_dir / "README.md").write_text(
+            render_report(matrix.title, "", [(text, "table.png" if figure else "")]), encoding="utf-8"
+        )
+        sections.append((f"## {matrix.title}\n\n{text}", results_dir / "table.png" if figure else None))
+        print(f"{results_dir / 'README.md'}: {len(results)} of {len(runs)} runs")
+    if arguments.report:
+        report = Path(arguments.report)
+        preface = Path(arguments.preface).read_text(encoding="utf-8") if arguments.preface else ""
+        summary = render_verdicts(verdicts)
+        preface += f"\n## What holds where\n\n{summary}" if summary else ""
+        relative = [(text, os.path.relpath(figure, report.parent) if figure else "") for text, figure in sections]
+        report.write_text(render_report("Results", preface, relative), encoding="utf-8")
+        print(report)
+    if failed:
+        sys.exit(f"These runs failed; their messages are in the ledgers: {', '.join(failed)}")

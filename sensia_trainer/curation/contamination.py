@@ -1,0 +1,131 @@
+"""The texts of evaluation sets, as keys that a training pair must not share."""
+
+import csv
+import json
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+
+from ..bitext.readers import open_binary, read_lines
+from ..bitext.sources import load_from_hub
+from .filters import near_form, text_keys
+
+
+# A shorter text ("Yes", "Two days") is no evidence that a pair was taken from an evaluation set. An ideograph, a kana
+# or a syllable of Hangul says as much as two or three letters.
+MIN_LETTERS, LETTERS_OF_A_SYLLABLE = 10, 2.5
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+
+
+def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
+    """Near keys of every text, and of every sentence of a longer text, of some evaluation sets.
+
+    Args:
+        entries: files (plain text a line, .tsv, .csv, .jsonl, also gzipped; .parquet), folders of them, or Hub ids,
+            with a configuration after a colon ("facebook/belebele:est_Latn").
+
+    Returns:
+        (keys, counts): sorted distinct keys, (n,) uint64, and of each entry how many distinct `texts` have one, and
+        how many are `exempt`, having less than ten letters (four ideographs). All up to case, punctuation and numbers.
+
+    Raises ValueError for an entry that cannot be read or holds no text.
+    """
+    keys, counts = set(), {}
+    for entry, name in zip(entries, entry_names(entries)):
+        texts = set(_texts(entry))
+        forms = {near_form(part) for text in texts for part in (text, *_SENTENCE_END.split(text))}
+        forms = {form for form in forms if is_evidence(form)}
+        if not forms:
+            raise ValueError(f"contamination: {entry!r} holds no text of ten letters or more; check the path")
+        keys.update(text_keys(sorted(forms)).tolist())
+        short = {near_form(text) for text in texts if text.strip()} - forms
+        counts[name] = {"texts": len(forms), "exempt": len(short)}
+    return np.array(sorted(keys), dtype=np.uint64), counts
+
+
+def is_evidence(form: str) -> bool:
+    """Whether a near form holds enough letters for a pair that has it to be from an evaluation set."""
+    characters = form.replace(" ", "")
+    syllables = sum(unicodedata.east_asian_width(character) == "W" for character in characters)
+    return len(characters) + (LETTERS_OF_A_SYLLABLE - 1) * syllables >= MIN_LETTERS
+
+
+def entry_names(entries: tuple[str, ...]) -> list[str]:
+    """The entries without the folders of this machine: paths from the folder that holds them all."""
+    paths = [Path(entry).expanduser().absolute() if Path(entry).expanduser().exists() else None for entry in entries]
+    parents = [path.parent for path in paths if path]
+    common = os.path.commonpath(parents) if parents else ""
+    return [entry if path is None else path.relative_to(common).as_posix() for entry, path in zip(entries, paths)]
+
+
+def evaluation_files(entry: str) -> list[Path]:
+    """The files of this machine that an entry names, sorted; none of a Hub id."""
+    path = Path(entry).expanduser()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    notes = ("LICENSE", "README", "METADATA")
+    return [file for file in files if file.is_file() and (file == path or not file.name.upper().startswith(notes))]
+
+
+def _texts(entry: str) -> Iterator[str]:
+    if Path(entry).expanduser().exists():
+        for file in evaluation_files(entry):
+            yield from _file_texts(file)
+    elif entry.startswith((".", "/", "~")) or entry.count("/") > 1:
+        raise ValueError(f"contamination: there is no file or folder {entry!r}")
+    else:
+        yield from _hub_texts(entry)
+
+
+def _file_texts(path: Path) -> Iterator[str]:
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    if kind == ".parquet":
+        for batch in pq.ParquetFile(path).iter_batches():
+            yield from _strings(batch.to_pylist())
+        return
+    with open_binary(path) as handle:
+        lines = read_lines(handle, Counter())
+        if kind == ".jsonl":
+            yield from _strings([json.loads(line) for line in lines if line.strip()])
+        elif kind == ".tsv":
+            yield from (text for line in lines for text in line.split("\t"))
+        elif kind == ".csv":
+            yield from (text for row in csv.reader(lines) for text in row)
+        else:
+            for line in lines:
+                if "\0" in line:
+                    raise ValueError(
+                        f"contamination: {path.name} is no text; give text a line, .tsv, .csv, .jsonl or .parquet"
+                    )
+                yield line
+
+
+def _strings(value) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from _strings(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _strings(one)
+
+
+def _hub_texts(entry: str) -> Iterator[str]:
+    path, _, config = entry.partition(":")
+    try:
+        splits = load_from_hub(path, config or None)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(
+            f"contamination: {entry!r} is no file or folder here, and reading it as a Hub dataset failed ({error}); "
+            "give its texts as a folder, or drop it from the recipe"
+        ) from error
+    for split in splits.values():
+        for row in split:
+            yield from _strings(row)

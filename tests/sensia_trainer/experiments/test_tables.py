@@ -1,0 +1,139 @@
+"""Tables of results, verdicts on claims, and whether runs made twice agree."""
+
+import pytest
+
+from sensia_trainer.experiments.matrix import Matrix, expand
+from sensia_trainer.experiments.tables import (
+    agreement,
+    draw_table,
+    judge,
+    measured,
+    render_agreement,
+    render_claims,
+    render_report,
+    render_table,
+    render_verdicts,
+    summarise,
+)
+
+
+CLAIM = {"text": "Senses help", "column": "R@1", "better": "full", "than": "no-sense"}
+RECALLS = {"full-s1": 0.5, "full-s2": 0.502, "no-sense-s1": 0.2}
+
+
+@pytest.fixture
+def matrix():
+    return Matrix(
+        title="Loss ablations",
+        caption="Small runs.",
+        axes={
+            "variant": {"full": {}, "no-sense": {"w_sense": 0}},
+            "seed": {"s1": {"seed": 1}, "s2": {"seed": 2}},
+        },
+        average="seed",
+        columns=[
+            {"label": "PPL", "metric": "evaluation.flores.perplexity", "digits": 1},
+            {"label": "R@1", "metric": "evaluation.flores.recall"},
+            {"label": "XCOPA", "task": "xcopa"},
+        ],
+        paper={"source": "Table 6", "values": {"full": {"PPL": 10.58}, "no-sense": {"PPL": 7.7e7}}},
+        claims=[CLAIM],
+    )
+
+
+def result(recall):
+    scores = {"cond": {"accuracy": 0.5, "interval": [0.45, 0.55]}}
+    flores = {"perplexity": 100 * recall, "recall": recall, "recall_interval": [recall - 0.05, recall + 0.05]}
+    return {"evaluation": {"flores": flores, "tasks": [{"task": "xcopa", "template": "plain", "scores": scores}]}}
+
+
+@pytest.fixture
+def results():
+    return {name: result(recall) for name, recall in RECALLS.items()}
+
+
+def test_the_paper_stands_beside(matrix, results, tmp_path):
+    runs = expand(matrix)
+    text = render_table(matrix, runs, results)
+    lines = text.splitlines()
+    assert "| variant | runs | PPL | PPL (paper) | R@1 | XCOPA |" in lines
+    assert "| full | 2 | 50.1 [48.8, 51.4] | 10.6 | 0.501 [0.449, 0.553] | 0.500 [0.450, 0.550] |" in lines
+    assert "| no-sense | 1 | 20.0 | 7.7e+07 | 0.200 [0.150, 0.250] | 0.500 [0.450, 0.550] |" in lines
+    assert "Small runs." in text and "over test items and runs" in text and "Paper: Table 6." in text
+    assert "| full | 0 | – | 10.6 | – | – |" in render_table(matrix, runs, {})
+    files = draw_table(matrix, runs, results, tmp_path / "table")
+    assert {file.suffix for file in files} == {".png", ".svg"}
+    assert draw_table(matrix, runs, {}, tmp_path / "none") == []
+
+
+def test_measured_reads_intervals_beside_values():
+    result = {"evaluation": {"flores": {"recall": 0.5, "recall_interval": [0.4, 0.6]}, "tasks": []}}
+    assert measured(result, {"label": "R", "metric": "evaluation.flores.recall"}) == (0.5, [0.4, 0.6])
+    assert measured(result, {"label": "R", "metric": "evaluation.flores.other"}) is None
+    assert measured({"evaluation": None}, {"label": "R", "metric": "evaluation.flores.recall"}) is None
+    assert measured(result, {"label": "X", "task": "xcopa"}) is None
+    mixture = {"full": {"mean": 2.5, "interval": [2.4, 2.6]}}
+    assert measured({"evaluation": mixture}, {"label": "CE", "metric": "evaluation.full.mean"}) == (2.5, [2.4, 2.6])
+
+
+@pytest.mark.parametrize(
+    ("better", "than", "lower", "verdict"),
+    [
+        ((0.6, [0.5, 0.7]), (0.3, [0.2, 0.4]), False, "holds"),
+        ((0.6, [0.5, 0.7]), (0.3, [0.2, 0.4]), True, "does not hold"),
+        ((0.3, [0.2, 0.4]), (0.6, [0.5, 0.7]), False, "does not hold"),
+        ((0.3, [0.2, 0.4]), (0.6, [0.5, 0.7]), True, "holds"),
+        ((0.6, [0.4, 0.8]), (0.5, [0.3, 0.7]), False, "open"),
+        ((0.6, [0.5, 0.7]), (0.44, [0.34, 0.54]), False, "holds"),  # intervals that overlap; sqrt(.1^2 + .1^2) = .141
+        ((0.6, [0.5, 0.7]), (0.47, [0.37, 0.57]), False, "open"),
+        ((0.5, [0.4, 0.6]), (0.5, [0.4, 0.6]), False, "open"),
+        ((0.6, None), (0.3, [0.2, 0.4]), False, "open"),
+        (None, (0.3, [0.2, 0.4]), False, "not measured"),
+    ],
+)
+def test_verdicts(better, than, lower, verdict):
+    rows = [{"name": "full", "cells": {"R@1": better}}, {"name": "no-sense", "cells": {"R@1": than}}]
+    assert judge(rows, CLAIM | {"lower": lower})["verdict"] == verdict
+
+
+def test_the_interval_of_a_mean_over_runs():
+    # Items: (.1^2 + .2^2) / 2 = .025; runs: 12.7062^2 * .02 / 2 = 1.61448; the square root of their sum is 1.28042.
+    value, (low, high) = summarise([(0.4, [0.3, 0.5]), (0.6, [0.4, 0.8])])
+    assert value == pytest.approx(0.5) and (low, high) == pytest.approx((-0.78042, 1.78042), abs=1e-5)
+    # Runs that agree are no more certain than their items.
+    assert summarise([(0.5, [0.4, 0.6])] * 3)[1] == pytest.approx([0.4, 0.6])
+    assert summarise([]) is None and summarise([(0.5, None)]) == (0.5, None)
+
+
+def test_verdicts_of_several_tables_side_by_side():
+    claim = {"text": "Senses help", "verdict": "holds"}
+    other = {"text": "Only here", "verdict": "open"}
+    text = render_verdicts({"id": [claim, other], "et": [claim | {"verdict": "open"}], "table6": []})
+    assert text == "| claim | id | et |\n| --- | --- | --- |\n| Senses help | holds | open |\n"
+    assert render_verdicts({"id": [claim]}) == ""
+
+
+def test_claims_are_answered_from_the_table(matrix, results):
+    lines = render_claims(matrix, expand(matrix), results).splitlines()
+    assert lines[2].startswith("| Senses help | R@1 | full: 0.501 [0.449, 0.553] | no-sense: 0.200 [0.150, 0.250] |")
+    assert lines[2].endswith("| **holds** |")
+    matrix.claims = []
+    assert render_claims(matrix, expand(matrix), results) == ""
+    with pytest.raises(ValueError, match="names the rows \\['half'\\]"):
+        judge([{"name": "full", "cells": {"R@1": None}}], CLAIM | {"better": "full", "than": "half"})
+
+
+def test_runs_made_twice(matrix, results):
+    again = {"full-s1": result(0.5), "no-sense-s1": result(0.21), "full-s2": result(0.9)}
+    rows = agreement(matrix, expand(matrix), results, again)
+    found = {(row["run"], row["column"]): row["agrees"] for row in rows}
+    assert found["full-s1", "R@1"] == "equal" and found["no-sense-s1", "R@1"] == "within the interval"
+    assert found["full-s2", "R@1"] == "differs" and found["no-sense-s1", "PPL"] == "differs"
+    assert "| full-s1 | R@1 | 0.5 | 0.5 | equal |" in render_agreement(rows)
+
+
+def test_a_report_of_all_tables():
+    text = render_report("Results", "Read this first.\n", [("## A\n\ntable", "a/table.png"), ("## B\n", "")])
+    assert text == (
+        "# Results\n\nRead this first.\n\n## A\n\ntable\n\n![The table above as a figure](a/table.png)\n\n## B\n"
+    )

@@ -1,0 +1,406 @@
+"""Cards: what the metrics hold is what the card says, in front matter and body, and its snippet runs."""
+
+import copy
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
+
+from sensia_trainer.hub.model_card import (
+    MODEL_FIELDS,
+    MODEL_SECTIONS,
+    RESULTS,
+    adaptation_card,
+    base_model_name,
+    duration,
+    markdown_table,
+    model_facts,
+    number,
+    phase_table,
+    pretraining_card,
+    validate_card,
+    write_card,
+)
+from sensia_trainer.representations import sense_sentence_vectors
+
+
+ADAPTATION = {
+    "kind": "adaptation",
+    "model_name": "backpack-micro-sensia-id",
+    "base_model": "sensia/backpack-micro-en",
+    "languages": {"source": "en", "target": "ind_Latn"},
+    "data": {
+        "name": "django catalogues",
+        "pairs": 12345,
+        "licence": "BSD-3-Clause",
+        "fingerprint": "abc123",
+        "hub_id": "owner/bitext",
+        "filters": [
+            {"filter": "length", "kept": 900, "removed": 100},
+            {"filter": "ratio", "kept": 850, "removed": 50},
+        ],
+        "corpora": {"django": 12345},
+    },
+    "config": {
+        "max_steps": 1000,
+        "align_fraction": 0.2,
+        "joint_fraction": 0.3,
+        "polish_fraction": 0.5,
+        "align_weights": [0.54, 0.44, 0.02],
+        "joint_weights": [0.4, 0.4, 0.2],
+        "polish_weights": [0.15, 0.15, 0.7],
+        "tau_sense": 0.05,
+        "polish_freeze": "modules",
+        "learning_rate": 0.0005,
+        "sense_pool_temperature": 0.7,
+    },
+    "evaluation": {"name": "FLORES-200", "type": "facebook/flores", "config": "eng_Latn-ind_Latn", "split": "devtest"},
+    "before": {"sense_recall_source_to_target": 0.0123, "target_perplexity": 2345.678, "pairs": 997, "truncated": 0},
+    "after": {
+        "sense_recall_source_to_target": 0.75123,
+        "sense_recall_source_to_target_interval": [0.7211, 0.7812],
+        "context_recall_target_to_source": 0.70456,
+        "target_perplexity": 48.1239,
+        "pairs": 997,
+        "truncated": 3,
+    },
+    "control": {"sense_recall_source_to_target": 0.0234, "target_perplexity": 44.4444, "pairs": 997, "truncated": 3},
+    "benchmarks": [
+        {"name": "XCOPA", "split": "test", "value": 0.534, "interval": [0.49, 0.578], "control": 0.5, "items": 500}
+    ],
+    "history": [],
+    "seconds": 1260.4,
+    "hardware": "2 CPU cores",
+    "versions": {"torch": "2.13.0"},
+    "command": "accelerate launch examples/adapt.py recipe.yaml",
+}
+
+PRETRAINING = {
+    "kind": "pretraining",
+    "model_name": "backpack-micro-en",
+    "data": {
+        "sources": ["/some/machine/books.txt.gz", "/some/machine/wiki.txt.gz"],
+        "tokens": 10_000_000,
+        "block_size": 256,
+        "held_out_blocks": 200,
+        "licence": "public domain",
+    },
+    "config": {"steps": 2000, "learning_rate": 0.001, "per_device_train_batch_size": 16},
+    "after": {"perplexity": 61.25, "cross_entropy": 4.115},
+    "seconds": 3900,
+}
+
+
+@pytest.fixture
+def metrics():
+    return copy.deepcopy(ADAPTATION)
+
+
+def body_of(card: str) -> str:
+    return ModelCard(card).text
+
+
+def snippet_of(card: str, repo) -> str:
+    snippet = re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)[1]
+    snippet, count = re.subn(r'^repo = ".*"$', f"repo = {str(repo)!r}", snippet, flags=re.MULTILINE)
+    assert count == 1
+    return snippet
+
+
+@pytest.mark.parametrize("card", [adaptation_card(ADAPTATION), pretraining_card(PRETRAINING)], ids=["adapted", "base"])
+def test_front_matter_round_trips(card):
+    front_matter = yaml.safe_load(card.split("---\n")[1])
+    data = ModelCard(card).data.to_dict()
+    assert data == front_matter
+    assert set(MODEL_FIELDS) <= set(data)
+    assert data["library_name"] == "transformers" and data["pipeline_tag"] == "text-generation"
+    assert data["license"] == "apache-2.0"
+    assert "licence" not in data and "model_name" not in data and "eval_results" not in data
+    validate_card(card)
+
+
+def test_front_matter_of_an_adapted_model(metrics):
+    data = ModelCard(adaptation_card(metrics)).data.to_dict()
+    assert data["language"] == ["en", "id"]
+    assert data["base_model"] == "sensia/backpack-micro-en" and data["base_model_relation"] == "finetune"
+    assert data["datasets"] == ["owner/bitext"]
+    assert {"backpack", "sensia", "cross-lingual", "custom_code"} <= set(data["tags"])
+
+
+def test_every_value_of_the_model_index_stands_in_the_metrics(metrics):
+    results = ModelCard(adaptation_card(metrics)).data.eval_results
+    values = {result.metric_name: result.metric_value for result in results}
+    after = metrics["after"]
+    assert values == {
+        "recall@1 English → Indonesian, sense vectors": after["sense_recall_source_to_target"],
+        "recall@1 Indonesian → English, context vectors": after["context_recall_target_to_source"],
+        "perplexity per token, Indonesian": after["target_perplexity"],
+        None: metrics["benchmarks"][0]["value"],
+    }
+    assert {(r.dataset_type, r.dataset_split) for r in results} == {("facebook/flores", "devtest"), ("xcopa", "test")}
+
+
+def test_results_stand_beside_the_control_with_intervals(metrics):
+    body = body_of(adaptation_card(metrics))
+    assert "| recall@1 English → Indonesian, sense vectors | 0.012 | 0.751 [0.721, 0.781] | 0.023 |" in body
+    assert "| perplexity per token, Indonesian | 2,345.7 | 48.1 | 44.4 |" in body
+    assert "| XCOPA test | 500 | 0.534 [0.490, 0.578] | 0.500 | accuracy |" in body
+    assert "997 sentence pairs of FLORES-200 devtest. 3 of them were cut" in body
+
+
+def test_what_was_not_measured_is_not_mentioned(metrics):
+    for name in ("control", "benchmarks", "seconds", "hardware", "versions", "command", "evaluation"):
+        del metrics[name]
+    metrics["after"] = {"target_perplexity": 48.1}
+    metrics["before"] = {"target_perplexity": float("nan")}
+    metrics["data"] = {"name": "django catalogues"}
+    card = adaptation_card(metrics)
+    assert "| perplexity per token, Indonesian |  | 48.1 |" in card
+    for absent in ("recall@1", "control", "Time and energy", "Reproduction", "nan", "None", "XCOPA", "datasets:"):
+        assert absent not in body_of(card), absent
+    assert not re.search(r"more information needed", card, flags=re.IGNORECASE)
+    validate_card(card)
+
+
+def test_filter_table_corpora_and_counts(metrics):
+    body = body_of(adaptation_card(metrics))
+    assert "| filter | kept | removed |\n| --- | ---: | ---: |\n| length | 900 | 100 |" in body
+    assert "| django | 12,345 |" in body
+    del metrics["data"]["filters"]
+    metrics["data"]["counts"] = {"read": 1000, "too_long": 100, "kept": 900}
+    assert "| too long | 100 |" in body_of(adaptation_card(metrics))
+
+
+def test_phase_table_shows_steps_weights_and_freezing(metrics):
+    lines = phase_table(metrics["config"]).splitlines()
+    assert lines[2] == "| align | 0–200 | 0.54 → 0.4 | 0.44 → 0.4 | 0.02 → 0.2 | 0.05 | 0.07 | trained |"
+    assert lines[3] == "| joint | 200–500 | 0.4 → 0.15 | 0.4 → 0.15 | 0.2 → 0.7 | 0.05 | 0.07 | trained |"
+    assert lines[4] == "| polish | 500–1,000 | 0.15 | 0.15 | 0.7 | 0.05 | 0.07 | frozen |"
+    constant = phase_table(metrics["config"] | {"w_sense": 0.0}).splitlines()
+    assert constant[3] == "| joint | 200–500 | 0 | 0.4 → 0.15 | 0.2 → 0.7 | 0.05 | 0.07 | trained |"
+    without_polish = {"phases": ["align", "joint"], "polish_freeze": "modules"}
+    assert [line.split(" | ")[1] for line in phase_table(without_polish).splitlines()[2:]] == ["40%", "60%"]
+
+
+def test_the_card_of_a_base_model():
+    card = pretraining_card(PRETRAINING)
+    assert "`books.txt.gz`, `wiki.txt.gz`. Licence of the data: public domain." in card
+    assert "/some/machine" not in card
+    assert "Measured on 200 blocks of 256 tokens held out" in card
+    assert "| tokens trained on | 8,192,000 |" in card  # 2,000 steps of 16 blocks of 256
+    assert "| tokens | 10,000,000 |" in card and "| perplexity per token, English | 61.2 |" in card
+    assert ModelCard(card).data.language == ["en"]
+
+
+def test_time_and_licence(metrics):
+    metrics |= {"energy_kwh": 0.0123, "co2_eq_emissions": 4.5}
+    metrics["data"]["licence"] = "CC BY-NC 4.0 (in part)"
+    card = adaptation_card(metrics)
+    data = ModelCard(card).data.to_dict()
+    assert data["license"] == "cc-by-nc-4.0" and data["co2_eq_emissions"] == 4.5
+    metrics["data"] |= {"licence": "by corpus", "licence_classes": {"open": 10, "nc": 1}}
+    assert ModelCard(adaptation_card(metrics)).data.license == "cc-by-nc-4.0"
+    metrics["data"]["licence_classes"] = {"open": 10}
+    assert ModelCard(adaptation_card(metrics)).data.license == "apache-2.0"
+    for row in ("| training time | 21 min |", "| energy | 0.0123 kWh |", "| hardware | 2 CPU cores |"):
+        assert row in card
+    metrics["license"] = "mit"
+    assert ModelCard(adaptation_card(metrics)).data.license == "mit"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{f"{phase}_weights": [0, 0, 1] for phase in ("align", "joint", "polish")}, {"w_sense": 0.0, "w_context": 0.0}],
+    ids=["scheduled", "constant"],
+)
+def test_the_card_of_a_control_does_not_claim_alignment(metrics, config):
+    metrics["config"] |= config
+    card = adaptation_card(metrics)
+    assert "Three losses" not in card and "this is the control of sense adaptation" in card
+
+
+def test_every_result_key_is_one_the_evaluation_may_write():
+    directions = [f"{s}_{m}_{d}" for s in ("sense", "context") for m in ("recall", "mean_rank") for d in DIRECTIONS]
+    assert set(directions) <= set(RESULTS)
+    for key in ("sense_entropy_source", "sense_entropy_target", "target_perplexity", "target_bits_per_byte"):
+        assert key in RESULTS
+
+
+DIRECTIONS = ("source_to_target", "target_to_source")
+
+
+@pytest.mark.parametrize("name", ["model_name", "base_model", "languages"])
+def test_metrics_without_what_every_card_needs_are_refused(metrics, name):
+    del metrics[name]
+    with pytest.raises(ValueError, match=name):
+        adaptation_card(metrics)
+
+
+@pytest.mark.parametrize("name", [*MODEL_FIELDS, "base_model_relation"])
+def test_validation_names_the_missing_field(metrics, name):
+    card = adaptation_card(metrics)
+    front_matter = yaml.safe_load(card.split("---\n")[1])
+    del front_matter[name]
+    text = f"---\n{yaml.safe_dump(front_matter)}---\n" + body_of(card)
+    with pytest.raises(ValueError, match=f"`{name}` is missing"):
+        validate_card(text)
+
+
+@pytest.mark.parametrize("section", MODEL_SECTIONS)
+def test_validation_names_the_missing_section(metrics, section):
+    card = adaptation_card(metrics).replace(f"\n## {section}\n", f"\n### {section}\n")
+    with pytest.raises(ValueError, match=f"`## {section}` is missing"):
+        validate_card(card)
+
+
+def test_validation_refuses_placeholders_unknown_languages_and_nameless_licences(metrics):
+    card = adaptation_card(metrics)
+    with pytest.raises(ValueError, match="placeholder 'More Information Needed'"):
+        validate_card(card + "\nMore Information Needed\n")
+    with pytest.raises(ValueError, match="xx_Wrong"):
+        validate_card(card.replace("\n- id\n", "\n- xx_Wrong\n", 1))
+    with pytest.raises(ValueError, match="license_name.*license_link"):
+        validate_card(card.replace("license: apache-2.0", "license: other"))
+    with pytest.raises(ValueError, match="`license` is 'Apache 2', which the Hub does not know: .*'apache-2.0'"):
+        validate_card(card.replace("license: apache-2.0", "license: Apache 2"))
+    with pytest.raises(ValueError, match="`pipeline_tag` is 'text-gen', which the Hub does not know"):
+        validate_card(card.replace("pipeline_tag: text-generation", "pipeline_tag: text-gen"))
+    with pytest.raises(ValueError, match="front matter of the card is not YAML"):
+        validate_card(card.replace("language:", "language: [", 1))
+    with pytest.raises(ValueError, match="`license` is missing"):
+        validate_card("# A card without front matter\n")
+
+
+def test_only_an_id_tells_the_hub_of_the_base_model(metrics):
+    metrics["base_model"] = "backpack-micro-en"
+    with pytest.raises(ValueError, match="`base_model` is 'backpack-micro-en', but must be .*owner/name"):
+        validate_card(adaptation_card(metrics))
+    for names in ({"repo_id": "owner/backpack-id"}, {"base_model": "a model without a name"}):
+        card = adaptation_card(metrics | names)
+        validate_card(card)
+        assert not {"base_model", "base_model_relation"} & set(ModelCard(card).data.to_dict())
+        assert f"`{names.get('base_model', 'backpack-micro-en')}`, an English Backpack" in card
+
+
+def test_validation_of_a_dataset_card():
+    front_matter = {"language": ["en", "id"], "license": "cc-by-4.0", "pretty_name": "Bitext"}
+    front_matter["task_categories"] = ["translation"]
+    validate_card(f"---\n{yaml.safe_dump(front_matter)}---\n\n# Bitext\n", repo_type="dataset")
+    del front_matter["pretty_name"]
+    with pytest.raises(ValueError, match="pretty_name"):
+        validate_card(f"---\n{yaml.safe_dump(front_matter)}---\n\n# Bitext\n", repo_type="dataset")
+
+
+def test_a_card_does_not_tell_where_files_lay(metrics):
+    metrics["data"]["name"] = "$DATA/train/en-id.tsv.gz, owner/name, /home/me/more.tsv"
+    metrics["command"] = "accelerate launch /home/me/examples/adapt.py recipes/x.yaml --model=/home/me/base --rate 1/2"
+    del metrics["evaluation"]
+    card = adaptation_card(metrics)
+    assert "en-id.tsv.gz, owner/name, more.tsv." in card
+    assert "accelerate launch adapt.py recipes/x.yaml --model=base --rate 1/2\n" in card
+    assert "/home/me" not in card and "$DATA" not in card
+
+
+def test_base_model_is_an_id_or_the_name_of_a_folder(tmp_path):
+    folder = tmp_path / "backpack-micro-en"
+    folder.mkdir()
+    assert base_model_name("owner/backpack-small") == "owner/backpack-small"
+    assert base_model_name(str(folder)) == base_model_name("model_cards/backpack-micro-en/") == "backpack-micro-en"
+    assert base_model_name("../outputs/backpack-micro-en") == "backpack-micro-en"
+
+
+def test_numbers_durations_and_tables():
+    assert [number(x) for x in (12345, 0.00054321, 48.1239, 12345.6, True, "x")] == [
+        "12,345", "0.0005432", "48.12", "12,346", "True", "x"
+    ]  # fmt: skip
+    assert [duration(x) for x in (42.4, 1260.4, 7500)] == ["42 s", "21 min", "2 h 05 min"]
+    assert markdown_table([{"a": 1, "b": "x|y"}, {"a": 2}]) == "| a | b |\n| ---: | --- |\n| 1 | x\\|y |\n| 2 |  |"
+    assert markdown_table([]) == ""
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_model, tokenizer):
+    """A model folder as the training scripts leave it, before its card is written."""
+    folder = tmp_path / "backpack-tiny"
+    model = tiny_model(num_senses=4)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "metrics.json").write_text(json.dumps(ADAPTATION))
+    return folder
+
+
+def test_write_card_adds_the_facts_of_the_folder(folder):
+    (folder / "training_dynamics.png").write_bytes(b"")
+    card = write_card(folder)
+    assert card == folder / "README.md"
+    text = card.read_text(encoding="utf-8")
+    assert "| Senses per word | 4 |" in text and "| Hidden size | 32 |" in text
+    assert f"| Parameters | {model_facts(folder)['Parameters']:,} |" in text
+    assert "](training_dynamics.png)" in text
+    validate_card(text)
+    assert 'repo = "backpack-micro-sensia-id"' in text
+    text = write_card(folder, "owner/other").read_text(encoding="utf-8")
+    assert 'repo = "owner/other"' in text and "\n# other\n" in text and "\n- name: other\n" in text
+
+
+def test_write_card_refuses_a_folder_without_usable_metrics(folder):
+    (folder / "metrics.json").write_text(json.dumps(ADAPTATION | {"kind": "tuned"}))
+    with pytest.raises(ValueError, match="kind.*'tuned'"):
+        write_card(folder)
+    (folder / "metrics.json").unlink()
+    with pytest.raises(ValueError, match="no metrics.json"):
+        write_card(folder)
+
+
+@pytest.mark.parametrize("pooling", ["magnitude", "contextual"])
+def test_vectors_of_the_snippet_are_those_of_the_library(folder, tokenizer, pooling, capsys):
+    metrics = copy.deepcopy(ADAPTATION)
+    metrics["config"] |= {"sense_pooling": pooling, "sense_pool_temperature": 0.3}
+    snippet = {}
+    exec(snippet_of(adaptation_card(metrics), folder), snippet)
+    sentences = ["A good book.", "Di mana stasiun terdekat?"]
+    batch = tokenizer(sentences, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        output = snippet["model"](**batch, output_senses=True, output_sense_weights=True)
+    expected, _ = sense_sentence_vectors(
+        output.senses,
+        batch["attention_mask"],
+        pooling=pooling,
+        temperature=0.3,
+        sense_weights=output.sense_weights if pooling == "contextual" else None,
+    )
+    torch.testing.assert_close(snippet["sentence_vectors"](sentences), expected, rtol=1e-4, atol=1e-5)
+    assert capsys.readouterr().out.count(" -> ") == 3
+
+
+def test_the_snippet_of_an_adapter_adds_it_to_its_base(folder, tiny_model, tmp_path, capsys):
+    adapter = tmp_path / "adapter"
+    config = LoraConfig(target_modules=r".*\.h\.\d+\.attn\.c_attn", fan_in_fan_out=True, r=2)
+    get_peft_model(tiny_model(), config).save_pretrained(adapter)
+    (adapter / "metrics.json").write_text(json.dumps(ADAPTATION))
+    card = write_card(adapter).read_text(encoding="utf-8")
+    validate_card(card)
+    data = ModelCard(card).data.to_dict()
+    assert data["library_name"] == "peft" and data["base_model_relation"] == "adapter"
+    assert "| Rank | 2 |" in card
+    exec(snippet_of(card, adapter).replace('"sensia/backpack-micro-en"', repr(str(folder))), {})
+    assert capsys.readouterr().out.count(" -> ") == 3
+
+
+@pytest.mark.parametrize("metrics", [ADAPTATION, PRETRAINING], ids=["adapted", "base"])
+def test_snippet_runs_where_only_torch_and_transformers_are(folder, metrics, tmp_path):
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    script = tmp_path / "snippet.py"
+    hidden = "import sys\nsys.modules.update(modeling_backpack=None, sensia_trainer=None)\n"
+    script.write_text(hidden + snippet_of(write_card(folder).read_text(encoding="utf-8"), folder))
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 4

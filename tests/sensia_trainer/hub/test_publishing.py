@@ -1,0 +1,388 @@
+"""Publishing: what is refused, what is sent, and the whole way to a Hub and back in processes of their own."""
+
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
+
+from examples.publish import main
+from sensia_trainer.hub.model_card import write_card
+from sensia_trainer.hub.publishing import publish
+from tests.hub_server import HubServer
+
+
+# The adapter reaches Conv1D layers of the backbone and linear ones of the sense network; peft remarks on both.
+pytestmark = pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+
+ROOT = Path(__file__).resolve().parents[3]
+METRICS = {
+    "kind": "adaptation",
+    "model_name": "backpack-tiny",
+    "base_model": "backpack-base",
+    "languages": {"source": "en", "target": "id"},
+    "data": {"name": "ten sentences", "pairs": 5},
+    "after": {"target_perplexity": 290.0, "pairs": 5},
+}
+DATASET_CARD = """---
+language: [en, id]
+license: cc-by-4.0
+pretty_name: Five pairs
+task_categories: [translation]
+---
+
+# Five pairs
+"""
+
+
+def save_model(model, tokenizer, folder: Path) -> Path:
+    """A model folder like those of the repository: two weight files, code by relative links, metrics and card."""
+    model.save_pretrained(folder, max_shard_size="100KB")
+    tokenizer.save_pretrained(folder)
+    for code in folder.glob("*.py"):
+        code.unlink()
+        code.symlink_to(os.path.relpath(ROOT / "modeling_backpack" / code.name, folder))
+    (folder / "metrics.json").write_text(json.dumps(METRICS))
+    write_card(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, tiny_model, tokenizer):
+    """Folders to publish, and the model they come from."""
+    folder = tmp_path_factory.mktemp("world")
+    torch.manual_seed(0)
+    model = tiny_model()
+    save_model(model, tokenizer, folder / "backpack-tiny")
+    (folder / "backpack-base").mkdir()
+    (folder / "backpack-tiny" / "checkpoint-5").mkdir()
+    (folder / "backpack-tiny" / "checkpoint-5" / "optimizer.pt").write_bytes(b"state")
+    (folder / "backpack-tiny" / ".cache").mkdir()
+    (folder / "backpack-tiny" / "settings.json").write_text("{}")
+
+    batch = tokenizer(["Where is the nearest station?"], return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**batch).logits[0, -1].tolist()
+        adapted = get_peft_model(
+            model, LoraConfig(target_modules=["c_attn"], init_lora_weights=False, r=2, lora_alpha=64)
+        )
+        expected_adapted = adapted(**batch).logits[0, -1].tolist()
+    adapter = folder / "adapter"
+    adapted.peft_config["default"].base_model_name_or_path = str(folder / "backpack-tiny")
+    adapted.save_pretrained(adapter)
+    (adapter / "metrics.json").write_text(json.dumps(METRICS | {"base_model": str(folder / "backpack-tiny")}))
+    write_card(adapter)
+
+    pairs = [{"en": f"Page {n} of {2 * n}", "id": f"Halaman {n} dari {2 * n}"} for n in range(1, 6)]
+    DatasetDict({"train": Dataset.from_dict({"translation": pairs})}).save_to_disk(folder / "bitext")
+    (folder / "bitext" / "README.md").write_text(DATASET_CARD)
+    (folder / "bitext" / "statistics.json").write_text("{}")
+    return {"folder": folder, "logits": expected, "adapted_logits": expected_adapted, "pairs": pairs}
+
+
+@pytest.fixture
+def model_folder(tmp_path, world):
+    """A copy of the model folder that a test may spoil."""
+    copy = tmp_path / "backpack-tiny"
+    subprocess.run(["cp", "-RL", world["folder"] / "backpack-tiny", copy], check=True)
+    (tmp_path / "backpack-base").mkdir()
+    return copy
+
+
+def paths(report) -> list[str]:
+    return [path for path, _ in report["files"]]
+
+
+# -- what is checked ------------------------------------------------------------------------------------------------
+
+
+def test_dry_run_lists_files_and_sizes_and_sends_nothing(world, capsys):
+    folder = world["folder"] / "backpack-tiny"
+    main([str(folder), "owner/backpack-tiny", "--dry-run"])
+    lines = capsys.readouterr().out.splitlines()
+    listed = {line.split()[1]: int(line.split()[0].replace(",", "")) for line in lines[:-2]}
+    assert {"README.md", "config.json", "tokenizer.json", "metrics.json", "modeling_backpack.py"} <= set(listed)
+    assert not any("checkpoint" in path or path.startswith(".") or path == "settings.json" for path in listed)
+    assert listed["modeling_backpack.py"] == (ROOT / "modeling_backpack" / "modeling_backpack.py").stat().st_size
+    assert "nothing was sent" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("training_args.bin", b"anything"),
+        ("optimizer.pt", b"anything"),
+        ("state.pkl", b"anything"),
+        ("innocent.json", pickle.dumps({"a": 1})),
+        ("vectors.npy", b"\x93NUMPY"),
+        ("STATE.PKL", b"anything"),
+        ("state.pkl.gz", b"anything"),
+        ("weights.pth.tar", b"anything"),
+    ],
+)
+def test_pickles_are_refused_by_suffix_and_by_content(model_folder, name, content):
+    (model_folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{re.escape(name)} is a pickle"):
+        publish(model_folder, "owner/x", dry_run=True)
+
+
+def test_an_archive_with_a_pickle_is_refused(model_folder):
+    with zipfile.ZipFile(model_folder / "weights.zip", "w") as archive:
+        archive.writestr("archive/data.pkl", b"anything")
+    with pytest.raises(ValueError, match="weights.zip is a pickle"):
+        publish(model_folder, "owner/x", dry_run=True)
+
+
+def test_damaged_weights_are_refused(model_folder):
+    weights = next(model_folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(ValueError, match=f"{weights.name} is damaged"):
+        publish(model_folder, "owner/x", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "secret"),
+    [
+        ("a Hugging Face token", "hf_" + "a1B2" * 9),
+        ("a GitHub token", "ghp_" + "a1B2" * 9),
+        ("an AWS key", "AKIA" + "A1B2" * 4),
+        ("an API key", "sk-" + "a1B2" * 10),
+        ("a private key", "-----BEGIN RSA " + "PRIVATE KEY-----"),
+    ],
+)
+def test_secrets_are_refused_with_their_place_and_not_repeated(model_folder, kind, secret):
+    (model_folder / "run.yaml").write_text(f"steps: 10\ntoken: {secret}\n")
+    with pytest.raises(ValueError, match=f"run.yaml, line 2, holds {kind}") as refused:
+        publish(model_folder, "owner/x", dry_run=True)
+    assert secret not in str(refused.value)
+
+
+def test_an_incomplete_card_is_refused_by_field(model_folder):
+    card = model_folder / "README.md"
+    card.write_text(card.read_text().replace("license: apache-2.0\n", ""))
+    with pytest.raises(ValueError, match="`license` is missing"):
+        publish(model_folder, "owner/x", dry_run=True)
+    card.write_text("---\ntags: [\n---\n")
+    with pytest.raises(ValueError, match="front matter of the card is not YAML"):
+        publish(model_folder, "owner/x", dry_run=True)
+    card.unlink()
+    with pytest.raises(ValueError, match="no card"):
+        publish(model_folder, "owner/x", dry_run=True)
+
+
+def test_missing_code_weights_and_broken_links_are_refused(model_folder):
+    (model_folder / "modeling_backpack.py").unlink()
+    shard = sorted(model_folder.glob("*.safetensors"))[0]
+    shard.unlink()
+    with pytest.raises(ValueError, match="names the code file modeling_backpack.py") as refused:
+        publish(model_folder, "owner/x", dry_run=True)
+    assert f"the weight file {shard.name} is missing" in str(refused.value)
+    (model_folder / "modeling_backpack.py").symlink_to("nowhere.py")
+    with pytest.raises(ValueError, match="modeling_backpack.py is a broken link"):
+        publish(model_folder, "owner/x", dry_run=True)
+
+
+def test_links_are_followed_to_code_alone(model_folder, tmp_path):
+    (tmp_path / "diary").mkdir()
+    (tmp_path / "diary" / "today.md").write_text("Dear diary")
+    for name, target in (("notes", "../diary"), ("notes.md", "../diary/today.md")):
+        (model_folder / name).symlink_to(target)
+        with pytest.raises(ValueError, match=f"{re.escape(name)} is a link, but only code"):
+            publish(model_folder, "owner/x", dry_run=True)
+        (model_folder / name).unlink()
+    assert "README.md" in paths(publish(model_folder, "owner/x", dry_run=True))
+
+
+def test_suffixes_that_only_look_like_those_of_pickles(model_folder):
+    (model_folder / "pairs.pt.jsonl").write_text("{}")  # Portuguese
+    assert "pairs.pt.jsonl" in paths(publish(model_folder, "owner/x", dry_run=True))
+
+
+def test_a_base_model_that_is_nowhere_is_refused(model_folder, tmp_path, world):
+    (tmp_path / "backpack-base").rmdir()
+    with pytest.raises(ValueError, match="`base_model` is 'backpack-base'.*owner/name.*beside"):
+        publish(model_folder, "owner/x", dry_run=True)
+    adapter = tmp_path / "adapter"
+    subprocess.run(["cp", "-R", world["folder"] / "adapter", adapter], check=True)
+    assert publish(adapter, "owner/x", dry_run=True)
+    subprocess.run(["mv", model_folder, tmp_path / "elsewhere"], check=True)
+    with pytest.raises(ValueError, match="adapter_config.json names the base model 'backpack-tiny'.*owner/name"):
+        publish(adapter, "owner/x", dry_run=True)
+
+
+def test_malformed_arguments_are_refused(world, capsys):
+    folder = world["folder"] / "backpack-tiny"
+    with pytest.raises(ValueError, match="'owner/name'"):
+        publish(folder, "name-alone", dry_run=True)
+    with pytest.raises(ValueError, match="'model' or 'dataset'"):
+        publish(folder, "owner/x", repo_type="space", dry_run=True)
+    with pytest.raises(SystemExit):
+        main([str(world["folder"] / "nowhere"), "owner/x"])
+    assert "is not a folder" in capsys.readouterr().err
+
+
+# -- what goes ---------------------------------------------------------------------------------------------------
+
+PUBLISH_TWICE = """
+import json, sys
+from pathlib import Path
+from datasets import load_dataset
+from huggingface_hub import HfApi
+from sensia_trainer.hub.publishing import publish
+
+world, data = sys.argv[1], Path("pairs")
+data.mkdir()
+(data / "README.md").write_text(sys.argv[2])
+(data / "a.csv").write_text("en,id\\none,satu\\n")
+
+def push(**options):
+    return publish(data, "owner/pairs", repo_type="dataset", **options)
+
+reports = [push(dry_run=True), push()]
+(data / "a.csv").rename(data / "b.csv")
+reports += [push(dry_run=True), push(), push()]
+publish(f"{world}/adapter", "owner/adapter")
+HfApi().upload_file(path_or_fileobj=b"old", path_in_repo="more/old.md", repo_id="owner/adapter")
+HfApi().upload_file(path_or_fileobj=b"", path_in_repo=".gitattributes", repo_id="owner/adapter")
+reports += [publish(f"{world}/adapter", "owner/adapter") for _ in range(2)]
+rows = load_dataset("owner/pairs", split="train").to_list()
+(data / "README.md").write_text(sys.argv[2] + "refused by the Hub")
+try:
+    publish(data, "owner/refused", repo_type="dataset")
+except ValueError as error:
+    refused = str(error)
+print(json.dumps({"reports": reports, "rows": rows, "refused": refused}))
+"""
+
+
+@pytest.mark.distributed
+def test_what_is_gone_from_the_folder_goes_from_the_repository(world, tmp_path):
+    with HubServer() as hub:
+        environment = os.environ | hub.environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", PUBLISH_TWICE, str(world["folder"]), DATASET_CARD]
+        run = {"cwd": tmp_path, "env": environment, "text": True, "stdin": subprocess.DEVNULL, "capture_output": True}
+        done = subprocess.run(command, **run)
+        assert done.returncode == 0, done.stderr
+        assert set(hub.files("datasets/owner/pairs")) == {"README.md", "b.csv"}
+        assert len(hub.commits("datasets/owner/pairs")) == 2
+        files = hub.files("models/owner/adapter")
+        assert ".gitattributes" in files and "more/old.md" not in files and "adapter_model.safetensors" in files
+        assert "datasets/owner/refused" not in hub.repos
+    result = json.loads(done.stdout.splitlines()[-1])
+    removed = [[], [], ["a.csv"], ["a.csv"], [], ["more/old.md"], []]
+    assert [report["removed"] for report in result["reports"]] == removed
+    assert [report.get("changed") for report in result["reports"]] == [None, True, None, True, False, True, False]
+    assert result["rows"] == [{"en": "one", "id": "satu"}]
+    assert "refused by the Hub" in result["refused"]
+
+
+# -- the whole way --------------------------------------------------------------------------------------------------
+
+PUBLISH_THE_REST_AND_LOAD = """
+import json, sys
+import torch
+from sensia_trainer.hub.publishing import publish
+
+world = sys.argv[1]
+model = f"{world}/backpack-tiny"
+reports = {"again": publish(model, "owner/backpack-tiny", tag="v1.0", collection="Sense adaptation")}
+reports["adapter"] = publish(f"{world}/adapter", "owner/adapter", private=False)
+for name in ("dataset", "dataset_again"):
+    reports[name] = publish(f"{world}/bitext", "owner/bitext", repo_type="dataset")
+
+sys.modules["modeling_backpack"] = None  # the code has to come from the Hub
+from datasets import load_dataset
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+repo = {"pretrained_model_name_or_path": "owner/backpack-tiny", "revision": "v1.0", "trust_remote_code": True}
+config = AutoConfig.from_pretrained(**repo)
+tokenizer = AutoTokenizer.from_pretrained(**repo)
+model = AutoModelForCausalLM.from_pretrained(**repo).eval()
+batch = tokenizer(["Where is the nearest station?"], return_tensors="pt")
+with torch.no_grad():
+    logits = model(**batch).logits[0, -1].tolist()
+    adapted = PeftModel.from_pretrained(model, "owner/adapter").eval()
+    adapted_logits = adapted(**batch).logits[0, -1].tolist()
+loaded = {
+    "code": type(model).__module__,
+    "senses": config.num_senses,
+    "logits": logits,
+    "adapted_logits": adapted_logits,
+    "pairs": load_dataset("owner/bitext", split="train")["translation"][:],
+}
+print(json.dumps({"reports": reports, "loaded": loaded}))
+"""
+
+
+@pytest.mark.distributed
+@pytest.mark.timeout(900)
+def test_push_break_resume_push_again_and_load(world, tmp_path):
+    folder = world["folder"] / "backpack-tiny"
+    command = [sys.executable, str(ROOT / "examples" / "publish.py"), str(folder), "owner/backpack-tiny"]
+    command += ["--tag", "v1.0", "--collection", "Sense adaptation"]
+    with HubServer() as hub:
+        environment = os.environ | hub.environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+        run = {"cwd": tmp_path, "env": environment, "text": True, "stdin": subprocess.DEVNULL}
+
+        # The process dies while the second weight file is on its way: nothing is committed.
+        hub.faults = [None, "stall"]
+        broken = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **run)
+        while not hub.stalled.wait(0.1):
+            assert broken.poll() is None, broken.communicate()[1]
+        broken.kill()
+        broken.communicate()
+        before = list(hub.uploads)
+        assert before and hub.commits("models/owner/backpack-tiny") == []
+
+        # The same command goes on; a connection cut on the way is survived; one commit holds everything.
+        hub.faults = ["cut"]
+        done = subprocess.run(command, capture_output=True, **run)
+        assert done.returncode == 0, done.stderr
+        assert "Published as commit" in done.stdout
+        assert hub.faults == []
+        assert len(hub.uploads) == len(set(hub.uploads)), "a file that had arrived was sent again"
+        repo = hub.repos["models/owner/backpack-tiny"]
+        assert repo.private and hub.commits("models/owner/backpack-tiny") == ["Upload backpack-tiny"]
+        assert repo.tags == {"v1.0": repo.history[-1]["oid"]}
+        assert [item["id"] for item in next(iter(hub.collections.values()))["items"]] == ["owner/backpack-tiny"]
+        files = hub.files("models/owner/backpack-tiny")
+        listed = {file.name for file in folder.iterdir() if file.is_file()} - {"settings.json"}
+        assert set(files) == listed
+        assert all(files[name] == (folder / name).read_bytes() for name in listed - {"README.md"})
+        card = ModelCard(files["README.md"].decode())
+        assert card.data.base_model == "owner/backpack-base"
+        assert 'repo = "owner/backpack-tiny"' in card.text
+
+        script = [sys.executable, "-c", PUBLISH_THE_REST_AND_LOAD, str(world["folder"])]
+        done = subprocess.run(script, capture_output=True, **run)
+        assert done.returncode == 0, done.stderr
+        result = json.loads(done.stdout.splitlines()[-1])
+        reports, loaded = result["reports"], result["loaded"]
+
+        # A second push of the same content makes no commit.
+        assert not reports["again"]["changed"] and reports["again"]["commit"] == repo.history[-1]["oid"]
+        assert len(hub.commits("models/owner/backpack-tiny")) == 1
+        assert reports["dataset"]["changed"] and not reports["dataset_again"]["changed"]
+        assert paths(reports["dataset"]) == ["README.md", "data/train-00000-of-00001.parquet", "statistics.json"]
+        assert not hub.repos["models/owner/adapter"].private
+        adapter = json.loads(hub.files("models/owner/adapter")["adapter_config.json"])
+        assert adapter["base_model_name_or_path"] == "owner/backpack-tiny"
+
+        # What comes back is what was sent.
+        assert loaded["code"].startswith("transformers_modules.")
+        assert loaded["senses"] == 4
+        torch.testing.assert_close(torch.tensor(loaded["logits"]), torch.tensor(world["logits"]))
+        adapted = torch.tensor(loaded["adapted_logits"])
+        torch.testing.assert_close(adapted, torch.tensor(world["adapted_logits"]))
+        assert (adapted - torch.tensor(loaded["logits"])).abs().max() > 1e-3
+        assert loaded["pairs"] == world["pairs"]

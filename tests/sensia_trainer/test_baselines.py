@@ -1,0 +1,160 @@
+"""Baselines without senses: their loss from the plain formulas, what moves, and that they see the same batches."""
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from sensia_trainer.baselines import DenseTrainer
+from sensia_trainer.config import METHODS, SensiaConfig
+from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
+from tests.distributed import allow_fsdp_on_cpu, run_on_processes
+from tests.reference import losses as reference
+from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer
+
+
+RECIPE = RECIPES_FOLDER / "accelerate" / "several_nodes_fsdp.yaml"
+
+
+def dense_trainer(folder, eval_rows=0, tied=True, **fields):
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    sizes = dict(n_embd=16, n_layer=2, n_head=2, n_positions=40, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), tie_word_embeddings=tied, **sizes))
+    settings = dict(output_dir=str(folder), max_steps=12, per_device_train_batch_size=8, learning_rate=0.01)
+    settings |= dict(warmup_steps=0, logging_steps=1, eval_strategy="no", save_strategy="no", disable_tqdm=True)
+    return DenseTrainer(
+        model,
+        SensiaConfig(**settings | dict(use_cpu=True) | fields),
+        train_dataset=tiny_bitext(),
+        eval_dataset=tiny_bitext(eval_rows, seed=1) if eval_rows else None,
+        processing_class=tokenizer,
+    )
+
+
+def test_logits_that_are_more_than_a_product_are_refused(tmp_path):
+    settings = dict(use_cpu=True, method="fine-tuning", output_dir=str(tmp_path))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=16, n_layer=1, n_head=2, final_logit_softcapping=30.0))
+    with pytest.raises(ValueError, match="final_logit_softcapping"):
+        DenseTrainer(model, SensiaConfig(**settings))
+    model.config.final_logit_softcapping = None
+    model.lm_head.bias = torch.nn.Parameter(torch.zeros(8))
+    with pytest.raises(ValueError, match="a bias of the head"):
+        DenseTrainer(model, SensiaConfig(**settings))
+
+
+def test_methods_are_fields():
+    mcl = SensiaConfig(output_dir="x", method="mcl", use_cpu=True)
+    assert (mcl.tau_context, mcl.context_layer, mcl.symmetric) == (0.05, 1, False)
+    assert mcl.phase_state(0.1)[1:4] == mcl.phase_state(0.9)[1:4] == (0.0, 1.0, 1.5)
+    assert SensiaConfig(output_dir="x", method="mcl", context_layer=2, use_cpu=True).context_layer == 2
+    control = SensiaConfig(output_dir="x", method="lm-only", use_cpu=True)
+    assert control.phase_state(0.3)[1:4] == (0.0, 0.0, 1.0) and control.polish_freeze == "none"
+    assert METHODS["sensia"] == {}
+    with pytest.raises(ValueError, match="`method` is 'simcse'"):
+        SensiaConfig(output_dir="x", method="simcse", use_cpu=True)
+
+
+def test_what_a_method_sets_is_said(caplog):
+    SensiaConfig(output_dir="x", method="mcl", symmetric=True, context_layer=2, use_cpu=True)
+    assert "`method` is 'mcl', which sets w_sense=0.0" in caplog.text and "symmetric=False" in caplog.text
+    assert "context_layer" not in caplog.text
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2, None])
+def test_mcl_from_the_formulas(tmp_path, layer):
+    """1.0 InfoNCE (one direction, last token after a block, temperature 0.05) + 1.5 cross-entropy, in float64."""
+    fields = {} if layer == 1 else {"context_layer": layer}
+    trainer = dense_trainer(tmp_path, method="mcl", **fields)
+    trainer.args.context_layer = layer
+    model = trainer.model.double()
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.state.max_steps, trainer.state.global_step = 12, 3
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
+    vectors, log_likelihoods = {"source": [], "target": []}, []
+    for side, rows in vectors.items():
+        for row in range(6):
+            ids = batch[f"{side}_input_ids"][row : row + 1, : int(batch[f"{side}_attention_mask"][row].sum())]
+            out = model(ids, output_hidden_states=True)
+            state = out.hidden_states[-1 if layer is None else layer]
+            rows.append(F.normalize(state[0, -1].detach(), dim=0).tolist())
+            if side == "target":
+                targets = torch.cat([ids[0, 1:], torch.tensor([trainer.processing_class.eos_token_id])])
+                scores = out.logits[0].detach().log_softmax(-1)
+                log_likelihoods += (0.95 * scores.gather(1, targets[:, None])[:, 0] + 0.05 * scores.mean(-1)).tolist()
+    expected = reference.info_nce(vectors["source"], vectors["target"], 0.05, symmetric=False)
+    expected += 1.5 * -sum(log_likelihoods) / len(log_likelihoods)
+    assert trainer.compute_loss(model, batch).item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["fine-tuning", "mcl"])
+def test_every_parameter_moves_and_results_are_measured(tmp_path, method):
+    trainer = dense_trainer(tmp_path, method=method, eval_rows=8)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    trainer.train()
+    assert not [name for name, parameter in trainer.model.named_parameters() if torch.equal(before[name], parameter)]
+    logged = trainer.state.log_history[-2]
+    assert ("loss_context" in logged) == (method == "mcl") and "loss_lm" in logged
+    metrics = trainer.evaluate()
+    assert 0 <= metrics["eval_context_recall_source_to_target"] <= 1 and metrics["eval_target_perplexity"] > 1
+    assert not any("sense" in key for key in metrics)
+
+
+def test_batches_are_those_of_sensia(tmp_path):
+    ours, baseline = tiny_trainer(tmp_path / "a"), dense_trainer(tmp_path / "b", method="mcl")
+    for one, other in zip(ours.get_train_dataloader(), baseline.get_train_dataloader(), strict=True):
+        assert torch.equal(one["rows"], other["rows"])
+
+
+def test_the_cached_gradients_are_the_direct_ones(tmp_path):
+    weights = []
+    for name, chunk in (("whole", 0), ("parts", 3)):
+        fields = dict(contrastive_chunk_size=chunk, max_steps=1, optim="sgd", max_grad_norm=0.0)
+        trainer = dense_trainer(tmp_path / name, method="mcl", **fields)
+        trainer.train()
+        weights.append({n: p.detach().clone() for n, p in trainer.model.named_parameters()})
+    for name, direct in weights[0].items():
+        torch.testing.assert_close(weights[1][name], direct, atol=1e-5, rtol=1e-4)
+
+
+def adapt(folder, pairs, **fields):
+    """Both methods for some steps, one with parts of a batch, with `pairs` pairs on this process: what was logged."""
+    fields |= dict(per_device_train_batch_size=pairs, max_steps=6, learning_rate=1e-3, eval_rows=9)
+    logged = {}
+    for method, chunk, tied in (("mcl", 2, True), ("fine-tuning", 0, False)):
+        fields |= dict(method=method, contrastive_chunk_size=chunk, tied=tied)
+        trainer = dense_trainer(f"{folder}/{method}", eval_strategy="steps", eval_steps=3, **fields)
+        trainer.evaluate()
+        trainer.train()
+        trainer.save_model(f"{folder}/{method}")
+        kept = ("loss", "grad_norm", "eval_")
+        logged[method] = [{k: v for k, v in row.items() if k.startswith(kept)} for row in trainer.state.log_history]
+    return logged
+
+
+def adapt_sharded(folder):
+    allow_fsdp_on_cpu()
+    return adapt(folder, 4, fsdp=True, fsdp_config=yaml.safe_load(RECIPE.read_text())["fsdp_config"])
+
+
+@pytest.mark.distributed
+def test_two_processes_with_sharded_weights_equal_one(tmp_path):
+    sharded, expected = run_on_processes(adapt_sharded, str(tmp_path / "sharded")), adapt(tmp_path / "one", 8)
+    for method, rows in expected.items():
+        for rank in sharded:
+            for row, expected_row in zip(rank[method], rows, strict=True):
+                assert row == pytest.approx(expected_row, rel=1e-4, abs=1e-5), method
+        folders = (tmp_path / name / method for name in ("sharded", "one"))
+        weights, expected_weights = (load_file(folder / "model.safetensors") for folder in folders)
+        assert weights.keys() == expected_weights.keys()
+        for name, weight in expected_weights.items():
+            torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-5)
+
+
+def test_no_senses_to_align(tmp_path):
+    with pytest.raises(ValueError, match="GPT2LMHeadModel has no senses"):
+        dense_trainer(tmp_path)
+    with pytest.raises(ValueError, match="the model has 2 blocks"):
+        dense_trainer(tmp_path, method="mcl", context_layer=3).train()

@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from sensia_trainer.utils.statistics import (
+    bootstrap_interval,
+    bootstrap_ratio_interval,
+    mcnemar,
+    paired_bootstrap,
+    wilson_interval,
+)
+from tests.reference.evaluation import mcnemar_p_value, wilson
+
+
+@pytest.mark.parametrize("correct, total", [(0, 10), (10, 10), (258, 500), (1, 3)])
+def test_wilson_solves_its_equation(correct, total):
+    assert wilson_interval(correct, total) == pytest.approx(wilson(correct, total), abs=1e-9)
+
+
+@pytest.mark.parametrize("total", range(1, 200))
+def test_wilson_interval_holds_the_proportion(total):
+    """Also to the last bit: figures draw the distances from the proportion to both ends."""
+    for correct in (0, 1, total // 3, total):
+        low, high = wilson_interval(correct, total)
+        assert 0 <= low <= correct / total <= high <= 1
+
+
+@pytest.mark.parametrize("only_a, only_b", [(0, 0), (3, 3), (1, 9), (40, 22)])
+def test_mcnemar_is_exact(only_a, only_b):
+    a = [1] * only_a + [0] * only_b + [1, 0, 1]
+    b = [0] * only_a + [1] * only_b + [1, 0, 1]
+    result = mcnemar(a, b)
+    assert (result["only_a"], result["only_b"]) == (only_a, only_b)
+    assert result["p_value"] == pytest.approx(mcnemar_p_value(only_a, only_b))
+
+
+def test_bootstrap_interval_has_the_width_of_the_normal_one():
+    values = np.random.default_rng(0).random(400)
+    low, high = bootstrap_interval(values, samples=2000)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.004)
+    assert high == pytest.approx(values.mean() + half, abs=0.004)
+
+
+def test_ratio_interval_draws_whole_sentences():
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(1, 40, 300)
+    nll = tokens * rng.normal(3.0, 0.5, 300)
+    low, high = bootstrap_ratio_interval(nll, tokens, samples=2000)
+    means = []
+    for _ in range(2000):  # sentence by sentence
+        drawn = rng.choice(300, 300)
+        means.append(sum(nll[i] for i in drawn) / sum(tokens[i] for i in drawn))
+    assert [low, high] == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
+    assert bootstrap_ratio_interval(2 * tokens, tokens) == pytest.approx([2.0, 2.0])
+    with pytest.raises(ValueError, match="equally long"):
+        bootstrap_ratio_interval([1.0], [1.0, 2.0])
+
+
+def test_paired_bootstrap_sees_a_difference_that_unpaired_intervals_hide():
+    rng = np.random.default_rng(1)
+    hard = rng.random(300)  # the items differ far more than the models
+    result = paired_bootstrap(hard + 0.02 + 0.01 * rng.standard_normal(300), hard, samples=1000)
+    assert result["difference"] == pytest.approx(0.02, abs=0.005)
+    assert result["interval"][0] > 0 and result["p_value"] < 0.01
+    null = paired_bootstrap(hard, hard, samples=1000)
+    assert null["p_value"] == 1.0 and null["interval"] == [0.0, 0.0]
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="empty"):
+        bootstrap_interval([])
+    with pytest.raises(ValueError, match="got 3 of 2"):
+        wilson_interval(3, 2)
+    with pytest.raises(ValueError, match="equally long"):
+        mcnemar([1, 0], [1])
