@@ -102,7 +102,7 @@ def measure(pairs: int, processes: int, scored: int) -> dict:
         def emit(self, record):
             marks.append((record.getMessage().split(":")[0], *_now()))
 
-    logger = logging.getLogger("sensia_trainer.bitext")
+    logger = logging.getLogger("sensia_trainer.curation")
     logger.setLevel(logging.INFO)
     logger.propagate = False
     handler = Stages()

@@ -98,7 +98,7 @@ def test_the_licence_of_the_text_is_never_another_one(tmp_path):
     assert licence(bitext=str(tmp_path / "a.tsv"), licence="CC0") == "CC0"
     pytest.importorskip("django")
     assert licence(bitext="django") == "BSD-3-Clause"
-    quickstart = yaml.safe_load((Path(__file__).parents[2] / "sensia_trainer/recipes/quickstart.yaml").read_text())
+    quickstart = yaml.safe_load((Path(__file__).parents[3] / "sensia_trainer/recipes/quickstart.yaml").read_text())
     assert "licence" not in quickstart  # README overrides its bitext
 
 

@@ -64,7 +64,7 @@ def test_reference_recipe_is_the_published_code(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("pretrain_*.yaml")), ids=str)
 def test_pretraining_recipes(path, tmp_path):
-    from examples.pretrain import PretrainingArguments
+    from sensia_trainer.commands.pretrain import PretrainingArguments
 
     argv = [str(path), *ON_CPU, "--bf16", "false", "--output_dir", str(tmp_path)]
     data, args = parse_recipe((PretrainingData, PretrainingArguments), argv)
