@@ -1,63 +1,87 @@
 """Runs that survive being killed at any moment: checkpoints that are whole or absent, and exact resumption.
 
 A checkpoint is written under another name (`writing-checkpoint-N`) and renamed to `checkpoint-N` when everything is on
-disk, so whatever looks like a checkpoint is one. Beside what [`~transformers.Trainer`] stores (model, optimizer,
-scheduler, loss scale, random states, logged history) it holds the sums that the next log line is made of, so that the
-history of a resumed run is that of a run nobody stopped.
+disk. Its manifest lists every file with size and SHA-256, so that one that was damaged later is told, named, and never
+resumed from. Beside what [`~transformers.Trainer`] stores (model, optimizer, scheduler, loss scale, random states,
+logged history) it holds the sums that the next log line is made of, so that the history of a resumed run is that of a
+run nobody stopped.
 """
 
-import json
 import os
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback
-from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
+from ..utils.files import read_json, write_json
+from .checkpoint_files import (
+    CheckpointError,
+    check_checkpoint,
+    newest_whole_checkpoint,
+    write_manifest,
+    written_whole,
+)
 from .sampling import LengthGroupedSampler
 
 
 logger = logging.get_logger(__name__)
 
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, start the same command again
+# Exit codes of a run that was stopped and has lost nothing; the same command goes on.
+EXIT_PREEMPTED = 75  # by SIGTERM: EX_TEMPFAIL of sysexits.h
+EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells have it
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint could not be written; the ones before it are untouched."""
+class Stopped(SystemExit):
+    """The process was asked to end (SIGTERM: exit code 75, Ctrl-C: 130) and has written a checkpoint."""
 
-
-class Preempted(SystemExit):
-    """The process was asked to end (SIGTERM) and has written a checkpoint; its exit code is 75."""
-
-    def __init__(self):
-        super().__init__(EXIT_PREEMPTED)
+    def __init__(self, signal_number):
+        super().__init__(EXIT_INTERRUPTED if signal_number == signal.SIGINT else EXIT_PREEMPTED)
 
 
 class ResumableTrainer(Trainer):
-    """[`~transformers.Trainer`] whose checkpoints are whole or absent, and which stops cleanly on SIGTERM.
+    """[`~transformers.Trainer`] whose checkpoints are whole or absent, and which stops cleanly on SIGTERM and Ctrl-C.
 
     Resuming (`train(resume_from_checkpoint=...)`) is exact on the CPU, in weights and in logged history, as long as
-    the dataset, the settings and the number of processes are the same and `ignore_data_skip` is off.
+    the dataset, the settings and the number of processes are the same and `ignore_data_skip` is off. `True` takes the
+    newest checkpoint that is whole. A run that has trained all its steps takes none more.
+
+    Raises:
+        CheckpointError: where a checkpoint is damaged, was written by another number of processes, or lacks what
+            going on from it needs.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._length_grouped = None
-        self._stop = StopOnSigterm()
+        self._seconds_before, self._started = 0.0, None
+        self._stop = StopOnSignal()
         self.add_callback(self._stop)
 
-    def train(self, *args, **kwargs):
+    def train(self, resume_from_checkpoint=None, *args, **kwargs):
+        if resume_from_checkpoint:
+            resume_from_checkpoint = self._checked(resume_from_checkpoint)
+        self._seconds_before, self._started = 0.0, time.monotonic()
         with self._stop.listening():
-            return super().train(*args, **kwargs)
+            output = super().train(resume_from_checkpoint, *args, **kwargs)
+        if self._stop.requested:  # after the last step, when nobody listened any more
+            signal.raise_signal(self._stop.requested)
+        return output
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of training, over all the calls of `train` that led to this state."""
+        return self._seconds_before + (time.monotonic() - self._started if self._started else 0.0)
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -73,14 +97,30 @@ class ResumableTrainer(Trainer):
         return self._length_grouped
 
     def _run_epoch(self, *, epoch, **kwargs):
+        if self.state.global_step >= self.state.max_steps:
+            # `Trainer` would take one more step before it looks.
+            self.control.should_training_stop = True
+            return
         # On several processes, the loader that skips the batches before a checkpoint does not tell the sampler.
         if self._length_grouped is not None:
             self._length_grouped.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **kwargs)
 
+    def log(self, logs, start_time=None):
+        if "train_runtime" in logs:
+            # `Trainer` speaks of this call alone: of one that had nothing left to train, it would say `train_loss` 0.
+            if self.state.global_step == self._initial_global_step:
+                logs = {name: logs[name] for name in ("train_runtime", "total_flos")}
+            logs = logs | {"train_seconds": round(self.seconds, 4)}
+        super().log(logs, start_time)
+
     def running_state(self) -> dict:
         """What this process has accumulated since the last log line, as JSON holds it; a subclass adds its own."""
-        return {"loss_sum": self._tr_loss.item(), "last_logged_step": self._globalstep_last_logged}
+        return {
+            "loss_sum": self._tr_loss.item(),
+            "last_logged_step": self._globalstep_last_logged,
+            "seconds": self.seconds,
+        }
 
     def restore_running_state(self, state: dict) -> None:
         """The inverse of [`running_state`]."""
@@ -98,67 +138,129 @@ class ResumableTrainer(Trainer):
         folder = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         writer = self.args.should_save
         self.store_flos()
-        if self.state.best_global_step:
-            best = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-            if best == folder or best.is_dir():
-                self.state.best_model_checkpoint = str(best)
+        self._find_best_checkpoint(run_folder, folder)
 
         with written_whole(folder, writer=writer, wait=self.accelerator.wait_for_everyone) as temporary:
             self.save_model(str(temporary), _internal_call=True)
+            write_json(_running_state_file(temporary, self.args.process_index), self.running_state())
             if not self.args.save_only_model:
                 self._save_optimizer_and_scheduler(str(temporary))
                 self._save_scaler(str(temporary))
                 self._save_rng_state(str(temporary))
-                running_state = json.dumps(self.running_state())
-                _running_state_file(temporary, self.args.process_index).write_text(running_state, encoding="utf-8")
             if writer:
                 for stateful in [*self.callback_handler.callbacks, self.control]:
                     if isinstance(stateful, ExportableState):
                         self.state.stateful_callbacks[type(stateful).__name__] = stateful.state()
-                self.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
+                write_json(temporary / TRAINER_STATE_NAME, self.state)
+            self.accelerator.wait_for_everyone()
+            if writer:
+                write_manifest(temporary, step=self.state.global_step, processes=self.args.world_size)
 
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(folder))
         if writer:
             rotate_checkpoints(str(run_folder), self.args.save_total_limit, self.state.best_model_checkpoint)
 
+    def _checked(self, checkpoint):
+        """The checkpoint to resume from: the newest whole one for `True`; all processes get what the first found."""
+        found = [None, None]
+        if self.is_world_process_zero():
+            try:
+                if checkpoint is True:
+                    found[0] = newest_whole_checkpoint(self.args.output_dir, self.args.world_size)
+                else:
+                    check_checkpoint(checkpoint, self.args.world_size)
+                    found[0] = checkpoint
+            except CheckpointError as error:
+                found[1] = str(error)
+        if self.args.world_size > 1:
+            broadcast_object_list(found)
+        if found[1]:
+            raise CheckpointError(found[1])
+        return str(found[0])
+
+    def _init_training_state(self, max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial):
+        trained = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
+        if resume_from_checkpoint is not None:
+            self._seconds_before = self._running_state(resume_from_checkpoint)["seconds"]
+            self._find_best_checkpoint(Path(self._get_output_dir(trial)))
+        return trained
+
+    def _find_best_checkpoint(self, run_folder, being_written=None):
+        """`best_model_checkpoint` by its step, because the folder may have been moved since it was noted."""
+        if self.state.best_global_step:
+            best = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            if best == being_written or best.is_dir():
+                self.state.best_model_checkpoint = str(best)
+
+    def _load_best_model(self):
+        check_checkpoint(self.state.best_model_checkpoint)
+        super()._load_best_model()
+
+    def _load_optimizer_and_scheduler(self, checkpoint):
+        left = self.state.max_steps - self.state.global_step
+        if checkpoint is None or left <= 0:
+            return
+        if not (Path(checkpoint) / SCHEDULER_NAME).is_file() and not self.is_deepspeed_enabled:
+            raise CheckpointError(
+                f"{checkpoint} holds weights alone, as `save_only_model` wants it, and {left} steps are left: "
+                "without the optimizer's state they would lead elsewhere. Train from the beginning in another "
+                "`output_dir`, or lower `max_steps` to what is trained."
+            )
+        super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _issue_warnings_after_load(self, load_result):
+        parameters = dict(self.model.named_parameters(remove_duplicate=False))
+        loaded = {id(value) for name, value in parameters.items() if name not in load_result.missing_keys}
+        # A weight that is tied to a stored one is not stored itself.
+        missing = [name for name in load_result.missing_keys if id(parameters.get(name)) not in loaded]
+        if missing or load_result.unexpected_keys:
+            raise CheckpointError(
+                f"A checkpoint in {self.args.output_dir} is not one of this model: {len(missing)} weights are missing "
+                f"there ({', '.join(missing[:3])}) and {len(load_result.unexpected_keys)} are unknown to the model "
+                f"({', '.join(load_result.unexpected_keys[:3])}). Train in another `output_dir`."
+            )
+
     def _load_rng_state(self, checkpoint):
         # Called once on resuming, when every counter of the training loop is in place and before its first step.
         super()._load_rng_state(checkpoint)
         if checkpoint is not None:
-            file = _running_state_file(Path(checkpoint), self.args.process_index)
-            if file.is_file():
-                self.restore_running_state(json.loads(file.read_text(encoding="utf-8")))
+            self.restore_running_state(self._running_state(checkpoint))
+
+    def _running_state(self, checkpoint):
+        return read_json(_running_state_file(Path(checkpoint), self.args.process_index))
 
 
-class StopOnSigterm(TrainerCallback):
-    """On SIGTERM, finish the step (and the evaluation due after it), write a checkpoint and exit with code 75.
+class StopOnSignal(TrainerCallback):
+    """On SIGTERM or Ctrl-C, finish the step (and the evaluation due after it), write a checkpoint and exit.
 
     Clusters send SIGTERM some time before they kill; starting the same command again resumes from that checkpoint. A
-    signal to any one process stops all of them after the same step.
+    signal to any one process stops all of them after the same step. A second Ctrl-C ends the process at once.
     """
 
     def __init__(self):
-        self.requested = False
+        self.requested = 0  # the signal's number
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes SIGTERM over inside the block (in the main thread, the only one that may)."""
-        self.requested = False
+        """Takes the signals over inside the block (in the main thread, the only one that may)."""
+        self.requested = 0
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = signal.signal(signal.SIGTERM, self._on_signal)
+        self._process = os.getpid()
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **kwargs):
         if args.world_size > 1:
-            flag = torch.tensor([int(self.requested)], device=args.device)
+            flag = torch.tensor([self.requested], device=args.device)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-            self.requested = bool(flag.item())
+            self.requested = int(flag.item())
         if self.requested:
             control.should_save = True
             control.should_training_stop = True
@@ -166,76 +268,23 @@ class StopOnSigterm(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         if self.requested:
-            logger.warning(
-                f"SIGTERM: a checkpoint was written at step {state.global_step} of {state.max_steps} in "
-                f"{args.output_dir}; start the same command again to go on from there. Exit code {EXIT_PREEMPTED}."
-            )
-            raise Preempted
+            stopped = Stopped(self.requested)
+            if state.is_world_process_zero:
+                logger.warning(
+                    f"{signal.Signals(self.requested).name}: a checkpoint was written at step {state.global_step} of "
+                    f"{state.max_steps} in {args.output_dir}; start the same command again to go on from there. Exit "
+                    f"code {stopped.code}."
+                )
+            raise stopped
 
-    def _on_signal(self, signum, frame):
-        self.requested = True
-
-
-@contextmanager
-def written_whole(folder: Path, *, writer: bool = True, wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Gives a temporary folder to write into, which becomes `folder` when the block ends without an error.
-
-    Args:
-        folder (`Path`): The folder to appear, whole; one of that name is replaced.
-        writer (`bool`, *optional*, defaults to `True`): Whether this process makes, renames and removes folders.
-        wait (`Callable`, *optional*): Waits for all processes.
-
-    Raises:
-        CheckpointError: when the block or the file system fails; then nothing is left of the temporary folder.
-    """
-    temporary = folder.with_name(f"writing-{folder.name}")
-    if writer:
-        for stale in folder.parent.glob("writing-*"):  # of a run that was killed while writing
-            shutil.rmtree(stale, ignore_errors=True)
-    try:
-        if writer:
-            temporary.mkdir(parents=True)
-        wait()
-        yield temporary
-        wait()
-        if writer:
-            _flush(temporary)
-            _replace(folder, temporary)
-        wait()
-    except Exception as error:
-        if writer:
-            shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(_failure(folder, error)) from error
-
-
-def _flush(folder: Path) -> None:
-    """Everything in `folder` reaches the disk before its name does, or a power cut could leave an empty checkpoint."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _replace(folder: Path, temporary: Path) -> None:
-    if folder.exists():
-        replaced = folder.with_name(f"writing-replaced-{folder.name}")
-        folder.rename(replaced)
-        temporary.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        temporary.rename(folder)
-
-
-def _failure(folder: Path, error: Exception) -> str:
-    last = get_last_checkpoint(str(folder.parent)) if folder.parent.is_dir() else None
-    free = shutil.disk_usage(folder.parent).free / 1e6 if folder.parent.is_dir() else 0.0
-    return (
-        f"{folder} could not be written ({type(error).__name__}: {error}); {free:,.0f} MB are free there. What was "
-        f"written of it is removed; the last complete checkpoint is {last}. Free space or lower `save_total_limit`, "
-        "then start the same command again: it resumes from that checkpoint."
-    )
+    def _on_signal(self, number, frame):
+        if os.getpid() != self._process:  # a worker of the data loader, which inherited this
+            raise SystemExit(128 + number)
+        if number == signal.SIGINT and self.requested == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            print("\nStopping after this step; Ctrl-C again stops at once and loses it.", flush=True)
+        self.requested = int(number)
 
 
 def _running_state_file(folder: Path, process_index: int) -> Path:
