@@ -1,7 +1,7 @@
 """`SensiaTrainer`: adapts a Backpack to another language on parallel sentences (Section 2.1)."""
 
 import time
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, logging
 
-from .evaluation.intrinsic import evaluate_bitext
+from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
+from .evaluation.overlap import token_idf
 from .hub.model_card import write_card
 from .losses import duplicate_mask, info_nce, sentence_keys
 from .representations import context_hidden_state, context_sentence_vectors, sense_entropy, sense_sentence_vectors
@@ -30,6 +31,8 @@ from .training.sharding import whole_copy
 logger = logging.get_logger(__name__)
 
 SENSE_REFERENCE_FILE = "sense_reference.safetensors"
+# Training pairs that the document frequencies of tokens are counted on.
+IDF_PAIRS = 10_000
 
 
 class SensiaTrainer(ResumableTrainer):
@@ -324,8 +327,25 @@ class SensiaTrainer(ResumableTrainer):
             return {key: value for part in parts for key, value in part.items()}
         if isinstance(dataset, str):
             dataset = self.eval_dataset[dataset]
+        metrics = self._measure(evaluate_bitext, dataset)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def random_weights_recall(self, metric_key_prefix="eval"):
+        """What the untrained model finds in `eval_dataset`: `{prefix}_random_sense_recall_source_to_target`, ..."""
+        parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        found = {}
+        for part, dataset in parts.items():
+            prefix = f"{metric_key_prefix}_{part}" if part else metric_key_prefix
+            recall = self._measure(random_weights_recall, dataset)
+            found |= {f"{prefix}_{name}": value for name, value in recall.items()}
+        return found
+
+    def _measure(self, measure, dataset):
         pairs = dataset["translation"]
-        metrics = evaluate_bitext(
+        return measure(
             self._whole_model(),
             self.processing_class,
             [pair[self.args.source_language] for pair in pairs],
@@ -336,12 +356,18 @@ class SensiaTrainer(ResumableTrainer):
             temperature=self.args.sense_pool_temperature,
             context_state=self.args.context_state,
             context_layer=self.args.context_layer,
+            idf=self._training_idf,
             accelerator=self.accelerator,
         )
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        self.log(dict(metrics))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+
+    @cached_property
+    def _training_idf(self):
+        """Document frequencies for the overlap of tokens, from training pairs; None without any."""
+        if self.train_dataset is None:
+            return None
+        rows = self.train_dataset[:IDF_PAIRS]
+        vocab_size = self.accelerator.unwrap_model(self.model).config.get_text_config().vocab_size
+        return token_idf([*rows["source_ids"], *rows["target_ids"]], vocab_size)
 
     # ---- Publishing ----
 

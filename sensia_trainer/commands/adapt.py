@@ -18,6 +18,7 @@ from ..baselines import DenseTrainer
 from ..config import METHODS_WITHOUT_SENSES, SensiaConfig
 from ..evaluation.dynamics import training_dynamics
 from ..hub.model_card import write_card
+from ..languages import language
 from ..trainer import SensiaTrainer
 from ..training.adaptation import (
     AdaptationData,
@@ -53,7 +54,11 @@ def main():
     facts["truncated pairs"] = trainer.truncated_pairs
     if trainer.truncated_pairs:
         print(f"{trainer.truncated_pairs} of {len(train)} pairs were cut at `max_length` or at the model's positions")
-    before = keep_once(args, "before", lambda: trainer.evaluate(metric_key_prefix="before"))
+    before = keep_once(
+        args,
+        "before",
+        lambda: trainer.evaluate(metric_key_prefix="before") | trainer.random_weights_recall("before"),
+    )
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.model = merge_lora(trainer.model)
     after = trainer.evaluate()
@@ -61,10 +66,14 @@ def main():
 
     if trainer.is_world_process_zero():
         before, after = ({k.split("_", 1)[1]: v for k, v in metrics.items()} for metrics in (before, after))
+        after |= {name: value for name, value in before.items() if name.startswith("random_")}
         history = evaluations(trainer.state.log_history)
         starts = [round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries]
         training_dynamics(
-            [{"step": 0} | before, *history], f"{args.output_dir}/training_dynamics", phase_starts=starts
+            [{"step": 0} | before, *history],
+            f"{args.output_dir}/training_dynamics",
+            phase_starts=starts,
+            languages=[language(code).name for code in (args.source_language, args.target_language)],
         )
         write_run(
             args,

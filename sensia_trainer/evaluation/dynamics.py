@@ -4,49 +4,63 @@ from pathlib import Path
 
 from matplotlib.figure import Figure  # without pyplot, which would choose a backend for the whole process
 
+from ..schedule import PHASES
 from ..utils.figures import save_figure
 
 
-def training_dynamics(history, path, *, phase_starts=()) -> list[Path]:
-    """Figure 2: target-side sense entropy and recall@1 in both directions against training steps.
+# Key (with the direction or the side in braces), label, line, marker, colour.
+RECALLS = (
+    ("sense_recall_{}", "sense vectors", "-", "o", "#1b3a6b"),
+    ("context_recall_{}", "context vectors", "--", "s", "#c4622d"),
+    ("overlap_recall_{}", "token overlap, no model", ":", "", "0.35"),
+)
+BITS = (
+    ("target_bits_per_byte", "{target}", "-", "o", "#1b3a6b"),
+    ("source_bits_per_byte", "{source}", "--", "s", "#c4622d"),
+)
+
+
+def training_dynamics(history, path, *, phase_starts=(), languages=("source", "target")) -> list[Path]:
+    """Figure 2, and what alignment costs: target-side sense entropy, recall@1 in both directions beside the overlap of
+    tokens, and bits per byte of both languages, against training steps.
 
     Args:
         history (`list[dict]`): Evaluations in the order of training, each with `step` and the keys of
             `evaluate_bitext`; keys that are absent (a model without senses) leave out their line.
         path: Where to save; PNG and SVG are written.
         phase_starts: Steps at which the joint and polish phases begin, drawn as vertical lines.
+        languages (`tuple[str, str]`): Names of the source and of the target language.
 
     Returns:
         The files written.
     """
     if not history:
         raise ValueError("`history` is empty: there is nothing to draw before the first evaluation.")
-    lines = {
-        "(a) target sense entropy (nats)": [("sense_entropy_target", "sense", "-", "o")],
-        "(b) recall@1, source to target": [
-            ("sense_recall_source_to_target", "sense", "-", "o"),
-            ("context_recall_source_to_target", "context", "--", "s"),
-        ],
-        "(c) recall@1, target to source": [
-            ("sense_recall_target_to_source", "sense", "-", "o"),
-            ("context_recall_target_to_source", "context", "--", "s"),
-        ],
+    source, target = languages
+    panels = {
+        f"(a) sense entropy, {target} (nats)": [("sense_entropy_target", "sense", "-", "o", "#1b3a6b")],
+        f"(b) recall@1, {source} to {target}": [(key.format("source_to_target"), *look) for key, *look in RECALLS],
+        f"(c) recall@1, {target} to {source}": [(key.format("target_to_source"), *look) for key, *look in RECALLS],
+        "(d) bits per byte": [(key, label.format(source=source, target=target), *look) for key, label, *look in BITS],
     }
-    colours = {"sense": "#1b3a6b", "context": "#c4622d"}
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
-    for ax, (title, entries) in zip(figure.subplots(1, 3), lines.items(), strict=True):
-        for key, label, style, marker in entries:
+    figure = Figure(figsize=(14, 3.2), layout="constrained")
+    for ax, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for key, label, style, marker, colour in lines:
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
             if points:
                 steps, values = zip(*points, strict=True)
-                ax.plot(steps, values, style, marker=marker, markersize=3, color=colours[label], label=label)
+                ax.plot(steps, values, style, marker=marker, markersize=3, color=colour, label=label)
         for step in phase_starts:
             ax.axvline(step, color="0.6", linestyle=":", linewidth=1)
+        if phase_starts:
+            for step, phase in zip((0, *phase_starts), PHASES):
+                place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
+                ax.annotate(f"{phase}", (step, 0.99), (2, 0), rotation=90, fontsize=7, color="0.4", **place)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("training steps")
         ax.grid(alpha=0.25)
         if "recall" in title:
             ax.set_ylim(0, 1)
-            if ax.get_legend_handles_labels()[0]:
-                ax.legend(frameon=False, fontsize=9, loc="lower right")
+        if len(lines) > 1 and ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize=8)
     return save_figure(figure, path)

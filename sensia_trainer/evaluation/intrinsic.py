@@ -1,6 +1,10 @@
-"""Intrinsic evaluation on a bitext (Section 2.2): retrieval both ways, sense entropy, target perplexity."""
+"""Intrinsic evaluation on a bitext (Section 2.2): retrieval both ways, sense entropy, perplexity of both languages.
 
-import inspect
+Retrieval stands beside two yardsticks: what the tokens that translations share find without a model, and what the same
+model finds with random weights.
+"""
+
+import copy
 
 import torch
 from tqdm.auto import tqdm
@@ -12,7 +16,7 @@ from ..representations import (
     sense_entropy,
     sense_sentence_vectors,
 )
-from ..utils.statistics import bootstrap_ratio_interval
+from ..utils.statistics import bootstrap_interval, bootstrap_ratio_interval
 from .batching import (
     LOGITS_BUDGET,
     batches_by_length,
@@ -25,8 +29,12 @@ from .batching import (
     shard,
     start_token,
 )
+from .overlap import overlap_by_query, token_idf
 from .perplexity import check_nll, nll_intervals, nll_per_row, nll_per_row_from_logits, summarize_nll
-from .retrieval import DIRECTIONS, retrieval_by_query, retrieval_metrics
+from .retrieval import DIRECTIONS, retrieval_by_query, summarize_retrieval
+
+
+RANDOM_ROWS = ("sense_recall_", "context_recall_")
 
 
 def evaluate_bitext(
@@ -42,6 +50,7 @@ def evaluate_bitext(
     context_state="mixture",
     context_layer=None,
     start="own",
+    idf=None,
     bootstrap=0,
     seed=0,
     by_pair=False,
@@ -59,17 +68,23 @@ def evaluate_bitext(
         context_state (`str`): "mixture" (the Backpack's own final state) or "backbone".
         context_layer (`int`, *optional*): Context vectors from the backbone's state after this many blocks instead.
         start: Token put before every sentence, see `start_token`. The default keeps sequences as training saw them.
+        idf (`np.ndarray` of shape `(vocab_size,)`, *optional*): Inverse document frequencies of the tokens for the
+            overlap, from [`~sensia_trainer.evaluation.overlap.token_idf`] on other sentences (the training pairs,
+            another split); counted on the evaluated ones by default.
         bootstrap (`int`): Resamples of pairs for 95 % intervals (`..._interval`), 0 for none.
         by_pair (`bool`): Also return `hits`, the recall of every single pair, for paired tests between models.
         accelerator (*optional*): An `accelerate.Accelerator`; sentences are shared out among its processes and
             every process returns the same result.
 
     Returns:
-        A dictionary with, for `sense` and `context` vectors and for `source_to_target` and `target_to_source`,
-        `sense_recall_source_to_target`, `sense_margin_...`, `sense_mean_rank_...` (see `retrieval_metrics`);
+        A dictionary with, for `sense` and `context` vectors and the `overlap` of tokens, and for `source_to_target`
+        and `target_to_source`, `sense_recall_source_to_target`, `sense_margin_...`, `sense_mean_rank_...` (see
+        `retrieval_metrics`); `sense_beyond_overlap_...`, the recall on the pairs that overlap cannot solve (a wrong
+        sentence shares as much or more), and `beyond_overlap_pairs_...`, how many they are;
         `sense_entropy_source`, `sense_entropy_target` (nats, mean over tokens); `target_perplexity` (every token but
         the first, or every token after a start token), `target_perplexity_per_word`, `target_nll_per_byte`,
-        `target_bits_per_byte`; `pairs`, and `truncated`, the number of pairs with a side cut at `max_length`.
+        `target_bits_per_byte`, and the same of the `source`; `pairs`, and `truncated`, the number of pairs with a side
+        cut at `max_length`.
 
     Raises:
         ValueError: If the sides differ in length or hold fewer than two pairs, a sentence is empty, or a likelihood or
@@ -95,40 +110,93 @@ def evaluate_bitext(
     run = {"batch_size": batch_size, "progress": progress, "accelerator": accelerator, "pooling": pooling}
     run |= {"temperature": temperature, "context_state": context_state, "context_layer": context_layer}
     with evaluating(model):
-        source_side = _encode_side(model, source, "source", **run)
-        target_side = _encode_side(model, target, "target", with_nll=True, **run)
+        sides = {
+            name: _encode_side(model, side, name, **run) for name, side in (("source", source), ("target", target))
+        }
 
-    check_nll(target_side["nll"], "target sentence")
-    metrics = {}
+    for name, side in sides.items():
+        check_nll(side["nll"], f"{name} sentence")
+    skip = int(start is not None)
+    ids = [[e.ids[skip:] for e in side] for side in (source, target)]
+    idf = token_idf(ids[0] + ids[1], len(model.get_input_embeddings().weight)) if idf is None else idf
+    found = {"overlap": overlap_by_query(*ids, idf)}
     for kind in ("sense", "context"):
-        if kind in source_side:
-            found = retrieval_metrics(source_side[kind], target_side[kind], bootstrap=bootstrap, seed=seed)
-            metrics |= {f"{kind}_{name}": value for name, value in found.items()}
-            if by_pair:
-                hits = retrieval_by_query(source_side[kind], target_side[kind])["hits"]
-                for direction, values in zip(DIRECTIONS, hits.tolist(), strict=True):
-                    metrics.setdefault("hits", {})[f"{kind}_recall_{direction}"] = values
-    for name, side in (("source", source_side), ("target", target_side)):
-        if "entropy" in side:
-            metrics[f"sense_entropy_{name}"] = (side["entropy"].sum() / side["tokens"].sum()).item()
-            if bootstrap:
-                parts = side["entropy"].cpu(), side["tokens"].cpu()
-                interval = bootstrap_ratio_interval(*parts, samples=bootstrap, seed=seed)
-                metrics[f"sense_entropy_{name}_interval"] = interval
-    predicted = sum(len(e.ids) - 1 for e in target)
-    if predicted:
-        counts = sum(e.num_bytes for e in target), sum(e.num_words for e in target)
-        summary = summarize_nll(target_side["nll"].sum().item(), predicted, *counts)
-        metrics |= {f"target_{name}": value for name, value in summary.items()}
-        if bootstrap:
-            intervals = nll_intervals(target_side["nll"].cpu(), target, samples=bootstrap, seed=seed)
-            metrics |= {f"target_{name}": interval for name, interval in intervals.items()}
+        if kind in sides["source"]:
+            found[kind] = retrieval_by_query(sides["source"][kind], sides["target"][kind])
+    metrics = {}
+    for kind, values in found.items():
+        summary = summarize_retrieval(values, bootstrap, seed)
+        metrics |= {f"{kind}_{name}": value for name, value in summary.items()}
+        for direction, hits in zip(DIRECTIONS, values["hits"], strict=True) if by_pair else ():
+            metrics.setdefault("hits", {})[f"{kind}_recall_{direction}"] = hits.tolist()
+    metrics |= _beyond_overlap(found, bootstrap, seed)
+    for name, encoded in (("source", source), ("target", target)):
+        metrics |= _side_metrics(sides[name], encoded, name, bootstrap, seed)
     metrics["pairs"] = len(source)
     metrics["truncated"] = sum(s.truncated or t.truncated for s, t in zip(source, target, strict=True))
     return metrics
 
 
-def _encode_side(model, encoded, name, *, batch_size, progress, accelerator, with_nll=False, **options) -> dict:
+def random_weights_recall(
+    model, tokenizer, source_sentences, target_sentences, *, seed=0, accelerator=None, **options
+) -> dict:
+    """Recall of the same model with fresh weights: what architecture and tokens give without any training.
+
+    Args:
+        seed (`int`): Of the weights; the random state of the process is left alone.
+        options: As those of [`evaluate_bitext`], whose other arguments are these.
+
+    Returns:
+        `random_sense_recall_source_to_target`, ..., `random_context_recall_target_to_source`, with intervals where
+        `bootstrap` asks for them.
+    """
+    if accelerator is not None:
+        model = accelerator.unwrap_model(model)
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # low-rank updates are training too
+    weight = model.get_input_embeddings().weight
+    with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
+        torch.manual_seed(seed)
+        untrained = type(model)(copy.deepcopy(model.config)).to(weight)
+    options |= {"seed": seed, "accelerator": accelerator}
+    metrics = evaluate_bitext(untrained, tokenizer, source_sentences, target_sentences, **options)
+    return {f"random_{key}": value for key, value in metrics.items() if key.startswith(RANDOM_ROWS)}
+
+
+def _beyond_overlap(found, bootstrap, seed) -> dict:
+    """Recall on the pairs whose translation is not alone in the first place by overlap, and their number."""
+    metrics = {}
+    for i, direction in enumerate(DIRECTIONS):
+        unsolved = found["overlap"]["hits"][i] < 1
+        metrics[f"beyond_overlap_pairs_{direction}"] = int(unsolved.sum())
+        for kind in found.keys() - {"overlap"} if unsolved.any() else ():
+            hits = found[kind]["hits"][i].cpu()[unsolved]
+            metrics[f"{kind}_beyond_overlap_{direction}"] = hits.double().mean().item()
+            if bootstrap:
+                interval = bootstrap_interval(hits, samples=bootstrap, seed=seed)
+                metrics[f"{kind}_beyond_overlap_{direction}_interval"] = interval
+    return metrics
+
+
+def _side_metrics(side, encoded, name, bootstrap, seed) -> dict:
+    """Sense entropy and likelihood of one side."""
+    metrics = {}
+    if "entropy" in side:
+        parts = side["entropy"].cpu(), side["tokens"].cpu()
+        metrics[f"sense_entropy_{name}"] = (parts[0].sum() / parts[1].sum()).item()
+        if bootstrap:
+            interval = bootstrap_ratio_interval(*parts, samples=bootstrap, seed=seed)
+            metrics[f"sense_entropy_{name}_interval"] = interval
+    predicted = sum(len(e.ids) - 1 for e in encoded)
+    if predicted:
+        counts = sum(e.num_bytes for e in encoded), sum(e.num_words for e in encoded)
+        summary = summarize_nll(side["nll"].sum().item(), predicted, *counts)
+        if bootstrap:
+            summary |= nll_intervals(side["nll"].cpu(), encoded, samples=bootstrap, seed=seed)
+        metrics |= {f"{name}_{key}": value for key, value in summary.items()}
+    return metrics
+
+
+def _encode_side(model, encoded, name, *, batch_size, progress, accelerator, **options) -> dict:
     """Vectors, summed sense entropy, token counts and NLL of every sentence of one side, in input order."""
     # Sorted over all processes before sharing out, so that every process gets the same mix of lengths.
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), i))
@@ -141,15 +209,13 @@ def _encode_side(model, encoded, name, *, batch_size, progress, accelerator, wit
     rows = {}
     for batch in tqdm(batches, desc=f"encoding {name}", disable=not progress):
         input_ids, attention_mask = right_pad([mine[i] for i in batch], weight.device)
-        for key, value in forward(model, input_ids, attention_mask, with_nll=with_nll, **options).items():
+        for key, value in forward(model, input_ids, attention_mask, **options).items():
             rows.setdefault(key, value.new_zeros(len(mine), *value.shape[1:]))[batch] = value
     back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=weight.device)
     return {key: gather_rows(value, len(encoded), accelerator)[back] for key, value in rows.items()}
 
 
-def _backpack_forward(
-    model, input_ids, attention_mask, *, pooling, temperature, context_state, context_layer, with_nll
-) -> dict:
+def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature, context_state, context_layer) -> dict:
     output = model(
         input_ids=input_ids,
         attention_mask=attention_mask,
@@ -167,21 +233,13 @@ def _backpack_forward(
     tokens = attention_mask.sum(1)
     entropy = torch.stack([sense_entropy(p[None], m[None]) for p, m in zip(probs, attention_mask, strict=True)])
     rows = {"sense": sense, "context": context_sentence_vectors(state, attention_mask)}
-    rows |= {"entropy": entropy.double() * tokens, "tokens": tokens}
-    if with_nll:
-        rows["nll"] = nll_per_row(mixture, model.get_output_embeddings(), input_ids, attention_mask)
-    return rows
+    nll = nll_per_row(mixture, model.get_output_embeddings(), input_ids, attention_mask)
+    return rows | {"entropy": entropy.double() * tokens, "tokens": tokens, "nll": nll}
 
 
-def _causal_lm_forward(model, input_ids, attention_mask, *, context_layer, with_nll, **_) -> dict:
-    can_skip = not with_nll and "logits_to_keep" in inspect.signature(model.forward).parameters
-    keep = {"logits_to_keep": 1} if can_skip else {}
-    output = model(
-        input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, use_cache=False, **keep
-    )
+def _causal_lm_forward(model, input_ids, attention_mask, *, context_layer, **_) -> dict:
+    output = model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True, use_cache=False)
     states = output.hidden_states
     state = states[-1] if context_layer is None else hidden_state_after(states, context_layer)
-    rows = {"context": context_sentence_vectors(state, attention_mask)}
-    if with_nll:
-        rows["nll"] = nll_per_row_from_logits(output.logits, input_ids, attention_mask)
-    return rows
+    nll = nll_per_row_from_logits(output.logits, input_ids, attention_mask)
+    return {"context": context_sentence_vectors(state, attention_mask), "nll": nll}

@@ -1,26 +1,15 @@
-"""The evaluation's numbers as `evaluate.Metric` classes: `bitext_retrieval`, `choice_accuracy`, `token_perplexity`.
+"""The evaluation's numbers as `evaluate.Metric` classes.
 
-They need no network: instantiate a class and call `compute`. The folders that
-
-    python -m sensia_trainer.evaluation.metrics outputs/metrics
-
-writes are read by `evaluate.load(folder)` and can be pushed to the Hub as Spaces as they are.
+They need no network: instantiate a class and call `compute`.
 """
-
-import html
-import inspect
-import re
-import sys
-from pathlib import Path
 
 import datasets
 import evaluate
 import numpy as np
 import torch
 
-from ..utils.statistics import bootstrap_interval, wilson_interval
 from .perplexity import summarize_nll
-from .retrieval import DIRECTIONS, retrieval_by_query, retrieval_metrics
+from .retrieval import retrieval_metrics
 from .scoring import accuracy
 
 
@@ -86,73 +75,3 @@ class TokenPerplexity(evaluate.Metric):
     def _compute(self, predictions, references, tokens):
         size, words = sum(len(text.encode()) for text in references), sum(len(text.split()) for text in references)
         return summarize_nll(float(np.sum(predictions)), tokens, size, words)
-
-
-METRICS = {"bitext_retrieval": BitextRetrieval, "choice_accuracy": ChoiceAccuracy, "token_perplexity": TokenPerplexity}
-
-# What the script of a metric holds besides its class, so that it needs nothing of this package.
-FUNCTIONS = {
-    "bitext_retrieval": (bootstrap_interval, retrieval_by_query, retrieval_metrics),
-    "choice_accuracy": (wilson_interval, accuracy),
-    "token_perplexity": (summarize_nll,),
-}
-IMPORTS = {
-    "math": "import math",
-    "datasets": "import datasets",
-    "evaluate": "import evaluate",
-    "np": "import numpy as np",
-    "torch": "import torch",
-    "norm": "from scipy.stats import norm",
-    "Tensor": "from torch import Tensor",
-}
-
-
-def metric_script(name: str) -> str:
-    """The source of a metric with all it needs in one file, as `evaluate.load` wants it."""
-    metric = METRICS[name]
-    parts = [inspect.getsource(function).rstrip() for function in (*FUNCTIONS[name], metric)]
-    body = "\n\n\n".join(parts) + "\n"
-    imports = [line for bound, line in IMPORTS.items() if re.search(rf"\b{bound}\b", body)]
-    constants = [f'CITATION = """\\\n{CITATION}"""']
-    if "DIRECTIONS" in body:
-        constants.append(f"DIRECTIONS = {DIRECTIONS!r}")
-    return "\n\n".join([f'"""{metric.__doc__}"""', "\n".join(imports), *constants]) + "\n\n\n" + body
-
-
-def write_metric_space(name: str, folder) -> Path:
-    """Writes the folder of a metric: script, requirements, card and page.
-
-    `evaluate.load(folder)` loads it without a network and without this package, and it can be pushed as it is:
-
-        hf repos create OWNER/NAME --type space --space-sdk static
-        hf upload OWNER/NAME FOLDER --repo-type space
-
-    Raises:
-        ValueError: If there is no metric of that name.
-    """
-    if name not in METRICS:
-        raise ValueError(f"There is no metric {name!r}; there are {sorted(METRICS)}.")
-    info = METRICS[name]()._info()
-    folder = Path(folder) / name
-    folder.mkdir(parents=True, exist_ok=True)
-    script = metric_script(name)
-    needed = [
-        package for package in ("numpy", "scipy", "torch") if re.search(rf"^(import|from) {package}", script, re.M)
-    ]
-    head = f"---\ntitle: {name}\nsdk: static\nlicense: apache-2.0\ntags: [evaluate, metric]\n---\n\n# {name}\n\n"
-    card = f"{info.description}\n\n{info.inputs_description}\n\n```bibtex\n{info.citation}\n```\n"
-    paragraphs = "".join(f"<p>{html.escape(text)}</p>\n" for text in (info.description, info.inputs_description))
-    files = {
-        f"{name}.py": script,
-        "requirements.txt": "\n".join(["datasets", "evaluate", *needed]) + "\n",
-        "README.md": head + card,
-        "index.html": f'<!doctype html>\n<meta charset="utf-8">\n<title>{name}</title>\n<h1>{name}</h1>\n{paragraphs}',
-    }
-    for file, text in files.items():
-        (folder / file).write_text(text, encoding="utf-8")
-    return folder
-
-
-if __name__ == "__main__":
-    for written in [write_metric_space(metric, sys.argv[1]) for metric in METRICS]:
-        print(written)

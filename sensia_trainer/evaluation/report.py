@@ -19,23 +19,34 @@ TITLES = {
     "xcopa": "XCOPA", "copa": "COPA", "xstorycloze": "XStoryCloze", "belebele": "Belebele",
     "xstorycloze_like": "XStoryCloze-like (machine-translated)", "global_mmlu_lite": "Global-MMLU-Lite (stand-in)",
 }  # fmt: skip
+DIRECTIONS = {"source_to_target": "source → target", "target_to_source": "target → source"}
 FLORES_ROWS = {
-    "sense_recall_source_to_target": "recall@1, sense vectors, source → target",
-    "sense_recall_target_to_source": "recall@1, sense vectors, target → source",
-    "context_recall_source_to_target": "recall@1, context vectors, source → target",
-    "context_recall_target_to_source": "recall@1, context vectors, target → source",
-    "sense_mean_rank_source_to_target": "mean rank, sense vectors, source → target",
-    "context_mean_rank_source_to_target": "mean rank, context vectors, source → target",
-    "sense_margin_source_to_target": "cosine margin, sense vectors, source → target",
-    "context_margin_source_to_target": "cosine margin, context vectors, source → target",
+    f"{kind}_{direction}": f"{title}, {arrow}"
+    for kind, title in {
+        "sense_recall": "recall@1, sense vectors",
+        "context_recall": "recall@1, context vectors",
+        "overlap_recall": "recall@1, token overlap (no model)",
+        "random_sense_recall": "recall@1, sense vectors of random weights",
+        "random_context_recall": "recall@1, context vectors of random weights",
+        "sense_beyond_overlap": "recall@1 where overlap fails, sense vectors",
+        "context_beyond_overlap": "recall@1 where overlap fails, context vectors",
+        "sense_mean_rank": "mean rank, sense vectors",
+        "context_mean_rank": "mean rank, context vectors",
+        "sense_margin": "cosine margin, sense vectors",
+        "context_margin": "cosine margin, context vectors",
+    }.items()
+    for direction, arrow in DIRECTIONS.items()
+}
+FLORES_ROWS |= {
     "sense_entropy_source": "sense entropy of the source (nats)",
     "sense_entropy_target": "sense entropy of the target (nats)",
+    "source_perplexity": "source perplexity per token",
     "target_perplexity": "target perplexity per token",
 }
 FROM_START_ROWS = {
-    "perplexity": "target perplexity per token, from a start token",
-    "perplexity_per_word": "target perplexity per word, from a start token",
-    "bits_per_byte": "target bits per byte, from a start token",
+    "perplexity": "{} perplexity per token, from a start token",
+    "perplexity_per_word": "{} perplexity per word, from a start token",
+    "bits_per_byte": "{} bits per byte, from a start token",
 }
 PAPER_MARKERS = {"Goldfish": "x", "SENSIA": "*"}  # the paper's columns that the figure shows
 CHOICES = {"causal": 2, "story": 2, "reading": 4}  # choices of an item by kind of task
@@ -81,15 +92,17 @@ def recall_significance(first: dict, other: dict, key: str) -> dict | None:
     return paired_bootstrap(a["hits"][key], b["hits"][key], samples=2000)
 
 
-def nll_significance(first: dict, other: dict) -> dict | None:
-    """Paired bootstrap of the likelihood of the same whole sentences under two models, whatever their tokenizers: it
-    decides about bits per byte and perplexity per word. `None` if the sentences are not the same or some were cut."""
+def nll_significance(first: dict, other: dict, side="target") -> dict | None:
+    """Paired bootstrap of the likelihood of the same whole sentences of one side under two models, whatever their
+    tokenizers: it decides about bits per byte and perplexity per word. `None` if the sentences are not the same or
+    some were cut."""
     a, b = other["items"].get("flores", {}), first["items"].get("flores", {})
-    if a.get("fingerprint") != b.get("fingerprint") or not ("nll_from_start" in a and "nll_from_start" in b):
+    key = f"{side}_nll_from_start"
+    if a.get("fingerprint") != b.get("fingerprint") or not (key in a and key in b):
         return None
-    if any(result["flores"]["target_from_start"]["truncated"] for result in (first, other)):
+    if any(result["flores"][f"{side}_from_start"]["truncated"] for result in (first, other)):
         return None
-    return paired_bootstrap(a["nll_from_start"], b["nll_from_start"], samples=2000)
+    return paired_bootstrap(a[key], b[key], samples=2000)
 
 
 def accuracy_rows(results) -> list[dict]:
@@ -224,23 +237,27 @@ def _flores_table(results) -> list[str]:
             value, interval = result["flores"].get(key), result["flores"].get(f"{key}_interval")
             test = None if result is measured[0] else recall_significance(measured[0], result, key)
             mark = "*" if test and test["p_value"] < 0.05 else ""
-            cells.append("–" if value is None else _with_interval(value, mark, interval))
+            cells.append(_with_interval(value, mark, interval))
         lines.append(_line([title, *cells]))
-    for key, title in FROM_START_ROWS.items():
-        cells = []
-        for result in measured:
-            from_start = result["flores"]["target_from_start"]
-            test = None if result is measured[0] or key == "perplexity" else nll_significance(measured[0], result)
-            mark = "*" if test and test["p_value"] < 0.05 else ""
-            cells.append(_with_interval(from_start[key], mark, from_start.get(f"{key}_interval")))
-        lines.append(_line([title, *cells]))
+    for side in ("source", "target"):
+        for key, title in FROM_START_ROWS.items():
+            cells = []
+            for result in measured:
+                from_start = result["flores"].get(f"{side}_from_start", {})
+                test = None
+                if result is not measured[0] and key != "perplexity":
+                    test = nll_significance(measured[0], result, side)
+                mark = "*" if test and test["p_value"] < 0.05 else ""
+                cells.append(_with_interval(from_start.get(key), mark, from_start.get(f"{key}_interval")))
+            lines.append(_line([title.format(side), *cells]))
     lines.append(
         _line(["pairs (truncated)", *(f"{r['flores']['pairs']} ({r['flores']['truncated']})" for r in measured)])
     )
     lines += [
         "",
         f"95 % bootstrap intervals over pairs; * differs from {measured[0]['name']} (paired bootstrap, p < .05). "
-        "Perplexity per token is not tested: models may split the text differently.",
+        "Perplexity per token is not tested: models may split the text differently. Token overlap is TF-IDF over the "
+        "model's own tokens, without a model; where it fails, a wrong sentence shares as much as the translation.",
     ]
     published = PAPER["flores_perplexity"]
     for code in sorted({language(r["flores"]["target"]).code for r in measured} & set(published)):
@@ -285,7 +302,9 @@ def _number(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
-def _with_interval(value: float, mark: str, interval) -> str:
+def _with_interval(value: float | None, mark: str, interval) -> str:
+    if value is None:
+        return "–"
     text = _number(value) + mark
     return f"{text} [{_number(interval[0])}, {_number(interval[1])}]" if interval else text
 

@@ -21,7 +21,11 @@ def retrieval_metrics(source: Tensor, target: Tensor, *, chunk_size=1024, bootst
 
     For arguments, ties and errors see `retrieval_by_query`.
     """
-    found = retrieval_by_query(source, target, chunk_size=chunk_size)
+    return summarize_retrieval(retrieval_by_query(source, target, chunk_size=chunk_size), bootstrap, seed)
+
+
+def summarize_retrieval(found: dict[str, Tensor], bootstrap=0, seed=0) -> dict:
+    """The means of `retrieval_metrics`, with their intervals, from the values of every query."""
     metrics = {}
     for i, direction in enumerate(DIRECTIONS):
         for name, key in (("recall", "hits"), ("margin", "margins"), ("mean_rank", "ranks")):
@@ -66,14 +70,24 @@ def retrieval_by_query(source: Tensor, target: Tensor, *, chunk_size=1024) -> di
                 f"({int(wrong.sum())} of {len(vectors)} rows are wrong)."
             )
 
-    tie = 1e-12 if dtype == torch.float64 else 1e-6
-    num = len(source)
     own = (source * target).sum(-1)
+    return rank_translations(own, lambda start, stop: source[start:stop] @ target.T, chunk_size)
+
+
+def rank_translations(own: Tensor, cosines, chunk_size=1024) -> dict[str, Tensor]:
+    """`hits`, `margins` and `ranks` (see `retrieval_by_query`) from cosines, whatever vectors they are of.
+
+    Args:
+        own (`Tensor` of shape `(N,)`): Cosine of each pair.
+        cosines (`Callable`): Rows `start` to `stop` of the cosine matrix, `(stop - start, N)`, in the dtype of `own`.
+        chunk_size (`int`): Rows of it held at once.
+    """
+    tie, num = (1e-12 if own.dtype == torch.float64 else 1e-6), len(own)
     better, tied = torch.zeros(2, num, device=own.device), torch.zeros(2, num, device=own.device)
-    best_other = torch.full((2, num), -2.0, dtype=dtype, device=own.device)
+    best_other = torch.full((2, num), -2.0, dtype=own.dtype, device=own.device)
     for start in range(0, num, chunk_size):
         rows = torch.arange(start, min(start + chunk_size, num), device=own.device)
-        cosine = source[rows] @ target.T
+        cosine = cosines(start, start + len(rows))
         cosine[torch.arange(len(rows), device=own.device), rows] = -2.0  # the translation itself is no competitor
         # One product serves both directions: rows are source queries, columns are target queries.
         by_row, by_column = cosine - own[rows, None], cosine - own[None, :]

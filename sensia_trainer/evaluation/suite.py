@@ -17,8 +17,9 @@ from ..bitext.language_check import check_language
 from ..languages import language
 from ..utils.files import portable, write_json
 from .generation import generate_examples, prompts_for
-from .intrinsic import evaluate_bitext
+from .intrinsic import evaluate_bitext, random_weights_recall
 from .likelihood import choice_likelihoods
+from .overlap import token_idf
 from .perplexity import perplexity
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
 from .tasks import TASKS, TEMPLATES, TaskData, fingerprint, load_task, make_items
@@ -65,6 +66,9 @@ class EvaluationConfig:
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, ..."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})
     random_weights: bool = field(default=False, metadata={"help": "Use only the config of `model`: a chance line."})
+    random_row: bool = field(
+        default=True, metadata={"help": "Whether retrieval also stands beside that of the same model, untrained."}
+    )
     check_languages: bool = field(default=True, metadata={"help": "Refuse files in the wrong language."})
     bootstrap: int = field(default=1000, metadata={"help": "Resamples for intervals on FLORES-200."})
     seed: int = 0
@@ -165,14 +169,23 @@ def items_file(output) -> Path:
     return Path(output).with_suffix(".items.json")
 
 
-def _load_flores(config, data_dir) -> tuple[list[str], list[str]]:
+def _load_flores(config, data_dir) -> tuple[list[str], list[str], list[list[str]] | None]:
+    """Both sides of the split that is evaluated, and both of the other one, for document frequencies."""
     path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
     codes = config.source, config.target
-    texts = load_flores(path, _flores_split(config), codes, purpose=config.flores_purpose)
+    split = _flores_split(config)
+    texts = load_flores(path, split, codes, purpose=config.flores_purpose)
     if config.check_languages:
         for code in codes:
-            check_language(texts[code], code, f"FLORES {_flores_split(config)} {code}")
-    return texts[config.source][: config.max_items], texts[config.target][: config.max_items]
+            check_language(texts[code], code, f"FLORES {split} {code}")
+    ((purpose, other),) = ((purpose, name) for purpose, name in PURPOSES.items() if name != split)
+    try:  # only to count in how many sentences a token is, for its overlap
+        counted = load_flores(path, other, codes, purpose=purpose)
+    except ValueError:
+        logger.warning(f"FLORES {other} is not there: document frequencies are counted on {split} itself.")
+        counted = None
+    texts, counted = ([*found.values()] if found else None for found in (texts, counted))
+    return *(side[: config.max_items] for side in texts), counted
 
 
 def _flores_split(config) -> str:
@@ -194,35 +207,36 @@ def _text(row) -> str:
     return " ".join(parts)
 
 
-def evaluate_flores(config, model, tokenizer, source, target) -> tuple[dict, dict]:
-    """Retrieval, entropy and perplexity on FLORES-200: a summary; the hits of every pair and its target's NLL."""
+def evaluate_flores(config, model, tokenizer, source, target, counted=None) -> tuple[dict, dict]:
+    """Retrieval, entropy and perplexity on FLORES-200: a summary; the hits of every pair and its likelihoods.
+
+    `counted`, both sides of other sentences, are those that document frequencies for the overlap are counted on.
+    """
     options = {"batch_size": config.batch_size, "max_length": config.max_length, "progress": config.progress}
-    metrics = evaluate_bitext(
-        model,
-        tokenizer,
-        source,
-        target,
-        pooling=config.pooling,
-        temperature=config.temperature,
-        context_state=config.context_state,
-        context_layer=config.context_layer,
-        bootstrap=config.bootstrap,
-        seed=config.seed,
-        by_pair=True,
-        **options,
-    )
+    names = ("pooling", "temperature", "context_state", "context_layer", "bootstrap", "seed")
+    intrinsic = options | {name: getattr(config, name) for name in names}
+    if counted:
+        encoded = tokenizer([*counted[0], *counted[1]], add_special_tokens=False, verbose=False)["input_ids"]
+        intrinsic["idf"] = token_idf(encoded, len(model.get_input_embeddings().weight))
+    metrics = evaluate_bitext(model, tokenizer, source, target, by_pair=True, **intrinsic)
+    if config.random_row:
+        metrics |= random_weights_recall(model, tokenizer, source, target, **intrinsic)
     detail = {"fingerprint": fingerprint([source, target]), "hits": metrics.pop("hits")}
-    from_start = perplexity(model, tokenizer, target, bootstrap=config.bootstrap, seed=config.seed, **options)
-    detail["nll_from_start"] = [round(value, 4) for value in from_start.pop("nll")]
+    # Every token of every sentence after the start token: the same bytes for every model and tokenizer.
+    from_start = {}
+    for side, texts in (("source", source), ("target", target)):
+        found = perplexity(model, tokenizer, texts, bootstrap=config.bootstrap, seed=config.seed, **options)
+        detail[f"{side}_nll_from_start"] = [round(value, 4) for value in found.pop("nll")]
+        from_start[f"{side}_from_start"] = found
     summary = {
         "split": _flores_split(config),
         "purpose": config.flores_purpose,
         "source": language(config.source).flores,
         "target": language(config.target).flores,
         "fingerprint": detail["fingerprint"],
+        "document_frequencies": "the other split" if counted else "the evaluated sentences",
         **metrics,
-        # Every token of every sentence after the start token: the same bytes for every model and tokenizer.
-        "target_from_start": from_start,
+        **from_start,
     }
     return summary, detail
 

@@ -14,6 +14,8 @@ from .matrix import Matrix, Run
 
 # Panels of a figure beside each other.
 PANELS = 4
+# What a claim may compare a row with, besides another row.
+YARDSTICKS = ("overlap", "random")
 
 
 def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:
@@ -56,7 +58,8 @@ def _half_width(interval: list[float] | None) -> float:
 
 
 def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> list[dict]:
-    """The rows of the table: `labels`, `name`, `runs` (with a result), `cells` (value and interval by column)."""
+    """The rows of the table: `labels`, `name`, `runs` (with a result), `cells` (value and interval by column), and
+    `yardsticks`: the cells of the same runs without a model (`overlap`) and with random weights (`random`)."""
     rows = {}
     for run in runs:
         labels = {axis: value for axis, value in run.labels.items() if axis != matrix.average}
@@ -65,11 +68,25 @@ def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> lis
             row["results"].append(results[run.name])
     for name, row in rows.items():
         row["name"], row["runs"] = name, len(row["results"])
-        row["cells"] = {}
-        for column in matrix.columns:
-            values = [measured(result, column) for result in row["results"]]
-            row["cells"][column["label"]] = summarise([value for value in values if value is not None])
+        row["cells"] = _cells(row["results"], matrix.columns)
+        row["yardsticks"] = {
+            name: _cells(row["results"], [yardstick(column, name) for column in matrix.columns]) for name in YARDSTICKS
+        }
     return list(rows.values())
+
+
+def _cells(results: list[dict], columns: list[dict]) -> dict:
+    values = {column["label"]: [measured(result, column) for result in results] for column in columns}
+    return {label: summarise([value for value in found if value is not None]) for label, found in values.items()}
+
+
+def yardstick(column: dict, name: str) -> dict:
+    """The column with a retrieval metric replaced by that of a yardstick: `sense_recall_source_to_target` by
+    `overlap_recall_source_to_target` or `random_sense_recall_source_to_target`. Others are without one."""
+    path, _, metric = column.get("metric", "").rpartition(".")
+    kind, retrieval, direction = metric.partition("_recall_")
+    found = {"overlap": f"overlap_recall_{direction}", "random": f"random_{metric}"}[name]
+    return {"label": column["label"], "metric": f"{path}.{found}" if retrieval else "without a yardstick"}
 
 
 def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:
@@ -137,7 +154,8 @@ def draw_table(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) 
 
 
 def judge(rows: list[dict], claim: dict) -> dict:
-    """Whether the table supports a claim `{"text", "column", "better", "than", "lower"}` about two of its rows.
+    """Whether the table supports a claim `{"text", "column", "better", "than", "lower"}` about two of its rows, or
+    about a row and a yardstick of the same runs (`"than": "overlap"` or `"random"`).
 
     The errors of the two rows are taken as independent. On the same test items they are not: what one model finds
     hard, so does the other, so the part of the items is rather too wide than too narrow. That of single runs is not in
@@ -149,6 +167,9 @@ def judge(rows: list[dict], claim: dict) -> dict:
         not or a row has no interval, "not measured" where a value is missing.
     """
     cells = {row["name"]: row["cells"][claim["column"]] for row in rows}
+    for row in rows:
+        if row["name"] == claim["better"]:
+            cells = {name: found[claim["column"]] for name, found in row.get("yardsticks", {}).items()} | cells
     missing = [name for name in (claim["better"], claim["than"]) if name not in cells]
     if missing:
         raise ValueError(f"The claim {claim['text']!r} names the rows {missing}, but there are {sorted(cells)}.")

@@ -83,7 +83,7 @@ def reported(after, before=None, control=None):
     if len(set(prints.values())) > 1:
         raise ValueError(f"The results are not of the same sentences: {prints}. Evaluate all with one recipe.")
     flores = after["flores"]
-    facts = ("split", "purpose", "source", "target", "fingerprint", "target_from_start")
+    facts = ("split", "purpose", "source", "target", "fingerprint", "source_from_start", "target_from_start")
     intrinsic = {name: {k: v for k, v in r["flores"].items() if k not in facts} for name, r in results.items()}
     place = {"name": "FLORES-200", "type": "openlanguagedata/flores_plus", "split": flores["split"]}
     scores = {name: _task_scores(result) for name, result in results.items()}

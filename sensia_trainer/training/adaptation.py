@@ -168,9 +168,13 @@ def summary(before, after, source, target):
         "sense_recall_target_to_source": "recall@1 {target} -> {source}, sense vectors",
         "context_recall_source_to_target": "recall@1 {source} -> {target}, context vectors",
         "context_recall_target_to_source": "recall@1 {target} -> {source}, context vectors",
+        "overlap_recall_source_to_target": "recall@1 {source} -> {target}, token overlap (no model)",
+        "overlap_recall_target_to_source": "recall@1 {target} -> {source}, token overlap (no model)",
         "sense_entropy_source": "sense entropy, {source} (nats)",
         "sense_entropy_target": "sense entropy, {target} (nats)",
         "target_perplexity": "perplexity, {target}",
+        "target_bits_per_byte": "bits per byte, {target}",
+        "source_bits_per_byte": "bits per byte, {source}",
     }
     rows = [(label.format(**names), before[key], after[key]) for key, label in labels.items() if key in after]
     width = max(len(label) for label, *_ in rows)

@@ -73,3 +73,17 @@ def search_grid(conditional, unconditional, lengths, labels):
     best = max(cells.values())
     lam, alpha = min((cell for cell in cells if cells[cell] == best), key=lambda cell: (cell[1], -cell[0]))
     return lam, alpha, best
+
+
+def overlap_idf(sentences, vocab_size):
+    """ln((1 + N) / (1 + df)) of every token, df the sentences that hold it."""
+    return [
+        math.log((1 + len(sentences)) / (1 + sum(token in ids for ids in sentences))) for token in range(vocab_size)
+    ]
+
+
+def overlap_vector(ids, idf):
+    """Counts times idf, of unit length."""
+    weights = [ids.count(token) * idf[token] for token in range(len(idf))]
+    norm = math.sqrt(sum(weight**2 for weight in weights))
+    return [weight / norm if norm else 0.0 for weight in weights]

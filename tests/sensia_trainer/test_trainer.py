@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.trainer_utils import get_last_checkpoint
 
 from sensia_trainer.config import SensiaConfig
+from sensia_trainer.evaluation.overlap import overlap_by_query, token_idf
 from sensia_trainer.trainer import SensiaTrainer, join_sides
 from sensia_trainer.training.collator import PairCollator
 from tests.reference import losses as reference_losses
@@ -155,6 +156,22 @@ def test_logs_hold_every_term(tmp_path):
         for way in ("source_to_target", "target_to_source"):
             assert 0 <= evaluation[f"eval_{name}_recall_{way}"] <= 1
     assert evaluation["eval_target_perplexity"] > 1
+
+
+def test_evaluation_stands_beside_overlap_and_random_weights(tmp_path):
+    trainer = tiny_trainer(tmp_path, eval_rows=6)
+    counted = [*trainer.train_dataset["source_ids"], *trainer.train_dataset["target_ids"]]
+    pairs = trainer.eval_dataset["translation"]
+    source, target = ([trainer.processing_class(pair[code])["input_ids"] for pair in pairs] for code in ("en", "id"))
+    expected = overlap_by_query(source, target, token_idf(counted, len(trainer.processing_class)))
+    metrics = trainer.evaluate()
+    assert metrics["eval_overlap_recall_source_to_target"] == pytest.approx(expected["hits"][0].mean().item())
+    assert metrics["eval_overlap_margin_target_to_source"] == pytest.approx(expected["margins"][1].mean().item())
+    untrained = trainer.random_weights_recall("before")
+    assert len(untrained) == 4 and all(name.startswith("before_random_") for name in untrained)
+    trainer.eval_dataset = {"own": trainer.eval_dataset}
+    parts = trainer.random_weights_recall()
+    assert parts == {name.replace("before", "eval_own"): value for name, value in untrained.items()}
 
 
 def test_accumulated_language_model_loss_is_that_of_the_large_batch(tmp_path):

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from sensia_trainer.evaluation.intrinsic import evaluate_bitext
+from sensia_trainer.evaluation.intrinsic import evaluate_bitext, random_weights_recall
+from sensia_trainer.evaluation.overlap import token_idf
 from sensia_trainer.evaluation.perplexity import perplexity
 from sensia_trainer.evaluation.retrieval import retrieval_metrics
 from sensia_trainer.representations import context_sentence_vectors, sense_entropy, sense_sentence_vectors
@@ -11,13 +12,20 @@ from tests.conftest import SENTENCES
 
 
 ENGLISH, INDONESIAN = SENTENCES[::2], SENTENCES[1::2]
+DIRECTIONS = ("source_to_target", "target_to_source")
 RETRIEVAL = [
     f"{kind}_{metric}_{direction}"
-    for kind in ("sense", "context")
+    for kind in ("sense", "context", "overlap")
     for metric in ("recall", "margin", "mean_rank")
-    for direction in ("source_to_target", "target_to_source")
+    for direction in DIRECTIONS
 ]
-PERPLEXITY = ["target_perplexity", "target_perplexity_per_word", "target_nll_per_byte", "target_bits_per_byte"]
+BEYOND = [f"{kind}_beyond_overlap_{direction}" for kind in ("sense", "context") for direction in DIRECTIONS]
+COUNTS = ["pairs", "truncated", *(f"beyond_overlap_pairs_{direction}" for direction in DIRECTIONS)]
+PERPLEXITY = [
+    f"{side}_{name}"
+    for side in ("source", "target")
+    for name in ("perplexity", "perplexity_per_word", "nll_per_byte", "bits_per_byte")
+]
 
 
 def backpack(tiny_model):
@@ -30,7 +38,7 @@ def backpack(tiny_model):
 def test_keys_of_a_backpack(tiny_model, tokenizer):
     metrics = evaluate_bitext(backpack(tiny_model), tokenizer, ENGLISH, INDONESIAN)
     assert set(metrics) == {
-        *RETRIEVAL, *PERPLEXITY, "sense_entropy_source", "sense_entropy_target", "pairs", "truncated"
+        *RETRIEVAL, *BEYOND, *PERPLEXITY, *COUNTS, "sense_entropy_source", "sense_entropy_target"
     }  # fmt: skip
     assert metrics["pairs"] == 5 and metrics["truncated"] == 0
     assert 0 < metrics["sense_entropy_target"] < math.log(4)
@@ -63,14 +71,49 @@ def test_backpack_equals_one_sentence_at_a_time(tiny_model, tokenizer, pooling, 
     for i, kind in enumerate(("sense", "context")):
         for key, value in retrieval_metrics(sides["source"][i], sides["target"][i]).items():
             assert metrics[f"{kind}_{key}"] == pytest.approx(value, abs=1e-5), key
-    expected = perplexity(model, tokenizer, INDONESIAN, start=None)
-    assert metrics["target_perplexity"] == pytest.approx(expected["perplexity"], rel=1e-5)
-    assert metrics["target_nll_per_byte"] == pytest.approx(expected["nll_per_byte"], rel=1e-5)
+    for side, sentences in (("source", ENGLISH), ("target", INDONESIAN)):
+        expected = perplexity(model, tokenizer, sentences, start=None)
+        assert metrics[f"{side}_perplexity"] == pytest.approx(expected["perplexity"], rel=1e-5)
+        assert metrics[f"{side}_nll_per_byte"] == pytest.approx(expected["nll_per_byte"], rel=1e-5)
+
+
+def test_recall_beyond_overlap_is_of_the_pairs_that_overlap_does_not_solve(tiny_model, tokenizer):
+    source = ["The cat sleeps", "A good book", "Where is it", "river 1984", "We will meet"]
+    target = ["The cat sleeps well", "Kucing tidur", "Di mana", "sungai 1984", "Kita akan"]
+    model = backpack(tiny_model)
+    metrics = evaluate_bitext(model, tokenizer, source, target, bootstrap=20, by_pair=True)
+    hits = metrics.pop("hits")
+    for direction in DIRECTIONS:
+        assert metrics[f"overlap_recall_{direction}"] == pytest.approx(sum(hits[f"overlap_recall_{direction}"]) / 5)
+        unsolved = [i for i, hit in enumerate(hits[f"overlap_recall_{direction}"]) if hit < 1]
+        assert 0 < len(unsolved) < 5 and metrics[f"beyond_overlap_pairs_{direction}"] == len(unsolved)
+        for kind in ("sense", "context"):
+            expected = sum(hits[f"{kind}_recall_{direction}"][i] for i in unsolved) / len(unsolved)
+            assert metrics[f"{kind}_beyond_overlap_{direction}"] == pytest.approx(expected)
+            low, high = metrics[f"{kind}_beyond_overlap_{direction}_interval"]
+            assert low <= expected <= high
+    # Document frequencies of other sentences change the overlap and nothing of the model.
+    rare = token_idf([tokenizer("The cat")["input_ids"]] * 50, 301)
+    weighted = evaluate_bitext(model, tokenizer, source, target, idf=rare, bootstrap=20)
+    changed = {key for key in weighted if weighted[key] != metrics[key]}
+    assert changed and all("overlap" in key for key in changed)
+
+
+def test_random_weights_are_those_of_an_untrained_model(tiny_model, tokenizer):
+    model = backpack(tiny_model)
+    state = torch.random.get_rng_state()
+    found = random_weights_recall(model, tokenizer, ENGLISH, INDONESIAN, bootstrap=20, seed=3)
+    assert torch.equal(torch.random.get_rng_state(), state)  # nothing else depends on whether it is measured
+    torch.manual_seed(3)
+    expected = evaluate_bitext(tiny_model(), tokenizer, ENGLISH, INDONESIAN, bootstrap=20, seed=3)
+    keys = {f"{kind}_recall_{direction}" for kind in ("sense", "context") for direction in DIRECTIONS}
+    keys |= {f"{key}_interval" for key in keys}
+    assert found == {f"random_{key}": expected[key] for key in keys}
 
 
 def test_any_causal_lm_has_no_sense_keys(tiny_gpt2, tokenizer):
     metrics = evaluate_bitext(tiny_gpt2, tokenizer, ENGLISH, INDONESIAN, batch_size=2)
-    assert set(metrics) == {*[k for k in RETRIEVAL if k.startswith("context")], *PERPLEXITY, "pairs", "truncated"}
+    assert set(metrics) == {k for k in [*RETRIEVAL, *BEYOND, *PERPLEXITY, *COUNTS] if not k.startswith("sense")}
     expected = perplexity(tiny_gpt2, tokenizer, INDONESIAN, start=None)
     assert metrics["target_perplexity"] == pytest.approx(expected["perplexity"], rel=1e-6)
 

@@ -50,6 +50,8 @@ def test_everything_is_measured_and_written(config, tmp_path):
     assert str(tmp_path) not in text and result["config"]["model"] == "model"
     assert result["flores"]["split"] == "devtest" and 0 <= result["flores"]["sense_recall_source_to_target"] <= 1
     assert result["flores"]["target_from_start"]["bytes"] == sum(len(s.encode()) for s in SENTENCES[1::2])
+    assert result["flores"]["source_from_start"]["bytes"] == sum(len(s.encode()) for s in SENTENCES[::2])
+    assert 0 <= result["flores"]["random_sense_recall_source_to_target"] <= 1
     assert [(t["task"], t["template"]) for t in result["tasks"]] == [("xcopa", "plain"), ("xcopa", "harness")]
     task = result["tasks"][0]
     assert set(task["scores"]) == {"sum", "cond", "pmi", "paper", "searched"}
@@ -84,8 +86,16 @@ def test_compare_renders_table_csv_and_figure(config, tmp_path):
     assert header.endswith("| SENSIA (paper) | model | chance |")
     row = next(line for line in text.splitlines() if line.startswith("| XCOPA | Indonesian | 0.580"))
     assert "| 0.516 |" in row and "≈" in row
-    per_byte = next(line for line in text.splitlines() if "bits per byte" in line)
-    assert re.fullmatch(r"\| target bits per byte.*( \| \d+\.\d{3}\*? \[\d+\.\d{3}, \d+\.\d{3}\]){2} \|", per_byte)
+    rows = {line.split(" | ")[0][2:]: line for line in text.splitlines() if line.startswith("| ")}
+    two_cells = r"\|.*?( \| \d+\.\d{3}\*? \[\d+\.\d{3}, \d+\.\d{3}\]){2} \|"
+    for name in (
+        "target bits per byte, from a start token",
+        "source bits per byte, from a start token",
+        "recall@1, token overlap (no model), source → target",
+        "recall@1, sense vectors of random weights, target → source",
+        "recall@1 where overlap fails, sense vectors, source → target",
+    ):
+        assert re.fullmatch(two_cells, rows[name]), rows[name]
     assert "The paper's SENSIA in Indonesian: perplexity 10.58 per token (Table 7" in text
     assert "6 of 12 `question` fields corrected" in text and "## FLORES-200 (eng_Latn – ind_Latn, devtest)" in text
     with files[1].open(encoding="utf-8") as file:
@@ -112,7 +122,7 @@ def test_recall_is_tested_on_the_same_pairs():
 def test_likelihood_is_tested_on_the_same_whole_sentences():
     def result(values, digest="f", truncated=0):
         flores = {"target_from_start": {"truncated": truncated}}
-        return {"flores": flores, "items": {"flores": {"fingerprint": digest, "nll_from_start": values}}}
+        return {"flores": flores, "items": {"flores": {"fingerprint": digest, "target_nll_from_start": values}}}
 
     worse, better = [10.0 + i % 3 for i in range(20)], [9.0 + i % 3 for i in range(20)]
     assert nll_significance(result(worse), result(better))["difference"] == -1.0

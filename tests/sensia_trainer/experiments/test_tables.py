@@ -14,6 +14,7 @@ from sensia_trainer.experiments.tables import (
     render_table,
     render_verdicts,
     summarise,
+    table_rows,
 )
 
 
@@ -121,6 +122,22 @@ def test_claims_are_answered_from_the_table(matrix, results):
     assert render_claims(matrix, expand(matrix), results) == ""
     with pytest.raises(ValueError, match="names the rows \\['half'\\]"):
         judge([{"name": "full", "cells": {"R@1": None}}], CLAIM | {"better": "full", "than": "half"})
+
+
+@pytest.mark.parametrize("overlap, verdict", [(0.2, "holds"), (0.9, "does not hold"), (0.51, "open")])
+def test_a_claim_about_overlap_is_a_verdict_against_that_of_the_same_runs(matrix, overlap, verdict):
+    matrix.columns = [
+        {"label": "R@1", "metric": "evaluation.flores.sense_recall_source_to_target"},
+        {"label": "PPL", "metric": "evaluation.flores.target_perplexity"},
+    ]
+    values = {"sense_recall_source_to_target": 0.5, "overlap_recall_source_to_target": overlap}
+    values |= {"random_sense_recall_source_to_target": 0.07, "target_perplexity": 9.0}
+    flores = values | {f"{name}_interval": [value - 0.05, value + 0.05] for name, value in values.items()}
+    rows = table_rows(matrix, expand(matrix), {"full-s1": {"evaluation": {"flores": flores}}})
+    judged = judge(rows, CLAIM | {"than": "overlap"})
+    assert judged["verdict"] == verdict and judged["values"][1][0] == pytest.approx(overlap)
+    assert judge(rows, CLAIM | {"than": "random"})["values"][1][0] == pytest.approx(0.07)
+    assert judge(rows, CLAIM | {"column": "PPL", "than": "overlap"})["verdict"] == "not measured"
 
 
 def test_runs_made_twice(matrix, results):
