@@ -4,6 +4,7 @@ import time
 from functools import cached_property, partial
 from pathlib import Path
 
+import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, logging
 
+from .bitext.tokens import tokenize_bitext
 from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
 from .evaluation.overlap import token_idf
 from .hub.model_card import write_card
@@ -19,7 +21,7 @@ from .representations import context_hidden_state, context_sentence_vectors, sen
 from .schedule import PHASES
 from .training.callbacks import PhaseCallback
 from .training.checkpointing import ResumableTrainer
-from .training.collator import PairCollator, tokenize_bitext
+from .training.collator import PairCollator
 from .training.grad_cache import cached_backward
 from .training.lora import is_lora
 from .training.monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
@@ -68,7 +70,7 @@ class SensiaTrainer(ResumableTrainer):
             languages = args.source_language, args.target_language
             with args.main_process_first(desc="tokenizing the bitext"):
                 train_dataset = tokenize_bitext(train_dataset, tokenizer, *languages, max_length=limit)
-            self.truncated_pairs = sum(train_dataset["truncated"])
+            self.truncated_pairs = pc.sum(train_dataset.data["truncated"]).as_py()
             _check_a_batch(len(train_dataset), args)
         collator = PairCollator(
             pad_token_id=0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id,

@@ -11,8 +11,10 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..languages import codes_of, language
+from .columns import sides, texts
 from .readers import (
     Row,
     column_code,
@@ -216,9 +218,11 @@ def cap_per_group(dataset: datasets.Dataset, column: str, maximum: int, seed: in
 def fingerprint(dataset: datasets.Dataset) -> str:
     """SHA-256 (64 hex digits) over the texts of a bitext in order, both sides; other columns do not count."""
     digest = hashlib.sha256()
-    for batch in dataset.select_columns("translation").iter(10_000):
-        for pair in batch["translation"]:
-            digest.update("".join(f"{side}\t{pair[side]}\n" for side in sorted(pair)).encode("utf-8", "surrogatepass"))
+    table = pa.table({side: texts(dataset, side) for side in sorted(sides(dataset))})
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        parts = [part for side in batch.schema.names for part in (f"{side}\t", batch[side], "\n")]
+        lines = pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="None")
+        digest.update("".join(lines.to_pylist()).encode())
     return digest.hexdigest()
 
 

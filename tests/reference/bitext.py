@@ -1,7 +1,9 @@
 """The formulas of the bitext pipeline, written plainly and slowly."""
 
+import hashlib
 import re
 import unicodedata
+from collections import Counter
 
 
 def near_form(text):
@@ -51,3 +53,51 @@ def margin(sources, targets, reference_sources, reference_targets, k):
         column = sorted((cosine(s, target) for s, _ in others), reverse=True)[:k]
         scores.append(cosine(source, target) / (sum(row) / (2 * k) + sum(column) / (2 * k)))
     return scores
+
+
+# --- selections and token ids, a pair at a time ----------------------------------------------------------------------
+
+
+def without_blanks(pairs):
+    """Indices of the pairs (dicts of texts) with text on every side."""
+    return [i for i, pair in enumerate(pairs) if all(text and text.strip() for text in pair.values())]
+
+
+def hold_out(pairs, number, seed):
+    """Indices of the pairs that stay and of those held out: drawn where every side occurs once in the bitext."""
+    from datasets import Dataset
+
+    counts = {key: Counter(pair[key] for pair in pairs) for key in pairs[0]}
+    candidates = [i for i, pair in enumerate(pairs) if all(counts[key][text] == 1 for key, text in pair.items())]
+    drawn = set(Dataset.from_dict({"index": candidates}).shuffle(seed=seed)["index"][:number])
+    return [i for i in range(len(pairs)) if i not in drawn], sorted(drawn)
+
+
+def without_sentences_of(pairs, held_out):
+    """Indices of the pairs that share no side with a held-out one."""
+    known = {key: {pair[key] for pair in held_out} for key in held_out[0]}
+    return [i for i, pair in enumerate(pairs) if not any(pair[key] in texts for key, texts in known.items())]
+
+
+def fingerprint(pairs):
+    """SHA-256 of `key TAB text LF` of every side in alphabetical order, pair after pair."""
+    text = "".join(f"{key}\t{pair[key]}\n" for pair in pairs for key in sorted(pair))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def tokenize(pairs, tokenizer, source, target, max_length):
+    """One dict a pair: token ids of both sides, cut, and what was cut."""
+    rows = []
+    for row, pair in enumerate(pairs):
+        a, b = (tokenizer(pair[key])["input_ids"] for key in (source, target))
+        rows.append(
+            {
+                "source_ids": a[:max_length],
+                "target_ids": b[:max_length],
+                "length": min(max(len(a), len(b)), max_length),
+                "truncated": len(a) > max_length or len(b) > max_length,
+                "target_truncated": len(b) > max_length,
+                "row": row,
+            }
+        )
+    return rows

@@ -8,8 +8,8 @@ from datasets import Dataset
 from transformers import OPTConfig, XGLMConfig
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.bitext.tokens import tokenize_bitext
 from sensia_trainer.trainer import join_sides
-from sensia_trainer.training.collator import tokenize_bitext
 from sensia_trainer.training.packing import best_fit, keeps_texts_apart, pack
 from tests.modeling_backpack.tiny import BACKBONES, SIZES, random_ids, spread
 from tests.tiny import tiny_tokenizer, tiny_trainer

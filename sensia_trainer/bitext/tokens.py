@@ -1,0 +1,114 @@
+"""From a bitext to token ids, by the tokenizer's own Rust and in Arrow columns."""
+
+from itertools import chain
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.fingerprint import Hasher
+from transformers.utils import logging
+
+from .columns import is_blank, sides
+
+
+logger = logging.get_logger(__name__)
+
+BATCH = 10_000  # pairs tokenized at once
+
+
+def tokenize_bitext(dataset, tokenizer, source, target, max_length):
+    """
+    Token ids of both sides of every pair.
+
+    Args:
+        dataset (`datasets.Dataset`): With a column `translation`, `{source: str, target: str}` in each row. Where it
+            lies in files, the result is kept beside them and found again by every process and after a restart.
+        tokenizer: The model's; whatever it puts before a text stays.
+        source, target (`str`): Keys of `translation`.
+        max_length (`int`): Tokens of a sentence at most.
+
+    Returns:
+        A dataset with columns `source_ids`, `target_ids` (int32), `length` (the longer side), `truncated` (a side was
+        cut), `target_truncated` (the target was) and `row` (the pair's index).
+
+    Raises:
+        `ValueError`: for a bitext without pairs or without one of the languages, a pair with a blank side, or a
+            tokenizer that gives no tokens. Single pairs of which it makes no tokens are left out with a warning.
+    """
+    if len(dataset) == 0:
+        raise ValueError("The bitext has no pairs. Check its path, its split and the filters applied to it.")
+    if "translation" not in dataset.column_names:
+        raise ValueError(f"The bitext needs a column `translation`; it has {dataset.column_names}.")
+    for name, language in (("source", source), ("target", target)):
+        if language not in sides(dataset):
+            raise ValueError(f"`{name}_language` is {language!r}, but the bitext holds {sorted(sides(dataset))}.")
+    encode = encoder(tokenizer)
+
+    def tokenize(table, rows):
+        rows, column = pa.array(rows), table["translation"].combine_chunks()
+        columns = {"row": rows}
+        for side, language in (("source", source), ("target", target)):
+            values = pc.struct_field(column, language)
+            blank = np.flatnonzero(is_blank(values))
+            if len(blank):
+                raise ValueError(
+                    f"pair {rows[blank[0]]} of the bitext has no text in {language!r}, so no vectors; leave such "
+                    "pairs out"
+                )
+            columns[f"{side}_ids"], columns[f"{side}_length"] = encode(values.to_pylist(), max_length)
+        table = pa.table(columns).filter(
+            pc.and_(pc.greater(columns["source_length"], 0), pc.greater(columns["target_length"], 0))
+        )
+        longer = pc.max_element_wise(table["source_length"], table["target_length"])
+        return pa.table(
+            {
+                "source_ids": table["source_ids"],
+                "target_ids": table["target_ids"],
+                "length": pc.min_element_wise(longer, pa.scalar(max_length, pa.int32())),
+                "truncated": pc.greater(longer, max_length),
+                "target_truncated": pc.greater(table["target_length"], max_length),
+                "row": table["row"],
+            }
+        )
+
+    state = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer
+    tokenized = dataset.with_format("arrow").map(
+        tokenize,
+        batched=True,
+        batch_size=BATCH,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        new_fingerprint=Hasher.hash(("tokenize_bitext", dataset._fingerprint, state, source, target, max_length)),
+        desc="tokenizing the bitext",
+    )
+    if not len(tokenized):
+        raise ValueError(
+            f"The tokenizer ({type(tokenizer).__name__}) gives no tokens for any pair of the bitext. Give the model's "
+            "own tokenizer."
+        )
+    if len(tokenized) < len(dataset):
+        left_out = len(dataset) - len(tokenized)
+        logger.warning(f"{left_out} of {len(dataset)} pairs are left out: the tokenizer has no tokens for a side.")
+    return tokenized.with_format(None)
+
+
+def encoder(tokenizer):
+    """
+    A function `(texts, max_length)` to the token ids of each text, `(n,)` lists of int32, cut at `max_length`, and
+    their numbers before the cut, `(n,)` int32; the same ids as `tokenizer(texts)` gives.
+    """
+    tokenizer(["a"])  # leaves the Rust side without padding and truncation, as every plain call does
+
+    def encode(texts, max_length):
+        if tokenizer.is_fast:
+            ids = [one.ids for one in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
+        else:
+            ids = tokenizer(texts, verbose=False)["input_ids"]
+        lengths = np.fromiter(map(len, ids), np.int32, len(ids))
+        if (lengths > max_length).any():
+            ids = [one[:max_length] for one in ids]
+        ends = np.minimum(lengths, max_length).cumsum(dtype=np.int32)
+        flat = np.fromiter(chain.from_iterable(ids), np.int32, int(ends[-1]) if len(ends) else 0)
+        return pa.ListArray.from_arrays(np.concatenate([[np.int32(0)], ends]), flat), pa.array(lengths)
+
+    return encode

@@ -1,0 +1,58 @@
+"""Token ids in Arrow columns, against the tokenizer called on one sentence at a time."""
+
+import pytest
+from datasets import Dataset, load_from_disk
+
+from sensia_trainer.bitext.tokens import tokenize_bitext
+from tests.reference import bitext as reference
+from tests.tiny import tiny_bitext, tiny_tokenizer
+
+
+def test_ids_are_those_of_the_tokenizer():
+    pairs = [*tiny_bitext(60)["translation"], {"en": "café  \u200b x", "id": "\U0001f600 laut"}]
+    dataset = Dataset.from_dict({"translation": pairs, "corpus": ["toy"] * 61})
+    tokenizer = tiny_tokenizer()
+    tokenizer(["a b", "c"], padding=True, truncation=True, max_length=2)  # leaves padding and truncation behind
+    tokenized = tokenize_bitext(dataset, tokenizer, "en", "id", max_length=12)
+    assert list(tokenized) == reference.tokenize(pairs, tokenizer, "en", "id", 12)
+    assert 0 < sum(tokenized["truncated"]) < 61
+    backwards = tokenize_bitext(dataset, tokenizer, "id", "en", max_length=12)
+    assert backwards["source_ids"] == tokenized["target_ids"]
+
+
+class Words:
+    """A tokenizer without a Rust side: a token a word, none for `nothing`."""
+
+    is_fast = False
+
+    def __call__(self, texts, verbose=True):
+        return {"input_ids": [[len(word) for word in text.split() if word != "nothing"] for text in texts]}
+
+
+def test_a_tokenizer_in_python():
+    dataset = Dataset.from_dict({"translation": [{"en": "a bb", "id": "cc"}]})
+    assert tokenize_bitext(dataset, Words(), "en", "id", 9)[0]["source_ids"] == [1, 2]
+
+
+def test_texts_without_tokens(caplog):
+    some = [{"en": "a", "id": "nothing"}, {"en": "b", "id": "c"}, {"en": "nothing", "id": "c"}]
+    tokenized = tokenize_bitext(Dataset.from_dict({"translation": some}), Words(), "en", "id", 9)
+    assert tokenized["row"] == [1] and "2 of 3 pairs are left out" in caplog.text
+    with pytest.raises(ValueError, match=r"\(Words\) gives no tokens for any pair"):
+        tokenize_bitext(Dataset.from_dict({"translation": some[:1]}), Words(), "en", "id", 9)
+
+
+def test_blank_sides_are_named_by_pair():
+    dataset = Dataset.from_dict({"translation": [{"en": "a", "id": "b"}, {"en": "c", "id": " \u3000"}]})
+    with pytest.raises(ValueError, match="pair 1 of the bitext has no text in 'id'"):
+        tokenize_bitext(dataset, tiny_tokenizer(), "en", "id", 9)
+
+
+def test_kept_beside_the_files_of_the_bitext(tmp_path, monkeypatch):
+    tiny_bitext().save_to_disk(tmp_path / "bitext")
+    first = tokenize_bitext(load_from_disk(tmp_path / "bitext"), tiny_tokenizer(), "en", "id", 9)
+    monkeypatch.setattr("sensia_trainer.bitext.tokens.is_blank", None)  # would be called
+    again = tokenize_bitext(load_from_disk(tmp_path / "bitext"), tiny_tokenizer(), "en", "id", 9)
+    assert list(again) == list(first) and again.cache_files == first.cache_files != []
+    with pytest.raises(TypeError):  # of another length
+        tokenize_bitext(load_from_disk(tmp_path / "bitext"), tiny_tokenizer(), "en", "id", 8)
