@@ -15,6 +15,7 @@
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, GPT2Config, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
 
@@ -96,20 +97,47 @@ def nest_published_config(config_dict):
         "num_senses": num_senses,
         "sense_intermediate_scale": sense_intermediate_scale,
         "sense_scale": 1.0 / num_senses if family == "backpack-gpt2" else 1.0,
-        "hidden_act": backbone.activation_function,
-        "resid_pdrop": backbone.resid_pdrop,
-        "embd_pdrop": backbone.embd_pdrop,
-        "layer_norm_epsilon": backbone.layer_norm_epsilon,
-        "initializer_range": backbone.initializer_range,
         "dtype": backbone.dtype,
+        **sense_network_settings(backbone),
     }
 
 
-def of_backbone(name):
+def sense_network_settings(backbone_config):
+    """Activation, dropouts, norm epsilon and initialiser of a decoder, as fields of [`BackpackConfig`]."""
+
+    def first(*names, default):
+        values = (getattr(backbone_config, name, None) for name in names)
+        return next((value for value in values if value is not None), default)
+
+    return {
+        "hidden_act": first("hidden_act", "hidden_activation", "activation_function", default="gelu_new"),
+        "resid_pdrop": first("resid_pdrop", "hidden_dropout", "dropout", default=0.0),
+        "embd_pdrop": first("embd_pdrop", "embedding_dropout", default=0.0),
+        "layer_norm_epsilon": first("layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps", default=1e-5),
+        "initializer_range": first("initializer_range", "init_std", default=0.02),
+    }
+
+
+def refuse_unfit_backbone(config):
+    """Raise a `ValueError` for a configuration that is no decoder of text reading from left to right."""
+    if config.is_encoder_decoder or config.get_text_config() is not config:
+        raise ValueError(
+            f"`backbone_config` is a {type(config).__name__}, which is more than a decoder of text. A Backpack weighs "
+            "the senses of one text: give the configuration of a decoder-only language model (of a model of several "
+            "modalities, its `text_config`)."
+        )
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        raise ValueError(
+            f"`backbone_config` is a bidirectional {type(config).__name__}, whose states see the words that a "
+            "Backpack has to predict. Give the configuration of a decoder, or set its `is_decoder=True`."
+        )
+
+
+def of_backbone(name, default=None):
     """A property that is the backbone's: read from and written to `backbone_config`."""
 
     def read(config):
-        return getattr(config.backbone_config, name)
+        return getattr(config.backbone_config, name, default)
 
     def write(config, value):
         setattr(config.backbone_config, name, value)
@@ -132,6 +160,12 @@ class BackpackConfig(PreTrainedConfig):
             Number of sense vectors K of each word.
         sense_intermediate_scale (`int`, *optional*, defaults to 4):
             Inner size of the last MLP of the sense network, in multiples of the hidden size.
+        residual_gate (`bool`, *optional*, defaults to `False`):
+            Whether the head reads b + g * h, the backbone's final state b and the mixture h behind a learned gate g,
+            instead of the mixture alone. The gate starts at 0, where the model is the language model it was made from
+            ([`BackpackForCausalLM.from_backbone`]), and the head then does to logits what that model's own does.
+        lm_head_bias (`bool`, *optional*, defaults to `False`):
+            Whether the head has a bias.
         sense_scale (`float`, *optional*, defaults to 1.0):
             Factor of the mixture. The Levanter family of checkpoints was trained with 1 / K.
         tie_sense_embeddings (`bool`, *optional*, defaults to `True`):
@@ -157,14 +191,15 @@ class BackpackConfig(PreTrainedConfig):
             change the scale of the logits.
         use_cache (`bool`, *optional*, defaults to `True`):
             Whether the model returns keys, values and senses for fast decoding.
-        tie_word_embeddings (`bool`, *optional*, defaults to `True`):
-            Whether the head shares the backbone's word embeddings.
+        tie_word_embeddings (`bool`, *optional*):
+            Whether the head shares the backbone's word embeddings. Defaults to `True`, with `residual_gate` to what
+            the backbone's configuration says.
         bos_token_id, eos_token_id, pad_token_id (`int`, *optional*):
             Default to the backbone's.
 
     Raises:
-        `ValueError`: for an unknown field, a backbone field given beside `backbone_config`, an unknown `mixture_mode`,
-        or sizes that make no Backpack.
+        `ValueError`: for an unknown field, a backbone field given beside `backbone_config`, a backbone that is no
+        decoder, an unknown `mixture_mode`, or sizes that make no Backpack.
 
     ```python
     >>> from transformers import GPT2Config, LlamaConfig
@@ -179,11 +214,19 @@ class BackpackConfig(PreTrainedConfig):
     model_type = "backpack"
     sub_configs = {"backbone_config": AutoConfig}
     # The cache under both names that transformers has had for it.
-    keys_to_ignore_at_inference = ["past_key_values", "cache", "last_hidden_state", "backbone_last_hidden_state"]
+    keys_to_ignore_at_inference = [
+        "past_key_values",
+        "cache",
+        "last_hidden_state",
+        "backbone_last_hidden_state",
+        "mixture",
+    ]
 
     backbone_config: dict | PreTrainedConfig | None = None
     num_senses: int = 16
     sense_intermediate_scale: int = 4
+    residual_gate: bool = False
+    lm_head_bias: bool = False
     sense_scale: float | int = 1.0
     tie_sense_embeddings: bool = True
     hidden_act: str = "gelu_new"
@@ -195,7 +238,7 @@ class BackpackConfig(PreTrainedConfig):
     mixture_top_k: int = 1
     mixture_norm_matched: bool = False
     use_cache: bool = True
-    tie_word_embeddings: bool = True
+    tie_word_embeddings: bool | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
@@ -211,6 +254,9 @@ class BackpackConfig(PreTrainedConfig):
         if isinstance(self.backbone_config, dict):
             backbone = dict(self.backbone_config)
             self.backbone_config = AutoConfig.for_model(backbone.pop("model_type", "gpt2"), **backbone)
+        refuse_unfit_backbone(self.backbone_config)
+        if self.tie_word_embeddings is None:
+            self.tie_word_embeddings = not self.residual_gate or self.backbone_config.tie_word_embeddings
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             if getattr(self, name) is None:
                 setattr(self, name, getattr(self.backbone_config, name, None))
@@ -275,7 +321,11 @@ class BackpackConfig(PreTrainedConfig):
         """The backbone's configuration: generation and caches size themselves by it."""
         return self.backbone_config
 
-    hidden_size = of_backbone("hidden_size")
+    @property
+    def hidden_size(self):
+        """Size of word embeddings, senses and final states: inside, OPT-350m has another."""
+        return getattr(self.backbone_config, "word_embed_proj_dim", None) or self.backbone_config.hidden_size
+
     vocab_size = of_backbone("vocab_size")
     num_hidden_layers = of_backbone("num_hidden_layers")
     num_attention_heads = of_backbone("num_attention_heads")

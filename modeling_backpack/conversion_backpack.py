@@ -11,15 +11,20 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Reading published Backpack checkpoints: stanfordnlp/backpack-gpt2 and files of the same layout."""
+"""
+What Backpacks are made from: published checkpoints (stanfordnlp/backpack-gpt2 and files of the same layout), and
+pretrained language models.
+"""
+
+import inspect
 
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedConfig
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
-from .configuration_backpack import is_published_layout, nest_published_config
+from .configuration_backpack import is_published_layout, nest_published_config, refuse_unfit_backbone
 
 
 WORD_EMBEDDINGS = "backpack.backbone.wte.weight"
@@ -119,3 +124,127 @@ def read_file(path):
     if path.endswith(".safetensors"):
         return load_file(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_language_model(pretrained_model_name_or_path, **kwargs):
+    """
+    A pretrained decoder-only language model whose decoder and head a Backpack can take over.
+
+    Args:
+        pretrained_model_name_or_path (`str` or `PreTrainedModel`): Folder, Hub id, or a model in memory.
+        kwargs: Arguments of its `from_pretrained`. The precision is float32 unless `dtype` says otherwise.
+
+    Raises:
+        `ValueError`: for a Backpack, a model that is no decoder of text, quantised weights, missing or unexpected
+        weights, and a head that is not one linear layer over the vocabulary of the embeddings.
+    """
+    if isinstance(pretrained_model_name_or_path, PreTrainedModel):
+        model = pretrained_model_name_or_path
+        refuse_unfit_model(model.config.to_dict(), model.config)
+    else:
+        read = {key: kwargs[key] for key in (*HUB_KEYS, "gguf_file") if kwargs.get(key) is not None}
+        config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **read)
+        refuse_unfit_model(config_dict)
+        kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True}
+        model, info = AutoModelForCausalLM.from_pretrained(pretrained_model_name_or_path, **kwargs)
+        refuse_unfit_model(config_dict, model.config)
+        wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
+        if wrong:
+            raise ValueError(
+                f"The weights of {pretrained_model_name_or_path!r} do not fill a {type(model).__name__}: {wrong}. "
+                "Repair the checkpoint; or load the model yourself, if these weights may be left out or drawn at "
+                "random, and pass the model instead of its name."
+            )
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or not has_known_decoder(model):
+        raise ValueError(
+            f"A {type(model).__name__} is not a decoder of `AutoModel` that keeps keys and values, with one linear "
+            "layer as its head: a Backpack cannot take it over. Models of the Llama, Mistral, Qwen, Gemma, GPT-2, "
+            "GPT-NeoX, OPT, Phi, OLMo and BLOOM families, among others, can be."
+        )
+    sizes = (model.config.vocab_size, embeddings.num_embeddings, head.out_features)
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"The configuration, the word embeddings and the head of the language model have {sizes} words; they must "
+            "have as many. Call its `resize_token_embeddings` and save it again."
+        )
+    return model
+
+
+def has_known_decoder(language_model):
+    """Whether the decoder of a language model is what `AutoModel` builds from its configuration, with a cache."""
+    decoder = language_model.base_model
+    parameters = inspect.signature(decoder.forward).parameters
+    if decoder is language_model or not {"inputs_embeds", "attention_mask"} <= parameters.keys():
+        return False
+    if not {"past_key_values", "cache"} & parameters.keys():
+        return False
+    with torch.device("meta"):
+        same = AutoModel.from_config(language_model.config)
+    return type(same) is type(decoder) and same.state_dict().keys() == decoder.state_dict().keys()
+
+
+def refuse_unfit_model(config_dict, config=None):
+    """Raise a `ValueError` for configurations of Backpacks, of quantised models, and of others than decoders."""
+    if is_published_layout(config_dict) or config_dict.get("model_type") == "backpack":
+        raise ValueError(
+            "This model has senses already: it is a Backpack. Load it with `from_pretrained`; senses are made only "
+            "for language models without."
+        )
+    if config_dict.get("is_encoder_decoder"):
+        raise ValueError(
+            f"This is an encoder-decoder model ({config_dict.get('model_type')}), and a Backpack weighs the senses of "
+            "one text: give a decoder-only language model."
+        )
+    quantisation = config_dict.get("quantization_config")
+    if quantisation is not None and "gguf" not in str(quantisation.get("quant_method")):
+        raise ValueError(
+            f"The weights are quantised ({quantisation.get('quant_method')}), so that the model could not be kept "
+            "exact. Give the checkpoint it was quantised from, or dequantise it first (`model.dequantize()`)."
+        )
+    if config is not None:
+        refuse_unfit_backbone(config)
+
+
+@torch.no_grad()
+def copy_module(source, target):
+    """Copy parameters, and buffers in the precision they have, be they saved with a model or not."""
+    target.load_state_dict(source.state_dict())
+    for name, buffer in source.named_buffers():
+        target.get_buffer(name).data = buffer.clone()
+
+
+@torch.no_grad()
+def refuse_inexact(model, language_model):
+    """
+    Raise a `ValueError` unless a fresh Backpack with a closed gate equals the language model it was made from, to the
+    bit, on a few of its words, and unless these are read from left to right.
+    """
+    device = language_model.get_input_embeddings().weight.device
+    input_ids = torch.arange(16, device=device).reshape(2, 8) % model.config.vocab_size
+    training = language_model.training
+    expected = language_model.eval()(input_ids, use_cache=False).logits
+    changed = torch.cat([input_ids[:, :-1], input_ids[:, -1:] ^ 1], dim=1)
+    leaked = language_model(changed, use_cache=False).logits[:, :-1] - expected[:, :-1]
+    language_model.train(training)
+    if leaked.abs().max() > 1e-3 * expected.abs().max():
+        raise ValueError(
+            f"{type(language_model).__name__} is bidirectional: earlier words see later ones, which a Backpack has to "
+            "predict. Give a decoder."
+        )
+    model.to(device).eval()
+    logits = model(input_ids, use_cache=False).logits
+    if not torch.equal(logits, expected):
+        raise ValueError(
+            f"With its gate closed, the Backpack is not the {type(language_model).__name__} it was made from (largest "
+            f"difference of logits {(logits - expected).abs().max():.3g}): that family does something to its states "
+            "or logits that is unknown here. Known are a linear head with or without bias, "
+            "`final_logit_softcapping`, `logit_scale` and `logits_scaling`."
+        )
+    past_key_values = model(input_ids[:, :-1], use_cache=True).past_key_values
+    last = model(input_ids[:, -1:], past_key_values=past_key_values).logits[:, 0]
+    if (last - expected[:, -1]).abs().max() > 0.05 * expected.abs().max():
+        raise ValueError(
+            f"A {type(language_model).__name__} keeps something else in its cache than keys and values of attention: "
+            "with senses it would not go on from where it was. Give a decoder with attention."
+        )

@@ -21,9 +21,13 @@ them in context, and predicts from their sum, so that the contribution of each s
     alpha[b,k,t] = softmax_s(<q_k H[b, t], k_k H[b, s]> / sqrt(m)), m = d // K  causal, over positions, for each sense
     h[b, t]      = sense_scale * sum_k sum_s alpha[b, k, t, s] S[b, s, k]       the mixture
     logits       = h @ embedding^T
+
+With a residual gate g, a learned scalar that starts at zero, senses are added to a finished language model instead:
+logits = head(H + g h), with the head of that model.
 """
 
 import contextlib
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,8 +42,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
-from .configuration_backpack import MIXTURE_MODES, BackpackConfig
-from .conversion_backpack import published_checkpoint, refuse_nano_backpack
+from .configuration_backpack import MIXTURE_MODES, BackpackConfig, sense_network_settings
+from .conversion_backpack import (
+    copy_module,
+    load_language_model,
+    published_checkpoint,
+    refuse_inexact,
+    refuse_nano_backpack,
+)
 
 
 # What the installed transformers calls a cache in outputs and arguments: `cache` since 5.24, `past_key_values` before.
@@ -60,12 +70,15 @@ class BackpackModelOutputWithPast(BaseModelOutputWithPast):
 
     Args:
         last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
-            The mixture of senses, which the head reads.
+            What the head reads: the mixture of senses; with `residual_gate`, the backbone's final state plus the
+            gated mixture.
         past_key_values or cache (`Cache`): Keys and values of the backbone, and one more layer for the senses.
         hidden_states (`tuple(torch.FloatTensor)`): The backbone's, embeddings first (`output_hidden_states=True`).
         attentions (`tuple(torch.FloatTensor)`): The backbone's (`output_attentions=True`, eager attention).
         backbone_last_hidden_state (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
             The backbone's final state, from which the senses are weighed.
+        mixture (`torch.FloatTensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            The mixture of senses.
         senses (`torch.FloatTensor` of shape `(batch_size, sequence_length, num_senses, hidden_size)`):
             Sense vectors of the tokens of this call (`output_senses=True`).
         sense_weights (`torch.FloatTensor` of shape `(batch_size, num_senses, sequence_length, key_length)`):
@@ -73,6 +86,7 @@ class BackpackModelOutputWithPast(BaseModelOutputWithPast):
     """
 
     backbone_last_hidden_state: torch.FloatTensor | None = None
+    mixture: torch.FloatTensor | None = None
     senses: torch.FloatTensor | None = None
     sense_weights: torch.FloatTensor | None = None
 
@@ -89,6 +103,7 @@ class BackpackCausalLMOutputWithPast(CausalLMOutputWithPast):
 
     last_hidden_state: torch.FloatTensor | None = None
     backbone_last_hidden_state: torch.FloatTensor | None = None
+    mixture: torch.FloatTensor | None = None
     senses: torch.FloatTensor | None = None
     sense_weights: torch.FloatTensor | None = None
 
@@ -205,6 +220,18 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
         if self.config.mixture_mode == "full":
             return mix_senses(weights, value, sense_major)
         return ablated_mixture(weights, value, self.config)
+
+
+class BackpackResidualGate(nn.Module):
+    """Adds the mixture h to the state b of a finished language model: b + g h, and b itself at g = 0, the start."""
+
+    def __init__(self):
+        super().__init__()
+        # One number in a vector, because FSDP cannot shard a scalar.
+        self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float32))
+
+    def forward(self, hidden_states, mixture):
+        return hidden_states + self.weight.to(mixture.dtype) * mixture
 
 
 def query_blocks(length):
@@ -406,6 +433,8 @@ class BackpackPreTrainedModel(PreTrainedModel):
             # As in the original training code: outputs of MLPs shrink with the depth of the backbone.
             std = self.config.initializer_range / (2 * self.config.num_hidden_layers) ** 0.5
             init.normal_(module.c_proj.weight, mean=0.0, std=std)
+        elif isinstance(module, BackpackResidualGate):
+            init.zeros_(module.weight)
 
     @classmethod
     def is_custom_code(cls):
@@ -496,7 +525,12 @@ class BackpackModel(BackpackPreTrainedModel):
         self.sense_embeddings = None
         # CODEPATH: a model that was trained with constant senses carries the embeddings they were computed from.
         if not config.tie_sense_embeddings:
-            self.sense_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+            self.untie_sense_embeddings()
+        self.residual_gate = None
+        # CODEPATH: senses of a pretrained language model, and Backpacks that predict from senses alone.
+        if config.residual_gate:
+            self.residual_gate = BackpackResidualGate()
+            self._keep_in_fp32_modules_strict = ["residual_gate"]
         self._interventions: list[Callable] = []
         self.gradient_checkpointing = False
         self.post_init()
@@ -510,8 +544,8 @@ class BackpackModel(BackpackPreTrainedModel):
     def untie_sense_embeddings(self):
         """Give the sense network its own copy of the word embeddings, equal to them now."""
         if self.sense_embeddings is None:
-            word_embeddings = self.get_input_embeddings().weight
-            self.sense_embeddings = nn.Embedding.from_pretrained(word_embeddings.detach().clone(), freeze=False)
+            # A module of the same class: Gemma's scales its embeddings.
+            self.sense_embeddings = copy.deepcopy(self.get_input_embeddings()).requires_grad_()
             self.config.tie_sense_embeddings = False
 
     def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
@@ -681,11 +715,12 @@ class BackpackModel(BackpackPreTrainedModel):
             output_weights=output_sense_weights,
         )
         return BackpackModelOutputWithPast(
-            last_hidden_state=mixture,
+            last_hidden_state=mixture if self.residual_gate is None else self.residual_gate(hidden_states, mixture),
             **{CACHE_NAME: past_key_values},
-            hidden_states=backbone_outputs.hidden_states,
-            attentions=backbone_outputs.attentions,
+            hidden_states=backbone_outputs.get("hidden_states"),
+            attentions=backbone_outputs.get("attentions"),
             backbone_last_hidden_state=hidden_states,
+            mixture=mixture,
             senses=senses if output_senses else None,
             sense_weights=sense_weights,
         )
@@ -705,7 +740,8 @@ class BackpackModel(BackpackPreTrainedModel):
 
     def _check_length(self, past_length, length):
         limit = self.config.max_position_embeddings
-        if isinstance(past_length, int) and past_length + length > limit:
+        # Backbones without positions of their own (ALiBi) have no limit.
+        if limit is not None and isinstance(past_length, int) and past_length + length > limit:
             raise ValueError(
                 f"`input_ids` has {past_length + length} positions (cached ones included), but the backbone has "
                 f"`max_position_embeddings`={limit}. Truncate the text, or use a backbone with more positions."
@@ -713,12 +749,15 @@ class BackpackModel(BackpackPreTrainedModel):
 
 
 class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
-    """A Backpack with its language-modelling head, which is tied to the backbone's word embeddings."""
+    """
+    A Backpack with its language-modelling head, which is tied to the backbone's word embeddings unless a pretrained
+    language model brought a head of its own.
+    """
 
     def __init__(self, config):
         super().__init__(config)
         self.backpack = BackpackModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.lm_head_bias)
         # Where the word embeddings are depends on the backbone.
         word_embeddings = self.backpack.get_input_embeddings()
         name = next(name for name, module in self.backpack.named_modules() if module is word_embeddings)
@@ -731,17 +770,36 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
     @classmethod
     def from_backbone(cls, pretrained_model_name_or_path, backbone_kwargs=None, **config_kwargs):
         """
-        A Backpack on a pretrained decoder, with freshly initialised senses.
+        Freshly initialised senses for a pretrained language model, which stays what it is: behind the closed
+        `residual_gate`, logits equal the language model's to the bit.
 
         Args:
-            pretrained_model_name_or_path (`str`): A decoder on the Hub or in a folder, e.g. `"gpt2"`.
-            backbone_kwargs (`dict`, *optional*): Arguments of its `from_pretrained`, e.g. `{"dtype": "bfloat16"}`.
-            config_kwargs: Fields of [`BackpackConfig`], e.g. `num_senses=8`.
+            pretrained_model_name_or_path (`str` or `PreTrainedModel`):
+                A decoder-only language model on the Hub, in a folder or in memory, e.g. `"gpt2"`.
+            backbone_kwargs (`dict`, *optional*):
+                Arguments of its `from_pretrained`, e.g. `{"dtype": "bfloat16"}`. The default precision is float32.
+            config_kwargs: Fields of [`BackpackConfig`], e.g. `num_senses=8`. The sense network has the activation,
+                dropouts and norm epsilon of the backbone unless they say otherwise. `residual_gate=False` makes a
+                Backpack that predicts from senses alone and has to be trained anew; a soft cap or scale of the
+                language model's logits is then left out.
+
+        Raises:
+            `ValueError`: for a Backpack, a model that is no decoder of text, quantised, missing or unexpected weights,
+            and a family whose logits cannot be kept exact.
         """
-        backbone = AutoModel.from_pretrained(pretrained_model_name_or_path, **(backbone_kwargs or {}))
-        model = cls(BackpackConfig(backbone_config=backbone.config, **config_kwargs)).to(backbone.dtype)
-        model.backpack.backbone.load_state_dict(backbone.state_dict())
-        model.tie_weights()
+        language_model = load_language_model(pretrained_model_name_or_path, **(backbone_kwargs or {}))
+        backbone, head = language_model.base_model, language_model.get_output_embeddings()
+        embeddings = language_model.get_input_embeddings()
+        fields = {"residual_gate": True, **sense_network_settings(backbone.config)}
+        fields |= {"lm_head_bias": head.bias is not None, "tie_word_embeddings": head.weight is embeddings.weight}
+        config = BackpackConfig(backbone_config=copy.deepcopy(backbone.config), **fields | config_kwargs)
+        attention = backbone.config._attn_implementation
+        model = cls._from_config(config, dtype=backbone.dtype, attn_implementation=attention)
+        copy_module(backbone, model.backpack.backbone)
+        copy_module(head, model.lm_head)
+        # CODEPATH: none; without the gate there is nothing to be equal to.
+        if config.residual_gate:
+            refuse_inexact(model, language_model)
         return model
 
     def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
@@ -796,18 +854,36 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        mixture = outputs.last_hidden_state
+        hidden_states = outputs.last_hidden_state
         logits = None
         if not skip_logits:
             kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = self.lm_head(mixture[:, kept, :])
+            logits = self.compute_logits(hidden_states[:, kept, :])
 
         loss = None
         if labels is not None and (skip_logits or label_smoothing):
-            loss = next_token_loss(mixture, self.lm_head.weight, labels, label_smoothing, **targets)
+            loss = next_token_loss(hidden_states, self.lm_head.weight, labels, label_smoothing, **targets)
         elif labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **targets)
         return BackpackCausalLMOutputWithPast(loss=loss, logits=logits, **outputs)
+
+    def compute_logits(self, hidden_states):
+        """
+        Logits `(..., vocab_size)` of what the head reads, `last_hidden_state` `(..., hidden_size)`: one linear layer
+        and, with `residual_gate`, what the family of the backbone does to its logits.
+        """
+        logits = self.lm_head(hidden_states)
+        # CODEPATH: Backpacks that predict from senses alone; below, the families that senses were added to.
+        if not self.config.residual_gate:
+            return logits
+        backbone = self.config.backbone_config
+        if (scale := getattr(backbone, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * scale
+        if (scaling := getattr(backbone, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / scaling
+        if (cap := getattr(backbone, "final_logit_softcapping", None)) is not None:  # Gemma
+            logits = torch.tanh(logits / cap) * cap
+        return logits
 
     def init_continuous_batching(self, *args, **kwargs):
         """Refuse `generate_batch` and its relatives, which would silently leave past senses out of the mixture."""
@@ -839,7 +915,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         Returns:
             Scores and token ids, each of shape `(..., top_k)`, best first.
         """
-        return self.lm_head(senses).topk(top_k, dim=-1)
+        return nn.functional.linear(senses, self.lm_head.weight).topk(top_k, dim=-1)
 
     def intervene_on_senses(self, token_ids, sense, scale=None, vector=None):
         """See [`BackpackModel.intervene_on_senses`]."""

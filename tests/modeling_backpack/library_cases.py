@@ -24,8 +24,8 @@ class Tester:
     batch_size, seq_length, is_training = 3, 7, True
     vocab_size, hidden_size, num_hidden_layers, num_attention_heads = 99, 32, 2, 4
 
-    def __init__(self, parent, backbone):
-        self.parent, self.backbone = parent, backbone
+    def __init__(self, parent, backbone, residual_gate):
+        self.parent, self.backbone, self.residual_gate = parent, backbone, residual_gate
 
     def get_config(self):
         sizes = dict(
@@ -42,7 +42,14 @@ class Tester:
             backbone = GPT2Config(**sizes, **dropouts, scale_attn_by_inverse_layer_idx=True)
         else:
             backbone = LlamaConfig(**sizes, intermediate_size=37, num_key_value_heads=2)
-        return BackpackConfig(backbone_config=backbone, num_senses=4, embd_pdrop=0.0, resid_pdrop=0.0)
+        return BackpackConfig(
+            backbone_config=backbone,
+            num_senses=4,
+            embd_pdrop=0.0,
+            resid_pdrop=0.0,
+            residual_gate=self.residual_gate,
+            lm_head_bias=self.residual_gate,
+        )
 
     def prepare_config_and_inputs_for_common(self):
         input_ids = torch.randint(1, self.vocab_size, (self.batch_size, self.seq_length))
@@ -52,9 +59,10 @@ class Tester:
 class ModelCases(ModelTesterMixin, GenerationTesterMixin):
     all_model_classes = (BackpackModel, BackpackForCausalLM)
     test_can_init_all_missing_weights_before_2023 = True
+    residual_gate = False
 
     def setUp(self):
-        self.model_tester = Tester(self, self.backbone)
+        self.model_tester = Tester(self, self.backbone, self.residual_gate)
         self.config_tester = ConfigTester(
             self, config_class=BackpackConfig, common_properties=["hidden_size", "num_hidden_layers"], num_senses=4
         )
@@ -74,3 +82,9 @@ class BackpackOnLlamaTest(ModelCases, unittest.TestCase):
         if self._testMethodName.startswith("test_model_rope_scaling_from_config"):
             self.skipTest("Reads past the backbone's positions, which a Backpack refuses")
         super().setUp()
+
+
+class GatedBackpackOnLlamaTest(BackpackOnLlamaTest):
+    """Senses of a language model with a head of its own, untied and with a bias."""
+
+    residual_gate = True
