@@ -2,9 +2,6 @@
 
 import hashlib
 import importlib.util
-import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -14,6 +11,7 @@ from typing import NamedTuple
 import regex
 from tqdm.auto import tqdm
 
+from ..utils.files import fingerprint, read_json, write_json
 from .words import UNSPACED_WORD, Word
 
 
@@ -34,11 +32,6 @@ def one_to_one(links: Sequence[Link]) -> list[Link]:
     """The links whose two words have no other link; itermax also gives one-to-many links."""
     sources, targets = Counter(i for i, _ in links), Counter(j for _, j in links)
     return [(i, j) for i, j in links if sources[i] == 1 and targets[j] == 1]
-
-
-def fingerprint(*parts) -> str:
-    """SHA-256 of anything JSON can write, for the names of cached files."""
-    return hashlib.sha256(json.dumps(parts, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
 
 
 def encoder_fingerprint(encoder) -> str:
@@ -87,16 +80,11 @@ def align_words(
         raise ValueError(
             f"The two sides must hold the same sentences, got {len(source_words)} and {len(target_words)}."
         )
-    key = fingerprint(
-        [list(words) for words in source_words],
-        [list(words) for words in target_words],
-        encoder_fingerprint(encoder),
-        layer,
-        method,
-    )
+    words = ([list(words) for words in side] for side in (source_words, target_words))
+    key = fingerprint([*words, encoder_fingerprint(encoder), layer, method])
     cached = None if cache_dir is None else Path(cache_dir) / f"alignment-{key[:20]}.json"
     if cached is not None and cached.is_file():
-        stored = json.loads(cached.read_text(encoding="utf-8"))
+        stored = read_json(cached)
         if stored["fingerprint"] == key:
             return [[tuple(link) for link in links] for links in stored["links"]]
     try:
@@ -119,15 +107,8 @@ def align_words(
         links.append(aligner.get_word_aligns(list(source), list(target))[method] if usable else [])
     if cached is not None:
         content = {"fingerprint": key, "encoder": str(Path(encoder).name), "layer": layer, "method": method}
-        _write_atomically(cached, json.dumps(content | {"links": links}))
+        write_json(cached, content | {"links": links}, indent=None)
     return [[tuple(link) for link in sentence] for sentence in links]
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.replace(file.name, path)
 
 
 def installed_tagger(language: str) -> tuple[Callable[[Sequence[str]], list[str]], str] | None:

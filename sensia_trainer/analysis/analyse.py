@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from tqdm.auto import tqdm
 
-from .bootstrap import paired_bootstrap
+from ..utils.statistics import paired_bootstrap
 from .corpus import AlignedCorpus
 from .mixture import mixture_ablation
 from .procrustes import compare_procrustes, procrustes

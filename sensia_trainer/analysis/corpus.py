@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .alignment import align_words, aligned_content_words, encoder_fingerprint, fingerprint
+from ..utils.files import fingerprint
+from .alignment import align_words, aligned_content_words, encoder_fingerprint
 from .words import segment_words, word_positions
 
 
@@ -85,7 +86,7 @@ class AlignedCorpus:
         pairs, self.statistics = aligned_content_words(
             *segmented.values(), links, source_language, target_language, minimum_count=minimum_count
         )
-        self.statistics["fingerprint"] = fingerprint(list(source_sentences), list(target_sentences))
+        self.statistics["fingerprint"] = fingerprint([list(source_sentences), list(target_sentences)])
         self.statistics |= {"aligner": "SimAlign, itermax", "encoder": Path(encoder).name, "layer": layer}
         self.statistics["encoder_fingerprint"] = encoder_fingerprint(encoder)
         self.ids, located = {}, {}

@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+
+from ..utils.figures import save_figure
 
 
 STYLES = {
@@ -15,9 +18,6 @@ LINES = {"model": "-", "control": "--", "base": ":"}
 
 def save_figures(results, folder) -> list[Path]:
     """Draws every figure for results of `analyse` (each with `target_language`); PNG and SVG, in `folder`."""
-    import matplotlib
-
-    matplotlib.use("agg")
     drawings = {
         "topology": topology,
         "procrustes": procrustes,
@@ -32,29 +32,13 @@ def save_figures(results, folder) -> list[Path]:
     for name, draw in drawings.items():
         figure = draw(results)
         if figure is not None:
-            files += save(figure, Path(folder) / name)
-    return files
-
-
-def save(figure, path) -> list[Path]:
-    """Saves as PNG and SVG and closes the figure; the same numbers give the same bytes."""
-    import matplotlib.pyplot as plt
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files = [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-    with plt.rc_context({"svg.hashsalt": "sensia"}):
-        figure.savefig(files[0], dpi=150)
-        figure.savefig(files[1], metadata={"Date": None})
-    plt.close(figure)
+            files += save_figure(figure, Path(folder) / name)
     return files
 
 
 def _panels(count, width=4.2, height=3.2, rows=1, **options):
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(rows, count, figsize=(width * count, height * rows), squeeze=False, **options)
-    figure.set_layout_engine("constrained")
+    figure = Figure(figsize=(width * count, height * rows), layout="constrained")
+    axes = figure.subplots(rows, count, squeeze=False, **options)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, axes

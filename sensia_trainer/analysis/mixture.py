@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .bootstrap import paired_bootstrap
+from ..utils.statistics import paired_bootstrap
 from .words import padded_batches
 
 

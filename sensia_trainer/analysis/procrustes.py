@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from .bootstrap import paired_bootstrap
+from ..utils.statistics import paired_bootstrap
 
 
 SUBSAMPLES = 5

@@ -1,5 +1,6 @@
 """Tables of the analyses as Markdown, rendered from result files; nothing is computed here."""
 
+from ..utils.markdown import table, with_interval
 from .mixture import VARIANTS
 
 
@@ -19,22 +20,13 @@ SUBSETS = {
 }
 
 
-def table(header, rows) -> str:
-    """A Markdown table; cells are written as they are."""
-    lines = ["| " + " | ".join(map(str, row)) + " |" for row in (header, ["---"] * len(header), *rows)]
-    return "\n".join(lines)
-
-
 def number(value, digits=3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return with_interval(value, digits=digits)
 
 
 def estimate(entry, digits=3) -> str:
     """A mean with its interval: `0.301 [0.295, 0.307]`."""
-    if entry is None:
-        return "–"
-    low, high = entry["interval"]
-    return f"{entry['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return "–" if entry is None else with_interval(entry["mean"], entry["interval"], digits)
 
 
 def p_value(entry) -> str:

@@ -5,6 +5,7 @@ does not change when one side's senses are rotated, shifted or uniformly scaled.
 """
 
 import numpy as np
+from scipy.stats import rankdata
 
 
 # Equal cosines computed along different summation paths differ by about 1e-16; rounding makes them the ties they are.
@@ -49,33 +50,12 @@ def sense_geometry(senses, *, chunk_size=512):
     return geometry
 
 
-def average_ranks(values):
-    """Ranks along the last axis, 1-based, ties sharing the average of their ranks (as `scipy.stats.rankdata`).
-
-    Args:
-        values (`np.ndarray` of shape `(rows, n)`): rows with a NaN give NaN ranks.
-    """
-    order = np.argsort(values, axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    position = np.arange(values.shape[1])
-    starts = np.ones(values.shape, dtype=bool)
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    ends = np.ones(values.shape, dtype=bool)
-    ends[:, :-1] = starts[:, 1:]
-    first = np.maximum.accumulate(np.where(starts, position, 0), axis=1)
-    last = np.minimum.accumulate(np.where(ends, position, values.shape[1])[:, ::-1], axis=1)[:, ::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=1)
-    ranks[np.isnan(values).any(axis=1)] = np.nan
-    return ranks
-
-
 def standardised_ranks(values):
     """Centred ranks of unit norm, so that Spearman's coefficient of two rows is their dot product.
 
     Rows that are constant or hold a NaN become NaN: their coefficient is undefined.
     """
-    ranks = average_ranks(values)
+    ranks = rankdata(values, axis=1, nan_policy="propagate")
     ranks -= ranks.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(ranks, axis=1, keepdims=True)
     return ranks / np.where(norms > 0, norms, np.nan)

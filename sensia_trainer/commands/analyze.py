@@ -8,7 +8,6 @@ Report and figures show all results in the folder of `output`; the second form o
 `examples/build_offline_encoder.py` makes an encoder for the word alignment.
 """
 
-import json
 import os
 import sys
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from ..analysis.analyse import DEFINITIONS, analyse
 from ..analysis.corpus import AlignedCorpus, check_same_vocabulary
 from ..analysis.drawings import save_figures
 from ..analysis.summary import render_report
+from ..utils.files import read_json, write_json, write_text
 from ..utils.recipes import parse_recipe
 
 
@@ -99,11 +99,11 @@ def run(arguments):
 
 
 def render(folder):
-    contents = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    contents = [read_json(file) for file in sorted(folder.glob("*.json"))]
     results = [content for content in contents if content.get("kind") == "analysis"]
     if not results:
         raise ValueError(f"There are no results of an analysis in {folder}.")
-    (folder / "README.md").write_text(render_report(results), encoding="utf-8")
+    write_text(folder / "README.md", render_report(results))
     save_figures(results, folder / "figures")
     print(f"Report and figures of {len(results)} result(s): {folder / 'README.md'}")
 
@@ -117,6 +117,5 @@ def main(argv=None):
     if output.suffix != ".json":
         raise ValueError(f"`output` must be a .json file, got {arguments.output!r}.")
     result = run(arguments)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(output, result, indent=1)
     render(output.parent)

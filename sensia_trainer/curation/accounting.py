@@ -13,8 +13,11 @@ import numpy as np
 
 from ..bitext.readers import open_binary
 from ..languages import language
+from ..utils.figures import save_figure
+from ..utils.files import read_json, write_json, write_text
+from ..utils.markdown import bold, escape, number, table
 from .filters import FILTERS, FilterContext, length_ratio_bounds, length_ratios, lengths
-from .shards import counter_from_json, read_facts, read_json, shards_of, write_json, written_atomically
+from .shards import counter_from_json, read_facts, shards_of
 from .sharing import shareable
 
 
@@ -154,7 +157,6 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
                 "tokens": int(tokens[n]) if is_counted else None,
                 "bytes": int(bytes_[n]),
                 "megabytes": round(int(bytes_[n]) / 1e6, 3),
-                "goldfish_ratio": round(GOLDFISH_MEGABYTES / (int(bytes_[n]) / 1e6), 1) if bytes_[n] else None,
             }
             for n, side in enumerate(recipe.sides)
         },
@@ -206,9 +208,8 @@ def _versions() -> dict[str, str]:
 def write_report(statistics: dict, output: Path) -> None:
     """`statistics.json`, `statistics.md`, `lengths.png`, `lengths.svg` and `README.md` in the output folder."""
     draw_lengths(statistics, output)
-    for name, text in (("statistics.md", tables(statistics)), ("README.md", data_card(statistics))):
-        with written_atomically(output / name) as partial:
-            partial.write_text(text, encoding="utf-8")
+    write_text(output / "statistics.md", tables(statistics))
+    write_text(output / "README.md", data_card(statistics))
     write_json(output / "statistics.json", statistics)
 
 
@@ -220,26 +221,26 @@ def tables(statistics: dict) -> str:
         for one in statistics["corpora"]
     ]
     every = [statistics["read"], statistics["normalised"], *statistics["dropped"].values(), statistics["pairs"]]
-    rows.append(["**all**", *every])
+    rows.append([bold("all"), *every])
     parts = [
         "Pairs read, of these changed by normalisation, taken by each filter (in order), and kept:\n",
-        _table(["corpus", "read", "normalised", *(name.replace("_", " ") for name in names), "kept"], rows),
+        table(["corpus", "read", "normalised", *(name.replace("_", " ") for name in names), "kept"], rows),
     ]
     rows = [
         [
             language(side).name,
             facts["tokens"] if facts["tokens"] is not None else "not counted",
-            f"{facts['megabytes']:,.3g}",
+            number(facts["megabytes"]),
+            f"{100 * facts['megabytes'] / GOLDFISH_MEGABYTES:.2g} %",
         ]
-        + [f"{facts['goldfish_ratio']:,}×" if facts["goldfish_ratio"] else "-"]
         for side, facts in statistics["sides"].items()
     ]
-    tokenizer = statistics["tokenizer"] or "no"
+    counted = f"tokens by the {escape(statistics['tokenizer'])} tokenizer, " if statistics["tokenizer"] else ""
     parts += [
-        f"\nSize by side (tokens by the {tokenizer} tokenizer, megabytes of UTF-8, and Goldfish's 1 GB over them):\n",
-        _table(["language", "tokens", "MB", "vs. Goldfish-1GB"], rows),
+        f"\nSize by side ({counted}megabytes of UTF-8, and their share of the 1 GB of a Goldfish model):\n",
+        table(["language", "tokens", "MB", "of Goldfish's"], rows),
         "\nOrigin:\n",
-        _table(
+        table(
             ["corpus", "release", "read", "licence", "origin"],
             [
                 [one["name"], f"{one['release']} {one['codes']}" if "release" in one else "-"]
@@ -252,13 +253,15 @@ def tables(statistics: dict) -> str:
         rows = [[name, *counts.values()] for name, counts in statistics["evaluation_texts"].items()]
         parts += [
             "\nEvaluation texts that no pair shares a side with, and those too short to be evidence of it:\n",
-            _table(["evaluation set", "texts", "exempt"], rows),
+            table(["evaluation set", "texts", "exempt"], rows),
         ]
     if statistics["missing"]:
-        parts += ["\nMissing corpora:\n"] + [f"- {one['name']}: {one['reason']}" for one in statistics["missing"]]
+        parts += ["\nMissing corpora:\n"]
+        parts += [f"- {escape(one['name'])}: {escape(one['reason'])}" for one in statistics["missing"]]
     if statistics["problems"]:
         problems = ((name, what, n) for name, found in statistics["problems"].items() for what, n in found.items())
-        parts += ["\nProblems met while reading:\n"] + [f"- {a}: {b.replace('_', ' ')}: {c:,}" for a, b, c in problems]
+        parts += ["\nProblems met while reading:\n"]
+        parts += [f"- {escape(name)}: {escape(what.replace('_', ' '))}: {count:,}" for name, what, count in problems]
     return "\n".join(parts) + "\n"
 
 
@@ -267,12 +270,6 @@ def _what_was_read(corpus: dict) -> str:
     for column, values in corpus.get("where", {}).items():
         parts += [f"{column}: {' or '.join(map(str, values if isinstance(values, list) else [values]))}"]
     return "; ".join(parts) or "all"
-
-
-def _table(header: list[str], rows: list[list]) -> str:
-    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    align = ["---" if n == 0 else "---:" for n in range(len(header))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in ([*header], align, *cells))
 
 
 def data_card(statistics: dict) -> str:
@@ -302,7 +299,9 @@ def data_card(statistics: dict) -> str:
     if semantic:
         if semantic["max_pairs"]:
             steps += [f"at most {semantic['max_pairs']:,} of the pairs left drawn to be scored, the others dropped"]
-        steps += [f"{semantic['encoder']} {semantic['mode']} of at least {semantic['threshold']} (column `score`)"]
+        steps += [
+            f"{escape(semantic['encoder'])} {semantic['mode']} of at least {semantic['threshold']} (column `score`)"
+        ]
     drawn = ", ".join(f"{name} {count:,}" for name, count in caps.items() if count)
     steps += [f"seeded draws ({statistics['seed']}): {drawn}"] if drawn else []
     front = {
@@ -326,12 +325,12 @@ Adaptation". Each corpus keeps its own licence; the column `corpus` says which p
 {chr(10).join(f"{n}. {step}" for n, step in enumerate(steps, 1))}
 
 ```
-{statistics["command"] or "built from Python"}
+{" ".join((statistics["command"] or "built from Python").split())}
 ```
 
 `recipe.yaml` holds the recipe with all that the command sets; of files it gives the names, without their folders.
 
-Fingerprint (SHA-256 of the texts): `{statistics["fingerprint"]}`. Versions: {versions}.
+Fingerprint (SHA-256 of the texts): `{statistics["fingerprint"]}`. Versions: {escape(versions)}.
 
 ## Statistics
 
@@ -351,10 +350,8 @@ def _ratio_unit(statistics: dict) -> str:
 
 def draw_lengths(statistics: dict, output: Path) -> None:
     """`lengths.png` and `lengths.svg`: lengths of both sides and length ratio, of the pairs read and of those kept."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.hashsalt"] = "sensia"  # the same figure is the same file
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     axes = figure.subplots(1, 3)
     read, kept = statistics["histograms"]["read"], statistics["histograms"]["kept"]
@@ -374,6 +371,4 @@ def draw_lengths(statistics: dict, output: Path) -> None:
         axes[2].axvline(bound, color="0.6", lw=0.8, ls=":")
     axes[2].set(xlabel=f"ratio of lengths in {_ratio_unit(statistics)}", ylabel="share of pairs", xlim=(0, limit))
     axes[2].legend(frameon=False)
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        with written_atomically(output / f"lengths.{suffix}") as partial:
-            figure.savefig(partial, format=suffix, dpi=150, metadata=metadata)
+    save_figure(figure, output / "lengths.png")

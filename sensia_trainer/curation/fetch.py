@@ -12,9 +12,9 @@ from tqdm import tqdm
 
 from ..bitext.readers import Row, aligned_rows
 from ..bitext.sources import iterate_rows, load_bitext, recognise
+from ..utils.files import read_json, write_json
 from . import accounting, opus
 from .recipe import BitextRecipe, Source
-from .shards import read_json, write_json
 from .sharing import without_folders
 
 

@@ -17,13 +17,14 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ..bitext.sources import fingerprint
+from ..utils.files import read_json, write_json, written_atomically
 from . import accounting
 from .contamination import evaluation_keys
 from .fetch import look_up, retrieve
 from .filters import FilterContext, keep_languages
 from .inputs import changed_files, digests, input_files
 from .recipe import BitextRecipe
-from .shards import read_json, read_shard, shards_of, write_json, write_shard, written_atomically
+from .shards import read_shard, shards_of, write_shard
 from .sharing import recipe_yaml, shareable
 from .similarity import require_encoder
 from .stages import deduplicate, filter_corpora, sample_pairs, score_shards

@@ -7,35 +7,15 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..utils.files import written_atomically
+
 
 FACTS = b"sensia"  # key of the counts in a shard's schema
-
-
-@contextmanager
-def written_atomically(path: Path):
-    """A temporary path to write to, which becomes `path` at the end; whatever happens before, `path` is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, data) -> None:
-    with written_atomically(path) as partial:
-        partial.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_shard(path: Path, table: pa.Table, facts: dict) -> None:

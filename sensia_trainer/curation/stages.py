@@ -12,23 +12,13 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ..bitext.readers import Row
+from ..utils.files import read_json, write_json, written_atomically
 from . import accounting
 from .duplicates import KEPT, NAMES, count_parts, find_duplicates
 from .fetch import expected_pairs, read_corpus
 from .filters import FilterContext, apply_filters, near_keys, normalise, pair_keys, text_keys
 from .recipe import BitextRecipe, Source
-from .shards import (
-    bounded_map,
-    counter_from_json,
-    counter_to_json,
-    read_facts,
-    read_json,
-    read_shard,
-    shards_of,
-    write_json,
-    write_shard,
-    written_atomically,
-)
+from .shards import bounded_map, counter_from_json, counter_to_json, read_facts, read_shard, shards_of, write_shard
 from .similarity import REFERENCE, Reference, encode_reference, load_encoder, score_pairs
 
 

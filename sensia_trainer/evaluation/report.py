@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 
 from ..languages import language
 from ..utils.figures import save_figure
+from ..utils.markdown import bold, escape, table, with_interval
 from ..utils.statistics import mcnemar, paired_bootstrap
 from .suite import items_file
 from .tasks import TASKS
@@ -89,7 +90,7 @@ def recall_significance(first: dict, other: dict, key: str) -> dict | None:
     a, b = other["items"].get("flores", {}), first["items"].get("flores", {})
     if a.get("fingerprint") != b.get("fingerprint") or not (key in a.get("hits", ()) and key in b.get("hits", ())):
         return None
-    return paired_bootstrap(a["hits"][key], b["hits"][key], samples=2000)
+    return paired_bootstrap(a["hits"][key], b["hits"][key], iterations=2000)["difference"]
 
 
 def nll_significance(first: dict, other: dict, side="target") -> dict | None:
@@ -102,7 +103,7 @@ def nll_significance(first: dict, other: dict, side="target") -> dict | None:
         return None
     if any(result["flores"][f"{side}_from_start"]["truncated"] for result in (first, other)):
         return None
-    return paired_bootstrap(a[key], b[key], samples=2000)
+    return paired_bootstrap(a[key], b[key], iterations=2000)["difference"]
 
 
 def accuracy_rows(results) -> list[dict]:
@@ -159,12 +160,12 @@ def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
     parts += _all_scorings(names, rows)
     parts += _generation(results)
     output.write_text("\n".join(parts) + "\n", encoding="utf-8")
-    table = output.with_suffix(".csv")
-    with table.open("w", encoding="utf-8", newline="") as file:
+    everything = output.with_suffix(".csv")
+    with everything.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows + paper)
-    return [output, table, *_accuracy_figure(names, shown, paper, output.with_suffix(".png"))]
+    return [output, everything, *_accuracy_figure(names, shown, paper, output.with_suffix(".png"))]
 
 
 def _ordered_keys(shown, paper) -> list[tuple[str, str]]:
@@ -175,30 +176,32 @@ def _ordered_keys(shown, paper) -> list[tuple[str, str]]:
 
 def _accuracy_table(names, shown, paper, scoring, template) -> list[str]:
     header = ["Benchmark", "Language", *(f"{name} (paper)" for name in PAPER["columns"]), *names]
-    lines = ["## Accuracy", "", _line(header), _line(["---", "---", *["--:"] * (len(header) - 2)])]
+    lines = []
     by_paper = {(row["task"], row["language"], row["model"]): row for row in paper}
     by_model = {(row["task"], row["language"], row["model"]): row for row in shown}
     for task, code in _ordered_keys(shown, paper):
         cells = [by_paper.get((task, code, column)) for column in PAPER["columns"]]
         cells = [f"{cell['accuracy']:.3f}" if cell else "–" for cell in cells]
         cells += [_cell(by_model.get((task, code, name))) for name in names]
-        lines.append(_line([TITLES[task], language(code).name, *cells]))
-    lines += [
+        lines.append([TITLES[task], language(code).name, *cells])
+    return [
+        "## Accuracy",
+        "",
+        table(header, lines),
         "",
         f"Measured columns: scoring `{scoring}`, template `{template}`, 95 % Wilson intervals. ≈ the interval holds "
-        f"the chance level; * differs from {names[0]} on the same items (exact McNemar test, p < .05, not corrected "
-        "for the number of tests). – not measured or not published.",
+        f"the chance level; * differs from {escape(names[0])} on the same items (exact McNemar test, p < .05, not "
+        "corrected for the number of tests). – not measured or not published.",
         "",
         f"Paper columns: {PAPER['source']}",
     ]
-    return lines
 
 
 def _cell(row) -> str:
     if row is None:
         return "–"
     marks = ("≈" if row["at_chance"] else "") + ("*" if row.get("p_value", 1) < 0.05 else "")
-    return f"{row['accuracy']:.3f}{marks} [{row['low']:.3f}, {row['high']:.3f}]"
+    return with_interval(row["accuracy"], [row["low"], row["high"]], mark=marks)
 
 
 def _remarks(results, shown) -> list[str]:
@@ -207,7 +210,7 @@ def _remarks(results, shown) -> list[str]:
         rows = [row for row in shown if row["model"] == result["name"]]
         chance = sum(row["at_chance"] for row in rows)
         if rows:
-            lines.append(f"- {result['name']}: {chance} of {len(rows)} measured cells above are at chance.")
+            lines.append(f"- {escape(result['name'])}: {chance} of {len(rows)} measured cells above are at chance.")
     facts, cut = {}, {}
     for result in results:
         for task in result["tasks"]:
@@ -221,7 +224,12 @@ def _remarks(results, shown) -> list[str]:
                 if count:
                     what = f"- {place}, template `{task['template']}`: the {side} of {count} of {items} items"
                     cut.setdefault(what, []).append(result["name"])
-    return ["", *lines, *facts, *(f"{what} was cut to fit {', '.join(names)}." for what, names in cut.items())]
+    return [
+        "",
+        *lines,
+        *facts,
+        *(f"{what} was cut to fit {', '.join(map(escape, names))}." for what, names in cut.items()),
+    ]
 
 
 def _flores_table(results) -> list[str]:
@@ -229,16 +237,15 @@ def _flores_table(results) -> list[str]:
     if not measured:
         return []
     pairs = sorted({f"{r['flores']['source']} – {r['flores']['target']}, {r['flores']['split']}" for r in measured})
-    lines = ["", f"## FLORES-200 ({'; '.join(pairs)})", ""]
-    lines += [_line(["", *(r["name"] for r in measured)]), _line(["---", *["--:"] * len(measured)])]
+    rows = []
     for key, title in FLORES_ROWS.items():
         cells = []
         for result in measured:
             value, interval = result["flores"].get(key), result["flores"].get(f"{key}_interval")
             test = None if result is measured[0] else recall_significance(measured[0], result, key)
             mark = "*" if test and test["p_value"] < 0.05 else ""
-            cells.append(_with_interval(value, mark, interval))
-        lines.append(_line([title, *cells]))
+            cells.append(_readable(value, mark, interval))
+        rows.append([title, *cells])
     for side in ("source", "target"):
         for key, title in FROM_START_ROWS.items():
             cells = []
@@ -248,16 +255,19 @@ def _flores_table(results) -> list[str]:
                 if result is not measured[0] and key != "perplexity":
                     test = nll_significance(measured[0], result, side)
                 mark = "*" if test and test["p_value"] < 0.05 else ""
-                cells.append(_with_interval(from_start.get(key), mark, from_start.get(f"{key}_interval")))
-            lines.append(_line([title.format(side), *cells]))
-    lines.append(
-        _line(["pairs (truncated)", *(f"{r['flores']['pairs']} ({r['flores']['truncated']})" for r in measured)])
-    )
-    lines += [
+                cells.append(_readable(from_start.get(key), mark, from_start.get(f"{key}_interval")))
+            rows.append([title.format(side), *cells])
+    rows.append(["pairs (truncated)", *(f"{r['flores']['pairs']} ({r['flores']['truncated']})" for r in measured)])
+    lines = [
         "",
-        f"95 % bootstrap intervals over pairs; * differs from {measured[0]['name']} (paired bootstrap, p < .05). "
-        "Perplexity per token is not tested: models may split the text differently. Token overlap is TF-IDF over the "
-        "model's own tokens, without a model; where it fails, a wrong sentence shares as much as the translation.",
+        f"## FLORES-200 ({'; '.join(pairs)})",
+        "",
+        table(["", *(r["name"] for r in measured)], rows),
+        "",
+        f"95 % bootstrap intervals over pairs; * differs from {escape(measured[0]['name'])} (paired bootstrap, "
+        "p < .05). Perplexity per token is not tested: models may split the text differently. Token overlap is TF-IDF "
+        "over the model's own tokens, without a model; where it fails, a wrong sentence shares as much as the "
+        "translation.",
     ]
     published = PAPER["flores_perplexity"]
     for code in sorted({language(r["flores"]["target"]).code for r in measured} & set(published)):
@@ -269,9 +279,7 @@ def _flores_table(results) -> list[str]:
 def _all_scorings(names, rows) -> list[str]:
     if not rows:
         return []
-    lines = ["", "## Every template and scoring", ""]
-    lines += [_line(["Benchmark", "Language", "Template", "Scoring", *names])]
-    lines += [_line([*["---"] * 4, *["--:"] * len(names)])]
+    lines = []
     keys = dict.fromkeys((row["task"], row["language"], row["template"], row["scoring"]) for row in rows)
     for task, code, template, scoring in keys:
         cells = [
@@ -279,9 +287,10 @@ def _all_scorings(names, rows) -> list[str]:
                   == (task, code, template, scoring, name)), None)
             for name in names
         ]  # fmt: skip
-        lines.append(_line([TITLES[task], language(code).name, template, scoring, *map(_cell, cells)]))
-    lines += ["", "`paper` uses λ and α of Table 11, `searched` those found on the validation split of the same task."]
-    return lines
+        lines.append([TITLES[task], language(code).name, template, scoring, *map(_cell, cells)])
+    every = table(["Benchmark", "Language", "Template", "Scoring", *names], lines)
+    note = "`paper` uses λ and α of Table 11, `searched` those found on the validation split of the same task."
+    return ["", "## Every template and scoring", "", every, "", note]
 
 
 def _generation(results) -> list[str]:
@@ -289,28 +298,15 @@ def _generation(results) -> list[str]:
     for result in results:
         if "generation" in result:
             sampling = ", ".join(f"{key}={value}" for key, value in result["generation"]["sampling"].items())
-            lines += ["", f"### {result['name']} ({sampling})", ""]
+            lines += ["", f"### {escape(result['name'])} ({sampling})", ""]
             for example in result["generation"]["examples"]:
-                continuation = " ".join(example["continuation"].split()) or "*(ended at once)*"
-                lines.append(f"- **{example['prompt']}** {continuation}")
+                continuation = escape(example["continuation"]) or "*(ended at once)*"
+                lines.append(f"- {bold(example['prompt'])} {continuation}")
     return ["", "## Generation", *lines] if lines else []
 
 
-def _number(value: float) -> str:
-    if abs(value) >= 1e6:
-        return f"{value:.1e}"
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3f}"
-
-
-def _with_interval(value: float | None, mark: str, interval) -> str:
-    if value is None:
-        return "–"
-    text = _number(value) + mark
-    return f"{text} [{_number(interval[0])}, {_number(interval[1])}]" if interval else text
-
-
-def _line(cells) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+def _readable(value: float | None, mark: str, interval) -> str:
+    return with_interval(value, interval, 1 if value is not None and abs(value) >= 100 else 3, mark)
 
 
 def _accuracy_figure(names, shown, paper, path) -> list[Path]:

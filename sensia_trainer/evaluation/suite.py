@@ -1,6 +1,5 @@
 """The whole evaluation of one model by one protocol, written as JSON: what `examples/evaluate.py` runs."""
 
-import json
 import os
 import platform
 import time
@@ -15,14 +14,14 @@ from transformers.utils import logging
 from ..bitext.flores import PURPOSES, load_flores
 from ..bitext.language_check import check_language
 from ..languages import language
-from ..utils.files import portable, write_json
+from ..utils.files import fingerprint, portable, write_json
 from .generation import generate_examples, prompts_for
 from .intrinsic import evaluate_bitext, random_weights_recall
 from .likelihood import choice_likelihoods
 from .overlap import token_idf
 from .perplexity import perplexity
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
-from .tasks import TASKS, TEMPLATES, TaskData, fingerprint, load_task, make_items
+from .tasks import TASKS, TEMPLATES, TaskData, load_task, make_items
 
 
 logger = logging.get_logger(__name__)
@@ -146,7 +145,7 @@ def run(config: EvaluationConfig) -> dict:
         """After every part: an interrupted run keeps what it measured."""
         result["seconds"] = round(time.perf_counter() - started, 1)
         write_json(config.output, result)
-        items_file(config.output).write_text(json.dumps(items, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(items_file(config.output), items, indent=None)
 
     if flores:
         result["flores"], items["flores"] = evaluate_flores(config, model, tokenizer, *flores)
@@ -221,7 +220,7 @@ def evaluate_flores(config, model, tokenizer, source, target, counted=None) -> t
     metrics = evaluate_bitext(model, tokenizer, source, target, by_pair=True, **intrinsic)
     if config.random_row:
         metrics |= random_weights_recall(model, tokenizer, source, target, **intrinsic)
-    detail = {"fingerprint": fingerprint([source, target]), "hits": metrics.pop("hits")}
+    detail = {"fingerprint": fingerprint([source, target])[:16], "hits": metrics.pop("hits")}
     # Every token of every sentence after the start token: the same bytes for every model and tokenizer.
     from_start = {}
     for side, texts in (("source", source), ("target", target)):

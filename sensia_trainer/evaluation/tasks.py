@@ -10,7 +10,6 @@ Items come from the Hub or from a local folder in the published formats:
 """
 
 import csv
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 from ..bitext.hub_data import load_hub
 from ..languages import language
+from ..utils.files import fingerprint
 
 
 class TaskSource(NamedTuple):
@@ -132,12 +132,7 @@ def load_task(task: str, code: str, split: str, *, data_dir=None, questions="cor
     for row in rows:
         _check(row, f"{task} {iso} {split}")
     corrected = [i for i in corrected if i in kept]
-    return TaskData(task, iso, split, rows, origin, fingerprint(rows), source.note, corrected)
-
-
-def fingerprint(data) -> str:
-    """Sixteen hexadecimal digits that tell whether two results are about the same data (any JSON value)."""
-    return hashlib.sha256(json.dumps(data, ensure_ascii=False, sort_keys=True).encode()).hexdigest()[:16]
+    return TaskData(task, iso, split, rows, origin, fingerprint(rows)[:16], source.note, corrected)
 
 
 def correct_questions(rows: list[dict], english: list[dict]) -> list[str]:

@@ -28,7 +28,6 @@ A value of an axis may hold, besides fields of the recipe: `recipe` and `script`
 
 import difflib
 import fnmatch
-import hashlib
 import itertools
 import json
 import os
@@ -43,7 +42,7 @@ from pathlib import Path
 import yaml
 
 from ..training.runs import METRICS_FILE
-from ..utils.files import portable, write_json
+from ..utils.files import fingerprint, portable, write_json
 from ..utils.recipes import find_recipe, read_recipe
 
 
@@ -109,7 +108,7 @@ class Run:
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides what the run computes."""
         parts = [self.script, self.recipe, self.evaluation_script, self.evaluation, self.train]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+        return fingerprint(parts)[:16]
 
 
 def load_matrix(path) -> Matrix:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 from ..utils.figures import save_figure
+from ..utils.markdown import bold, escape, table, with_interval
 from .matrix import Matrix, Run
 
 
@@ -103,25 +104,19 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
             label, digits = column["label"], column.get("digits", 3)
             cells.append(_cell(row["cells"][label], digits))
             if label in quoted:
-                value = paper.get(row["name"], {}).get(label)
-                cells.append("–" if value is None else f"{value:.{digits}f}" if value < 1e6 else f"{value:.1e}")
+                cells.append(with_interval(paper.get(row["name"], {}).get(label), digits=digits))
         lines.append(cells)
-    table = ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *lines)]
     notes = [matrix.caption.strip()] if matrix.caption else []
     notes += ["In brackets: 95 % interval over test items, where the evaluation gives one."]
     if matrix.average:
         notes[-1] = f"Mean over `{matrix.average}`; in brackets: its 95 % interval, over test items and runs."
     if quoted:
         notes.append(f"Paper: {matrix.paper.get('source', 'as published')}.")
-    return "\n\n".join([" ".join(notes), "\n".join(table)]) + "\n"
+    return "\n\n".join([" ".join(notes), table(header, lines)]) + "\n"
 
 
 def _cell(cell, digits):
-    if cell is None:
-        return "–"
-    value, interval = cell
-    text = f"{value:.{digits}f}"
-    return text if interval is None else f"{text} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    return with_interval(*(cell or (None,)), digits=digits)
 
 
 def draw_table(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
@@ -194,17 +189,14 @@ def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> 
     for claim in matrix.claims:
         judged, places = judge(rows, claim), digits[claim["column"]]
         cells = [_cell(cell, places) for cell in (*judged["values"], judged["difference"])]
-        lines.append(
-            f"| {claim['text']} | {claim['column']} | {claim['better']}: {cells[0]} | {claim['than']}: {cells[1]} "
-            f"| {cells[2]} | **{judged['verdict']}** |"
-        )
+        sides = (f"{claim[side]}: {cell}" for side, cell in zip(("better", "than"), cells))
+        lines.append([claim["text"], claim["column"], *sides, cells[2], bold(judged["verdict"])])
     if not lines:
         return ""
-    header = ["| claim | by | expected better | than | difference | verdict |", "|---|---|---|---|---|---|"]
     note = (
         "A claim holds, or does not, where the 95 % interval of the difference leaves out zero; otherwise it is open."
     )
-    return "\n".join([*header, *lines, "", note]) + "\n"
+    return f"{table(['claim', 'by', 'expected better', 'than', 'difference', 'verdict'], lines)}\n\n{note}\n"
 
 
 def render_verdicts(verdicts: dict[str, list[dict]]) -> str:
@@ -219,9 +211,8 @@ def render_verdicts(verdicts: dict[str, list[dict]]) -> str:
         return ""
     by_text = {name: {claim["text"]: claim["verdict"] for claim in claims} for name, claims in verdicts.items()}
     names = [name for name, claims in by_text.items() if any(text in claims for text in shared)]
-    lines = [["claim", *names], ["---"] * (1 + len(names))]
-    lines += [[text, *(by_text[name].get(text, "–") for name in names)] for text in shared]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    rows = [[text, *(by_text[name].get(text, "–") for name in names)] for text in shared]
+    return table(["claim", *names], rows) + "\n"
 
 
 def agreement(matrix: Matrix, runs: list[Run], results: dict[str, dict], others: dict[str, dict]) -> list[dict]:
@@ -246,16 +237,13 @@ def agreement(matrix: Matrix, runs: list[Run], results: dict[str, dict], others:
 
 def render_agreement(rows: list[dict]) -> str:
     """[`agreement`] as Markdown."""
-    lines = [
-        f"| {row['run']} | {row['column']} | {row['first']:.6g} | {row['second']:.6g} | {row['agrees']} |"
-        for row in rows
-    ]
-    return "\n".join(["| run | column | first | again | |", "|---|---|---|---|---|", *lines]) + "\n"
+    lines = [[row["run"], row["column"], f"{row['first']:.6g}", f"{row['second']:.6g}", row["agrees"]] for row in rows]
+    return table(["run", "column", "first", "again", ""], lines) + "\n"
 
 
 def render_report(title: str, preface: str, sections: list[tuple[str, str]]) -> str:
     """One document of all matrices: `sections` are (Markdown, path of a figure or "")."""
-    parts = [f"# {title}", preface.strip()]
+    parts = [f"# {escape(title)}", preface.strip()]
     for text, figure in sections:
         parts.append(text.strip() + (f"\n\n![The table above as a figure]({figure})" if figure else ""))
     return "\n\n".join(part for part in parts if part) + "\n"

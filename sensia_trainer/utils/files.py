@@ -1,17 +1,27 @@
-"""Files of a run: written whole or not at all, JSON without NaN, without the folders of the machine."""
+"""Files of the project: written whole or not at all, told by a fingerprint, without the folders of the machine."""
 
+import hashlib
 import json
 import math
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
 
 
+# An absolute path up to its last part: of a Unix, of Windows, or under a variable. Not part of an address or a name.
+_FOLDERS = re.compile(
+    r"(?:\bfile://|(?<![\w.:/$}~-])|(?<=[\w]:)(?!//))(?:/|~/)(?:[\w.+@-]+/)*(?=[\w.+@-])|\b[A-Za-z]:\\(?:[^\\\s\"']+\\)*"
+)
+
+
 def plain(value):
     """
-    `value` as JSON holds it: dataclasses and mappings as dicts, enumerations by value, numbers of NumPy and torch as
-    Python's, the rest as text. NaN and the infinities, which JSON does not know, become `None`: not measured.
+    `value` as JSON holds it: dataclasses and mappings as `dict`, enumerations by value, numbers and arrays of NumPy
+    and torch as those of Python, the rest as text. NaN and the infinities, which JSON does not know, become `None`.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))
@@ -25,25 +35,47 @@ def plain(value):
         return plain(value.value)
     if hasattr(value, "tolist"):
         return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def write_text(path, text):
-    """Write `text`, whole or not at all: the file and its name are on the disk when this returns."""
+def flush(path) -> None:
+    """A file or folder reaches the disk, or a power cut could leave its name without its content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def written_atomically(path) -> Iterator[Path]:
+    """
+    A temporary path to write a file to, which becomes `path` at the end: the file and its name are on the disk then.
+    Its folder is made. Whatever happens before, `path` is what it was.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    flush(temporary)
-    os.replace(temporary, path)
-    flush(path.parent)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        flush(partial)
+        os.replace(partial, path)
+        flush(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def write_json(path, content):
-    """Write `content`, see [`plain`], as JSON, whole or not at all."""
-    write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_text(path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with written_atomically(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path, content, indent=2) -> None:
+    """Write `content` as [`plain`] JSON, whole or not at all; `indent=None` puts it on one line."""
+    write_text(path, json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path):
@@ -61,13 +93,20 @@ def read_json(path):
         raise ValueError(f"{str(path)!r} is not a whole JSON file ({error}).") from error
 
 
-def flush(path):
-    """A file or folder reaches the disk, or a power cut could leave its name without its content."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def fingerprint(content) -> str:
+    """SHA-256 (64 hex digits) of anything JSON can write, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()
+
+
+def file_fingerprint(path) -> str:
+    """SHA-256 (64 hex digits) of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def without_folders(text: str) -> str:
+    """Absolute paths by their last part: where files lay on one machine is no news. Addresses (https://…) stay."""
+    return _FOLDERS.sub("", text)
 
 
 def portable(content):
@@ -77,13 +116,12 @@ def portable(content):
     def shorten(value):
         if isinstance(value, dict):
             return {key: shorten(item) for key, item in value.items()}
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [shorten(item) for item in value]
         if not isinstance(value, str):
             return value
         if data:
             value = value.replace(str(Path(data)), "${SENSIA_DATA}")
-        value = value.replace(here + os.sep, "")
-        return " ".join(Path(word).name if os.path.isabs(word) else word for word in value.split(" "))
+        return without_folders(value.replace(here + os.sep, ""))
 
     return shorten(content)

@@ -33,8 +33,8 @@ STATISTICS = {
     "problems": {"toy": {"invalid_utf8": 3}},
     "evaluation_texts": {"flores": {"texts": 1007, "exempt": 2}},
     "sides": {
-        "en": {"tokens": 1234, "bytes": 250_000_000, "megabytes": 250.0, "goldfish_ratio": 4.0},
-        "zh": {"tokens": None, "bytes": 500_000_000, "megabytes": 500.0, "goldfish_ratio": 2.0},
+        "en": {"tokens": 1234, "bytes": 250_000_000, "megabytes": 250.0},
+        "zh": {"tokens": None, "bytes": 500_000_000, "megabytes": 500.0},
     },
     "tokenizer": "gpt2",
     "filters": {
@@ -57,14 +57,22 @@ def test_tables_give_counts_sizes_origin_and_what_is_missing():
         "| corpus | read | normalised | length | kept |",
         "| Tatoeba | 10 | 0 | 0 | 10 |",
         "| **all** | 2,000 | 7 | 500 | 1,500 |",
-        "| English | 1,234 | 250 | 4.0× |",
-        "| Chinese | not counted | 500 | 2.0× |",
+        "| English | 1,234 | 250 | 25 % |",
+        "| Chinese | not counted | 500 | 50 % |",
         "| toy | - | the first 3,000 pairs of its source; licence_class: open or nc | CC0 | toy.tsv |",
         "| Tatoeba | v1 cmn-en | all | CC BY 2.0 FR | https://opus.nlpl.eu/Tatoeba |",
         "- JW300: withdrawn",
         "- toy: invalid utf8: 3",
     ):
         assert line in text
+    assert "no tokenizer" not in tables(STATISTICS | {"tokenizer": None})
+
+
+def test_names_of_corpora_are_shown_and_not_obeyed():
+    hostile = "toy](http://x) <img src=x>|\n# heading"
+    corpora = [STATISTICS["corpora"][0] | {"name": hostile}]
+    text = tables(STATISTICS | {"corpora": corpora, "missing": [{"name": hostile, "reason": hostile}]})
+    assert "<img" not in text and "\n# heading" not in text and text.count("toy\\](http://x) &lt;img src=x>\\|") == 4
 
 
 def test_data_card_has_metadata_of_the_hub_and_says_how_it_was_made():

@@ -114,7 +114,7 @@ def test_recall_is_tested_on_the_same_pairs():
         return {"items": {"flores": {"fingerprint": digest, "hits": {"r": values}}}}
 
     test = recall_significance(result([0.0] * 20), result([1.0] * 15 + [0.0] * 5), "r")
-    assert test["difference"] == 0.75 and test["p_value"] < 0.05
+    assert test["mean"] == 0.75 and test["p_value"] < 0.05
     assert recall_significance(result([0.0] * 20, "g"), result([1.0] * 20), "r") is None
     assert recall_significance({"items": {}}, result([1.0] * 20), "r") is None
 
@@ -125,7 +125,7 @@ def test_likelihood_is_tested_on_the_same_whole_sentences():
         return {"flores": flores, "items": {"flores": {"fingerprint": digest, "target_nll_from_start": values}}}
 
     worse, better = [10.0 + i % 3 for i in range(20)], [9.0 + i % 3 for i in range(20)]
-    assert nll_significance(result(worse), result(better))["difference"] == -1.0
+    assert nll_significance(result(worse), result(better))["mean"] == -1.0
     assert nll_significance(result(worse), result(better))["p_value"] < 0.05
     assert nll_significance(result(worse, "g"), result(better)) is None
     assert nll_significance(result(worse), result(better, truncated=1)) is None  # not the same text

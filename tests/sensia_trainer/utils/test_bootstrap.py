@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sensia_trainer.analysis.bootstrap import bootstrap_means, paired_bootstrap
+from sensia_trainer.utils.statistics import bootstrap_means, paired_bootstrap
 from tests.reference import analysis as reference
 
 
 def test_means_are_those_of_the_drawn_items():
     values = np.random.default_rng(0).standard_normal((7, 2))
     weights = np.arange(1.0, 8.0)
-    means = bootstrap_means(values, weights=weights, iterations=50, seed=3)
+    means = bootstrap_means(values, weights=weights, samples=50, seed=3)
     generator = np.random.default_rng(3)
     drawn = generator.integers(7, size=(50, 7), dtype=np.int32)
     for mean, items in zip(means, drawn):
@@ -39,7 +39,7 @@ def test_no_difference_is_not_significant():
 
 def test_the_seed_decides_and_blocks_do_not_change_the_count():
     values = np.random.default_rng(4).standard_normal((60_000, 1))
-    first, again, other = (bootstrap_means(values, iterations=5, seed=s) for s in (0, 0, 1))
+    first, again, other = (bootstrap_means(values, samples=5, seed=s) for s in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert first.shape == (5, 1) and not np.array_equal(first, other)
 
