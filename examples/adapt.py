@@ -1,7 +1,9 @@
 """Adapt a language model to another language on parallel text: `accelerate launch examples/adapt.py quickstart`."""
 
-from sensia_trainer.commands.adapt import main
+import sys
+
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["adapt", *sys.argv[1:]]))

@@ -1,7 +1,9 @@
 """Analyse the senses of an adapted model: `python examples/analyze.py analyze --model FOLDER`."""
 
-from sensia_trainer.commands.analyze import main
+import sys
+
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["analyze", *sys.argv[1:]]))

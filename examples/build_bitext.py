@@ -2,8 +2,8 @@
 
 import sys
 
-from sensia_trainer.commands.bitext import main
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["bitext", *sys.argv[1:]]))

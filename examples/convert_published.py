@@ -1,7 +1,9 @@
 """Convert a published Backpack checkpoint: `python examples/convert_published.py REPO FOLDER`."""
 
-from sensia_trainer.commands.convert import main
+import sys
+
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["convert", *sys.argv[1:]]))

@@ -1,7 +1,9 @@
 """Evaluate causal language models: `python examples/evaluate.py evaluate --model FOLDER --target id --output FILE`."""
 
-from sensia_trainer.commands.evaluate import main
+import sys
+
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,7 +1,9 @@
 """Pretrain a Backpack from scratch: `accelerate launch examples/pretrain.py pretrain_micro`."""
 
-from sensia_trainer.commands.pretrain import main
+import sys
+
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["pretrain", *sys.argv[1:]]))

@@ -1,7 +1,9 @@
 """Put a folder on the Hub: `python examples/publish.py FOLDER owner/name --dry-run`."""
 
-from sensia_trainer.commands.publish import main
+import sys
+
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["publish", *sys.argv[1:]]))

@@ -1,7 +1,9 @@
 """Make a Hub-ready folder of a finished run: `python examples/release.py RUN FOLDER`."""
 
-from sensia_trainer.commands.release import main
+import sys
+
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["release", *sys.argv[1:]]))

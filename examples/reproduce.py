@@ -1,7 +1,9 @@
 """Run experiment matrices: `python examples/reproduce.py table6 --results_dir results --runs_dir runs`."""
 
-from sensia_trainer.commands.reproduce import main
+import sys
+
+from sensia_trainer.cli import main
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["reproduce", *sys.argv[1:]]))

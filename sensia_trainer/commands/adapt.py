@@ -1,42 +1,48 @@
 """
 Adapt an English Backpack to another language on parallel sentences.
 
-    accelerate launch examples/adapt.py quickstart
-    accelerate launch examples/adapt.py quickstart --target_language tr --output_dir outputs/tr
+    sensia adapt quickstart
+    sensia adapt quickstart --target_language tr --output_dir outputs/tr
+    sensia adapt adapt_paper --num_processes 8 --config_file one_node_ddp
 
-Every field of the recipe can be overridden on the command line; a run that was interrupted goes on from its last
-checkpoint when the same command is given again.
+Every field of the recipe can be overridden on the command line; arguments of `accelerate launch` pass through to it. A
+run that was interrupted goes on from its last checkpoint when the same command is given again.
 """
 
-from dataclasses import asdict
-
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-
-import modeling_backpack  # noqa: F401 (registers the model with the Auto classes)
-
-from ..baselines import DenseTrainer
 from ..config import METHODS_WITHOUT_SENSES, SensiaConfig
-from ..evaluation.dynamics import training_dynamics
-from ..hub.model_card import write_card
-from ..languages import language
-from ..trainer import SensiaTrainer
-from ..training.adaptation import (
-    AdaptationData,
-    base_model,
-    evaluations,
-    held_out_name,
-    load_pairs,
-    read_control,
-    summary,
-)
-from ..training.lora import LoraSettings, add_lora, merge_lora
-from ..training.memory import keep_freed_memory
-from ..training.runs import keep_once, prepare_output_dir, write_run
+from ..training.adaptation import AdaptationData
+from ..training.lora import LoraSettings
+from ..utils.arguments import recipe_parser
 from ..utils.recipes import parse_recipe
 
 
-def main():
-    data, lora, args = parse_recipe((AdaptationData, LoraSettings, SensiaConfig), description=__doc__)
+def parser():
+    return recipe_parser((AdaptationData, LoraSettings, SensiaConfig), prog="sensia adapt", description=__doc__)
+
+
+def main(argv):
+    adapt(*parse_recipe(parser(), argv))
+
+
+def adapt(data, lora, args):
+    """Train, measure before and after, and leave a model folder with its card. What it takes to import comes late, so
+    that `--help` comes fast."""
+    from dataclasses import asdict
+
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+    import modeling_backpack  # noqa: F401 (registers the model with the Auto classes)
+
+    from ..baselines import DenseTrainer
+    from ..evaluation.dynamics import training_dynamics
+    from ..hub.model_card import write_card
+    from ..languages import language
+    from ..trainer import SensiaTrainer
+    from ..training.adaptation import base_model, evaluations, held_out_name, load_pairs, read_control, summary
+    from ..training.lora import add_lora, merge_lora
+    from ..training.memory import keep_freed_memory
+    from ..training.runs import keep_once, prepare_output_dir, write_run
+
     base, has_senses = base_model(data, args), args.method not in METHODS_WITHOUT_SENSES
     set_seed(args.seed)
     keep_freed_memory()

@@ -1,15 +1,13 @@
 """Is sense geometry preserved? Tables 3-5 and Figures 3-4 for an adapted Backpack beside its LM-only control.
 
-    python examples/analyze.py analyze --model model_cards/backpack-micro-sensia-id \\
+    sensia analyze analyze --model model_cards/backpack-micro-sensia-id \\
         --control outputs/lm-only-id --base model_cards/backpack-micro-en --output results/analysis/en-id.json
-    python examples/analyze.py render results/analysis
+    sensia analyze render results/analysis
 
 Report and figures show all results in the folder of `output`; the second form only redraws them. Without a network,
 `examples/build_offline_encoder.py` makes an encoder for the word alignment.
 """
 
-import os
-import sys
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -23,8 +21,9 @@ from ..analysis.analyse import DEFINITIONS, analyse
 from ..analysis.corpus import AlignedCorpus, check_same_vocabulary
 from ..analysis.drawings import save_figures
 from ..analysis.summary import render_report
+from ..utils.arguments import Parser, recipe_parser
 from ..utils.files import read_json, write_json, write_text
-from ..utils.recipes import parse_recipe
+from ..utils.recipes import expand_variables, parse_recipe
 
 
 PACKAGES = ("torch", "transformers", "numpy", "simalign")
@@ -60,7 +59,7 @@ class AnalysisArguments:
 
 
 def read_lines(path, limit):
-    return Path(os.path.expandvars(path)).read_text(encoding="utf-8").splitlines()[: limit or None]
+    return Path(expand_variables(path)).read_text(encoding="utf-8").splitlines()[: limit or None]
 
 
 def run(arguments):
@@ -108,11 +107,16 @@ def render(folder):
     print(f"Report and figures of {len(results)} result(s): {folder / 'README.md'}")
 
 
-def main(argv=None):
-    argv = list(sys.argv[1:] if argv is None else argv)
+def parser():
+    return recipe_parser((AnalysisArguments,), prog="sensia analyze", description=__doc__)
+
+
+def main(argv):
     if argv[:1] == ["render"]:
-        return render(Path(argv[1]))
-    (arguments,) = parse_recipe((AnalysisArguments,), argv, description=__doc__)
+        rendering = Parser(prog="sensia analyze render", description="Redraw report and figures of results.")
+        rendering.add_argument("folder", type=Path, help="folder of results")
+        return render(rendering.parse_args(argv[1:]).folder)
+    (arguments,) = parse_recipe(parser(), argv)
     output = Path(arguments.output)
     if output.suffix != ".json":
         raise ValueError(f"`output` must be a .json file, got {arguments.output!r}.")

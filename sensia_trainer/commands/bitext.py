@@ -1,29 +1,27 @@
 """Build the parallel data of Appendix D: retrieve, filter, deduplicate, score, sample and account for bitext.
 
-    python examples/build_bitext.py bitext/et --output_dir en-et --num_proc 8
-    accelerate launch examples/build_bitext.py bitext/et --output_dir en-et  # score on every GPU
-    python examples/build_bitext.py bitext/id --output_dir en-id-100k --sample 100000  # Table 8
-    python examples/build_bitext.py bitext/sw --list  # what OPUS has of it, offline
+    sensia bitext bitext/et --output_dir en-et --num_proc 8
+    sensia bitext bitext/et --output_dir en-et --num_processes 8  # score on eight GPUs
+    sensia bitext bitext/id --output_dir en-id-100k --sample 100000  # Table 8
+    sensia bitext bitext/sw --list  # what OPUS has of it, offline
 
 A run that was stopped goes on where it was when the same command is given again. The output folder is a `datasets`
-folder with its data card; `examples/adapt.py` takes it as bitext.
+folder with its data card; `sensia adapt` takes it as bitext.
 """
 
-import argparse
 import logging
-import os
 import shlex
-import sys
 
-from ..curation.fetch import MissingCorpora
 from ..curation.opus import list_corpora
 from ..curation.pipeline import build_bitext
 from ..curation.recipe import load_recipe
 from ..curation.upload import push_bitext
+from ..utils.arguments import Parser
+from ..utils.launching import is_launched
 
 
-def parse_arguments(argv=None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    parser = Parser(prog="sensia bitext", description=__doc__)
     parser.add_argument("recipe", help="YAML recipe; sensia_trainer/recipes/bitext/ has those of the paper")
     parser.add_argument("--output_dir", help="folder of the dataset; by default bitext-<source>-<target>")
     parser.add_argument("--num_proc", type=int, default=1, help="processes that filter")
@@ -35,45 +33,35 @@ def parse_arguments(argv=None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="only list what OPUS has of the recipe's corpora, offline")
     parser.add_argument("--push_to_hub", metavar="REPO", help="upload the dataset and its card to this Hub repository")
     parser.add_argument("--private", action="store_true", help="create the Hub repository as a private one")
-    return parser.parse_args(argv)
+    return parser
 
 
-def main(argv=None) -> int:
-    arguments = parse_arguments(argv)
+def main(argv) -> None:
+    arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        recipe = load_recipe(
-            arguments.recipe, sample=arguments.sample, seed=arguments.seed, opus_url=arguments.opus_url
-        )
-        if arguments.list:
-            print(list_corpora(recipe.sources, recipe.source, recipe.target))
-            return 0
-        accelerator = None
-        if "LOCAL_RANK" in os.environ:  # set by `accelerate launch`
-            from datetime import timedelta
+    recipe = load_recipe(arguments.recipe, sample=arguments.sample, seed=arguments.seed, opus_url=arguments.opus_url)
+    if arguments.list:
+        print(list_corpora(recipe.sources, recipe.source, recipe.target))
+        return
+    accelerator = None
+    if is_launched():
+        from datetime import timedelta
 
-            from accelerate import Accelerator, InitProcessGroupKwargs
+        from accelerate import Accelerator, InitProcessGroupKwargs
 
-            # The other processes wait while the first one filters, which may take days.
-            accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=14))])
-        output_dir = arguments.output_dir or "bitext-{}-{}".format(*recipe.sides)
-        statistics = build_bitext(
-            recipe,
-            output_dir,
-            num_proc=arguments.num_proc,
-            allow_missing=arguments.allow_missing,
-            keep_files=arguments.keep_files,
-            accelerator=accelerator,
-            command=shlex.join(["python", "examples/build_bitext.py", *(sys.argv[1:] if argv is None else argv)]),
-        )
-        if accelerator is None or accelerator.is_main_process:
-            if arguments.push_to_hub:
-                print(push_bitext(output_dir, arguments.push_to_hub, private=arguments.private))
-            print(f"{statistics['pairs']:,} pairs in {output_dir}; its README.md has the table of filters")
-    except MissingCorpora as error:
-        print(error, file=sys.stderr)
-        return 2
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+        # The other processes wait while the first one filters, which may take days.
+        accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=14))])
+    output_dir = arguments.output_dir or "bitext-{}-{}".format(*recipe.sides)
+    statistics = build_bitext(
+        recipe,
+        output_dir,
+        num_proc=arguments.num_proc,
+        allow_missing=arguments.allow_missing,
+        keep_files=arguments.keep_files,
+        accelerator=accelerator,
+        command=shlex.join(["sensia", "bitext", *argv]),
+    )
+    if accelerator is None or accelerator.is_main_process:
+        if arguments.push_to_hub:
+            print(push_bitext(output_dir, arguments.push_to_hub, private=arguments.private))
+        print(f"{statistics['pairs']:,} pairs in {output_dir}; its README.md has the table of filters")

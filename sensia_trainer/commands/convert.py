@@ -2,29 +2,34 @@
 Convert a published Backpack checkpoint (stanfordnlp/backpack-gpt2, the SENSIA checkpoints, the Levanter family) to a
 folder that loads with the Auto classes and `trust_remote_code=True`.
 
-    python examples/convert_published.py stanfordnlp/backpack-gpt2 backpack-gpt2 --tokenizer gpt2 --text sample.txt
+    sensia convert stanfordnlp/backpack-gpt2 backpack-gpt2 --tokenizer gpt2 --text sample.txt
 
 Some checkpoints claim GPT-2's inverse-layer attention scaling but were trained without it. `--text`, some hundred
 words of plain text that the model should know, decides: the setting with the lower loss is kept.
 """
 
-import argparse
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
 from modeling_backpack import BackpackForCausalLM
 
+from ..utils.arguments import Parser
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+def parser():
+    parser = Parser(prog="sensia convert", description=__doc__)
     parser.add_argument("checkpoint", help="folder or Hub id in the published layout")
     parser.add_argument("output_dir", help="folder to write")
     parser.add_argument("--tokenizer", help="tokenizer to save beside the weights: folder or Hub id, e.g. gpt2")
     parser.add_argument("--text", help="file of plain text that decides about inverse-layer scaling")
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv):
+    args = parser().parse_args(argv)
     if args.text and not args.tokenizer:
-        parser.error("--text needs --tokenizer")
+        parser().error("--text needs --tokenizer")
 
     model = BackpackForCausalLM.from_pretrained(args.checkpoint)
     print(

@@ -1,34 +1,35 @@
 """Evaluate causal language models: FLORES-200 retrieval and perplexity, XCOPA, XStoryCloze, Belebele, generation.
 
-    python examples/evaluate.py evaluate --model my/model --target sw --output results/mine.json
-    python examples/evaluate.py compare results/a.json results/b.json --output results/EVALUATION.md
+    sensia evaluate evaluate --model my/model --target sw --output results/mine.json
+    sensia evaluate compare results/a.json results/b.json --output results/EVALUATION.md
 
 The second form puts any number of results beside the paper's Table 1 and marks significant differences from the first.
 """
 
-import sys
-from argparse import ArgumentParser
-
 from ..evaluation.report import compare
 from ..evaluation.suite import EvaluationConfig, items_file, run
 from ..training.memory import keep_freed_memory
+from ..utils.arguments import Parser, recipe_parser
 from ..utils.recipes import parse_recipe
 
 
-def main(argv=None):
-    argv = list(sys.argv[1:] if argv is None else argv)
+def parser():
+    return recipe_parser((EvaluationConfig,), prog="sensia evaluate", description=__doc__)
+
+
+def main(argv):
     if argv[:1] == ["compare"]:
-        parser = ArgumentParser(prog="evaluate.py compare", description="Render results as Markdown, CSV and figure.")
-        parser.add_argument("results", nargs="+", help="result files; significance is against the first")
-        parser.add_argument("--output", required=True, help="Markdown file; CSV and figure go beside it")
-        parser.add_argument("--scoring", default="cond", help="scoring shown in the main table (default: cond)")
-        parser.add_argument("--template", default="plain", help="template shown in the main table (default: plain)")
-        arguments = parser.parse_args(argv[1:])
+        comparing = Parser(prog="sensia evaluate compare", description="Render results as Markdown, CSV and figure.")
+        comparing.add_argument("results", nargs="+", help="result files; significance is against the first")
+        comparing.add_argument("--output", required=True, help="Markdown file; CSV and figure go beside it")
+        comparing.add_argument("--scoring", default="cond", help="scoring shown in the main table")
+        comparing.add_argument("--template", default="plain", help="template shown in the main table")
+        arguments = comparing.parse_args(argv[1:])
         for file in compare(arguments.results, arguments.output, arguments.scoring, arguments.template):
             print(file)
         return
     keep_freed_memory()
-    (config,) = parse_recipe([EvaluationConfig], argv, description=__doc__)
+    (config,) = parse_recipe(parser(), argv)
     result = run(config)
     for name, value in result.get("flores", {}).items():
         if isinstance(value, float):

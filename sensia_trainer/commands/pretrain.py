@@ -1,10 +1,11 @@
 """
 Pretrain an English Backpack from scratch.
 
-    accelerate launch examples/pretrain.py pretrain_micro
-    accelerate launch examples/pretrain.py pretrain_small --output_dir outputs/small
+    sensia pretrain pretrain_micro
+    sensia pretrain pretrain_small --output_dir outputs/small --num_processes 8 --config_file one_node_ddp
 
-Every field can be overridden on the command line; a run that was interrupted goes on from its last checkpoint.
+Every field can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run that was
+interrupted goes on from its last checkpoint.
 """
 
 import math
@@ -24,6 +25,7 @@ from ..training.pretraining import (
     train_tokenizer,
 )
 from ..training.runs import prepare_output_dir, write_run
+from ..utils.arguments import recipe_parser
 from ..utils.recipes import parse_recipe
 
 
@@ -39,8 +41,12 @@ class PretrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
 
 
-def main():
-    data, args = parse_recipe((PretrainingData, PretrainingArguments), description=__doc__)
+def parser():
+    return recipe_parser((PretrainingData, PretrainingArguments), prog="sensia pretrain", description=__doc__)
+
+
+def main(argv=None):
+    data, args = parse_recipe(parser(), argv)
     set_seed(args.seed)
     keep_freed_memory()
     checkpoint = prepare_output_dir(args, data=data)

@@ -2,21 +2,20 @@
 
 The repository then holds what the folder holds: files that are gone from the folder are deleted there as well.
 
-    python examples/publish.py model_cards/backpack-micro-sensia-id owner/backpack-micro-sensia-id --dry-run
-    python examples/publish.py model_cards/backpack-micro-sensia-id owner/backpack-micro-sensia-id \\
+    sensia publish model_cards/backpack-micro-sensia-id owner/backpack-micro-sensia-id --dry-run
+    sensia publish model_cards/backpack-micro-sensia-id owner/backpack-micro-sensia-id \\
         --tag v1.0 --collection "Sense adaptation"
-    python examples/publish.py outputs/bitext-id owner/bitext-id --repo-type dataset
+    sensia publish outputs/bitext-id owner/bitext-id --repo-type dataset
 
 The token comes from `hf auth login` or HF_TOKEN. After a broken upload, run the same command again.
 """
 
-import argparse
-
 from ..hub.publishing import publish
+from ..utils.arguments import Parser
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser():
+    parser = Parser(prog="sensia publish", description=__doc__)
     parser.add_argument("folder", help="what to upload: a model folder, an adapter folder or a dataset folder")
     parser.add_argument("repo_id", help="where to: owner/name; created if missing")
     parser.add_argument("--repo-type", choices=("model", "dataset"), default="model")
@@ -25,11 +24,12 @@ def main(argv=None):
     parser.add_argument("--collection", help="title of a collection of the same owner to list the repository in")
     parser.add_argument("--message", help="commit message")
     parser.add_argument("--dry-run", action="store_true", help="check, print the files and their sizes, send nothing")
-    options = vars(parser.parse_args(argv))
-    try:
-        report = publish(options.pop("folder"), options.pop("repo_id"), private=not options.pop("public"), **options)
-    except ValueError as error:
-        parser.error(str(error))
+    return parser
+
+
+def main(argv):
+    options = vars(parser().parse_args(argv))
+    report = publish(options.pop("folder"), options.pop("repo_id"), private=not options.pop("public"), **options)
     for path, size in report["files"]:
         print(f"{size:>14,}  {path}")
     print(f"{report['bytes']:>14,}  bytes in {len(report['files'])} files")

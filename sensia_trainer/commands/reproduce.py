@@ -1,10 +1,10 @@
 """Run experiment matrices and render their tables beside the paper's.
 
-    python examples/reproduce.py table6 --results_dir results --runs_dir runs --list
-    python examples/reproduce.py table6 --results_dir results --runs_dir runs
-    python examples/reproduce.py micro/id --results_dir results --runs_dir runs --only "id-*"
-    python examples/reproduce.py table6 --results_dir results --render_only
-    python examples/reproduce.py sensia_trainer/recipes/micro/*.yaml --results_dir results --render_only \\
+    sensia reproduce table6 --results_dir results --runs_dir runs --list
+    sensia reproduce table6 --results_dir results --runs_dir runs
+    sensia reproduce micro/id --results_dir results --runs_dir runs --only "id-*"
+    sensia reproduce table6 --results_dir results --render_only
+    sensia reproduce sensia_trainer/recipes/micro/*.yaml --results_dir results --render_only \\
         --report results/RESULTS.md --preface sensia_trainer/recipes/micro/preface.md --again results/again
 
 What has a finished result under the same recipe is not run again; a run that was interrupted goes on from its last
@@ -16,7 +16,6 @@ are the launcher's matter:
 
 import os
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 from ..experiments.matrix import (
@@ -40,12 +39,13 @@ from ..experiments.tables import (
     render_verdicts,
     table_rows,
 )
+from ..utils.arguments import Parser
 from ..utils.files import portable
 from ..utils.recipes import find_recipe
 
 
-def main(argv=None, launch=None):
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+def parser():
+    parser = Parser(prog="sensia reproduce", description=__doc__)
     parser.add_argument("matrices", nargs="+", help="matrix recipes")
     parser.add_argument("--results_dir", required=True, help="folder of results, ledgers and reports")
     parser.add_argument("--runs_dir", default="runs", help="folder of weights and checkpoints")
@@ -56,7 +56,11 @@ def main(argv=None, launch=None):
     parser.add_argument("--preface", help="Markdown file to begin the report with")
     parser.add_argument("--again", help="results of runs that were made a second time, to compare with")
     parser.add_argument("--launcher", default="accelerate launch", help="what starts a training script")
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv, launch=None):
+    arguments = parser().parse_args(argv)
 
     names = {find_recipe(name): name for name in arguments.matrices}
     matrices = {path: load_matrix(path) for path in names}

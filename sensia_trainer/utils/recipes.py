@@ -1,15 +1,18 @@
 """Recipes: YAML files whose fields are those of the dataclasses a script needs, overridable on the command line."""
 
-import difflib
-import sys
-from dataclasses import fields
+import os
+import re
+from argparse import SUPPRESS
 from pathlib import Path
 
 import yaml
-from transformers import HfArgumentParser
+
+from .arguments import hints_of, typed
+from .errors import UsageError, did_you_mean
 
 
 RECIPES = Path(__file__).parents[1] / "recipes"  # those that come with the package
+MODELS = Path(__file__).parents[1] / "models"  # the model that the quickstart starts from
 
 
 def find_recipe(name) -> Path:
@@ -22,49 +25,114 @@ def find_recipe(name) -> Path:
     for path in (Path(name), RECIPES / name, RECIPES / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = sorted(file.relative_to(RECIPES).with_suffix("").as_posix() for file in RECIPES.rglob("*.yaml"))
-    near = difflib.get_close_matches(str(name), known, n=3) or known
-    raise ValueError(f"The recipe {str(name)!r} does not exist. Give the path of a YAML file, or a name: {near}.")
+    known = [file.relative_to(RECIPES).with_suffix("").as_posix() for file in sorted(RECIPES.rglob("*.yaml"))]
+    near = did_you_mean(name, known) or f" Among the names are {', '.join(one for one in known if '/' not in one)}."
+    raise UsageError(f"There is no recipe {str(name)!r}: give the path of a YAML file, or a name.{near}")
+
+
+def find_model(name) -> str:
+    """A model that comes with the package (`backpack-micro-en`) as its folder; any other name as it is."""
+    packaged = MODELS / str(name)
+    return str(packaged) if not Path(name).exists() and (packaged / "config.json").is_file() else str(name)
 
 
 def read_recipe(name):
-    """The mapping in a YAML file, see [`find_recipe`]. `ValueError` if it is missing or no mapping."""
+    """The mapping in a YAML file, see [`find_recipe`]. `ValueError` if it is missing or not a mapping."""
     path = find_recipe(name)
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"The recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(recipe, dict):
-        raise ValueError(
+        raise UsageError(
             f"The recipe {str(path)!r} must be a mapping of fields to values, got {type(recipe).__name__}."
         )
     return recipe
 
 
-def parse_recipe(dataclass_types, argv=None, description=None):
+def parse_recipe(parser, argv):
     """
-    Fill dataclasses from `[recipe.yaml] [--field value …]`; the command line wins over the recipe.
+    Fill the dataclasses of `parser` from `[recipe.yaml] [--field value …]`; the command line wins over the recipe.
+
+    A relative path of the recipe that is not in the working directory is looked for beside the recipe.
 
     Args:
-        dataclass_types: Dataclasses, whose fields are the known names.
-        argv (`list[str]`, *optional*): Arguments; the process's own by default.
-        description (`str`, *optional*): First lines of `--help`.
+        parser: What [`recipe_parser`] gives.
+        argv (`list[str]`): The arguments.
 
     Returns:
         One instance of each dataclass.
 
     Raises:
-        `ValueError`: for a field that no dataclass has, with the nearest names.
+        `ValueError`: for a field that no dataclass has, with the nearest names, a value of the wrong type, and an
+            environment variable that is not set.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    usage = "%(prog)s [recipe.yaml] [--field value ...]"
-    parser = HfArgumentParser(dataclass_types, description=description, usage=usage)
-    recipe = read_recipe(argv.pop(0)) if argv and not argv[0].startswith("-") else {}
-    known = {field.name for dataclass_type in dataclass_types for field in fields(dataclass_type) if field.init}
-    unknown = sorted(recipe.keys() - known)
-    if unknown:
-        near = {name: difflib.get_close_matches(name, known, n=3) for name in unknown}
-        hints = "; ".join(f"{name!r}: did you mean {names}?" if names else f"{name!r}" for name, names in near.items())
-        raise ValueError(f"The recipe has unknown field(s): {hints} `--help` lists all fields.")
+    argv, hints = list(argv), hints_of(parser.dataclass_types)
+    if {"-h", "--help", "--help_all"} & set(argv):
+        parser.print_help(everything="--help_all" in argv)
+        raise SystemExit(0)
+    recipe = _typed_recipe(argv.pop(0), hints) if argv and not argv[0].startswith("-") else {}
     for action in parser._actions:
-        if action.dest in recipe:
-            action.required = False
-    parser.set_defaults(**recipe)
-    return parser.parse_args_into_dataclasses(argv)
+        action.required = action.required and action.dest not in recipe
+        action.default = SUPPRESS  # what nobody gives is the dataclass's own default
+    given = vars(parser.parse_args(argv))
+    values = recipe | {name: typed(name, value, hints[name]) for name, value in given.items()}
+    _check_variables(values)
+    own = [hints_of([cls]) for cls in parser.dataclass_types]
+    return tuple(
+        cls(**{name: values[name] for name in values if name in names})
+        for cls, names in zip(parser.dataclass_types, own)
+    )
+
+
+def expand_variables(value):
+    """
+    `value` with every `${VARIABLE}` replaced by what the environment has for it; what is not text stays as it is.
+
+    Raises:
+        `ValueError`: for a variable that is not set.
+    """
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match):
+        if match[1] not in os.environ:
+            raise UsageError(
+                f"The environment variable {match[1]} of {value!r} is not set: `export {match[1]}=...`, or give the "
+                "path in full."
+            )
+        return os.environ[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", look_up, value)
+
+
+def _typed_recipe(name, hints):
+    path = find_recipe(name)
+    values = {}
+    for field, value in read_recipe(path).items():
+        if field not in hints:
+            raise UsageError(f"The recipe {str(path)!r} has an unknown field {field!r}.{did_you_mean(field, hints)}")
+        try:
+            values[field] = _beside(path.parent, field, typed(field, value, hints[field]))
+        except UsageError as error:
+            raise UsageError(f"The recipe {str(path)!r}: {error}") from None
+    return values
+
+
+def _beside(folder, name, value):
+    """Relative paths in a `value` that are beside the recipe but not in the working directory; outputs stay."""
+    if isinstance(value, list):
+        return [_beside(folder, name, item) for item in value]
+    looks_like_a_path = isinstance(value, str) and ("/" in value or Path(value).suffix)
+    if not looks_like_a_path or name.startswith("output") or Path(value).exists():
+        return value
+    return str(folder / value) if (folder / value).exists() else value
+
+
+def _check_variables(values):
+    for name, value in values.items():
+        for item in value if isinstance(value, list) else [value]:
+            try:
+                expand_variables(item)
+            except UsageError as error:
+                raise UsageError(f"`{name}`: {error}") from None

@@ -1,4 +1,4 @@
-"""Recipes fill dataclasses, the command line wins, unknown fields are refused; every recipe in examples/ parses."""
+"""Recipes fill dataclasses, the command line wins, what cannot be meant is refused; every packaged recipe parses."""
 
 from dataclasses import dataclass, field
 
@@ -8,11 +8,10 @@ import yaml
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.training.adaptation import AdaptationData
 from sensia_trainer.training.pretraining import PretrainingData
-from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
-from sensia_trainer.utils.recipes import parse_recipe, read_recipe
+from sensia_trainer.utils.arguments import recipe_parser
+from sensia_trainer.utils.recipes import RECIPES, expand_variables, find_recipe, parse_recipe, read_recipe
 
 
-RECIPES = RECIPES_FOLDER
 ON_CPU = ["--use_cpu", "true", "--fp16", "false"]
 
 
@@ -21,6 +20,18 @@ class Fruit:
     name: str
     weight: float = 1.0
     colours: list[str] = field(default_factory=list)
+    seeds: int | None = None
+    ripe: bool = True
+    origin: dict | None = None
+
+
+@pytest.fixture(autouse=True)
+def data_folder(monkeypatch):
+    monkeypatch.setenv("SENSIA_DATA", "data")
+
+
+def parse(dataclass_types, argv):
+    return parse_recipe(recipe_parser(dataclass_types, prog="sensia fruit"), argv)
 
 
 def write(path, content):
@@ -30,33 +41,105 @@ def write(path, content):
 
 def test_the_command_line_wins_over_the_recipe(tmp_path):
     recipe = write(tmp_path / "a.yaml", {"name": "apple", "weight": "2e-1", "colours": ["red", "green"]})
-    (fruit,) = parse_recipe((Fruit,), [recipe, "--name", "pear"])
+    (fruit,) = parse((Fruit,), [recipe, "--name", "pear"])
     assert fruit == Fruit("pear", 0.2, ["red", "green"])
-    assert parse_recipe((Fruit,), ["--name", "plum"])[0] == Fruit("plum")
+    assert parse((Fruit,), ["--name", "plum"])[0] == Fruit("plum")
 
 
 def test_unknown_fields_are_refused_with_near_names(tmp_path):
     recipe = write(tmp_path / "a.yaml", {"name": "apple", "wieght": 2})
-    with pytest.raises(ValueError, match="'wieght': did you mean \\['weight'\\]"):
-        parse_recipe((Fruit,), [recipe])
+    with pytest.raises(ValueError, match="a.yaml' has an unknown field 'wieght'. Did you mean 'weight'"):
+        parse((Fruit,), [recipe])
+    with pytest.raises(ValueError, match="no option '--wieght'. Did you mean `weight`"):
+        parse((Fruit,), ["--name", "apple", "--wieght", "2"])
+    with pytest.raises(ValueError, match="no option '--seed'. Did you mean `seeds`"):  # no abbreviations
+        parse((Fruit,), ["--name", "apple", "--seed", "2"])
 
 
 def test_missing_recipe_and_wrong_shape(tmp_path):
-    with pytest.raises(ValueError, match="does not exist"):
-        read_recipe(tmp_path / "no.yaml")
+    with pytest.raises(ValueError, match="no recipe 'quikstart'.*Did you mean 'quickstart'"):
+        find_recipe("quikstart")
     with pytest.raises(ValueError, match="must be a mapping"):
         read_recipe(write(tmp_path / "list.yaml", [1, 2]))
+    (tmp_path / "torn.yaml").write_text("a: [1")
+    with pytest.raises(ValueError, match="torn.yaml' is not YAML"):
+        read_recipe(tmp_path / "torn.yaml")
+
+
+def test_what_is_missing_or_too_much_is_named():
+    with pytest.raises(ValueError, match="required: --name"):
+        parse((Fruit,), [])
+    with pytest.raises(ValueError, match="'pear' is one argument too many"):
+        parse((Fruit,), ["--name", "apple", "--ripe", "true", "pear"])
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("weight", "ten", "`weight` is 'ten', but must be a number"),
+        ("weight", float("nan"), "`weight` is nan, but must be a number"),
+        ("weight", True, "`weight` is True, but must be a number"),
+        ("seeds", "ten", "`seeds` is 'ten', but must be a whole number"),
+        ("seeds", 1.5, "`seeds` is 1.5, but must be a whole number"),
+        ("seeds", [1], "`seeds` is \\[1\\], but must be a whole number"),
+        ("ripe", "perhaps", "`ripe` is 'perhaps', but must be true or false"),
+        ("ripe", None, "`ripe` is None, but must be true or false"),
+        ("name", False, "`name` is False, but must be text; write it in quotes \\('no'\\)"),  # Norwegian
+        ("colours", {"a": 1}, "`colours` is {'a': 1}, but must be a list"),
+        ("origin", "here", "`origin` is 'here', but must be a mapping"),
+        ("origin", '{"country": ', "`origin` is '{.*', but must be a mapping"),
+    ],
+)
+def test_values_of_the_wrong_type_are_named(tmp_path, name, value, message):
+    recipe = write(tmp_path / "a.yaml", {"name": "apple"} | {name: value})
+    with pytest.raises(ValueError, match=f"a.yaml': {message}"):
+        parse((Fruit,), [recipe])
+    if isinstance(value, str):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            parse((Fruit,), ["--name", "apple", f"--{name}", value])
+
+
+def test_text_becomes_what_the_field_is(tmp_path):
+    recipe = write(tmp_path / "a.yaml", {"name": 5, "weight": "2e-3", "seeds": 3.0, "colours": "red", "ripe": "no"})
+    assert parse((Fruit,), [recipe]) == (Fruit("5", 0.002, ["red"], 3, False),)
+    argv = ["--name", "a", "--seeds", "7", "--no_ripe", "--colours", "red", "blue", "--origin", '{"a": 1}']
+    assert parse((Fruit,), argv) == (Fruit("a", 1.0, ["red", "blue"], 7, False, {"a": 1}),)
+    assert parse((Fruit,), [write(tmp_path / "b.yaml", {"name": "a", "seeds": None})])[0].seeds is None
+
+
+def test_paths_are_looked_for_beside_the_recipe(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    for file in ("there/pears.tsv", "there/plums.tsv", "here/plums.tsv"):
+        (tmp_path / file).write_text("")
+    recipe = write(tmp_path / "there" / "a.yaml", {"name": "there", "colours": ["pears.tsv", "plums.tsv", "no.tsv"]})
+    monkeypatch.chdir(tmp_path / "here")
+    (fruit,) = parse((Fruit,), [recipe])
+    assert fruit.colours == [str(tmp_path / "there" / "pears.tsv"), "plums.tsv", "no.tsv"] and fruit.name == "there"
+    (fruit,) = parse((Fruit,), ["../there/a.yaml", "--colours", "pears.tsv"])
+    assert fruit.colours == ["pears.tsv"]
+
+
+def test_variables_of_the_environment(monkeypatch):
+    monkeypatch.setenv("FRUIT", "/pears")
+    monkeypatch.delenv("NO_FRUIT", raising=False)
+    assert expand_variables("${FRUIT}/a$b") == "/pears/a$b" and expand_variables(3) == 3
+    assert parse((Fruit,), ["--name", "${FRUIT}/a"])[0].name == "${FRUIT}/a"  # expanded where it is read
+    with pytest.raises(
+        ValueError, match="`colours`: The environment variable NO_FRUIT of '\\$.NO_FRUIT./a' is not set"
+    ):
+        parse((Fruit,), ["--name", "a", "--colours", "b", "${NO_FRUIT}/a"])
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("adapt_*.yaml")) + [RECIPES / "quickstart.yaml"], ids=str)
 def test_adaptation_recipes(path, tmp_path):
-    data, args = parse_recipe((AdaptationData, SensiaConfig), [str(path), *ON_CPU, "--output_dir", str(tmp_path)])
+    data, args = parse((AdaptationData, SensiaConfig), [str(path), *ON_CPU, "--output_dir", str(tmp_path)])
     assert data.bitext and args.target_language
 
 
 def test_reference_recipe_is_the_published_code(tmp_path):
     argv = [str(RECIPES / "reference.yaml"), *ON_CPU, "--output_dir", str(tmp_path)]
-    _, args = parse_recipe((AdaptationData, SensiaConfig), argv)
+    _, args = parse((AdaptationData, SensiaConfig), argv)
     start = args.phase_state(0.0)
     assert (start.w_sense, start.w_context, start.w_lm) == pytest.approx((0.5392, 0.4412, 0.0196), abs=5e-5)
     assert (args.symmetric, args.sense_pooling, args.polish_freeze) == (False, "contextual", "none")
@@ -67,7 +150,7 @@ def test_pretraining_recipes(path, tmp_path):
     from sensia_trainer.commands.pretrain import PretrainingArguments
 
     argv = [str(path), *ON_CPU, "--bf16", "false", "--output_dir", str(tmp_path)]
-    data, args = parse_recipe((PretrainingData, PretrainingArguments), argv)
+    data, args = parse((PretrainingData, PretrainingArguments), argv)
     assert bool(data.dataset) != bool(data.text_files)
     if "micro" not in path.stem:
         assert 8 * args.per_device_train_batch_size * args.gradient_accumulation_steps * data.block_size == 524_288
