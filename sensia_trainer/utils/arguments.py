@@ -6,6 +6,7 @@ import enum
 import json
 import math
 import re
+import sys
 import textwrap
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -69,7 +70,7 @@ def recipe_parser(dataclass_types, *, prog=None, description=None):
 
     class RecipeParser(Parser, HfArgumentParser):
         def print_help(self, file=None, everything=False):
-            self._print_message(_help(self, everything), file)
+            self._print_message(_help(self, everything), file or sys.stdout)
 
     usage = "%(prog)s [recipe.yaml] [--field value ...]"
     parser = RecipeParser(dataclass_types, prog=prog, usage=usage, description=description)

@@ -1,4 +1,4 @@
-"""`examples/adapt.py` as a user runs it: from a recipe to a model folder, resumed, and refused."""
+"""`sensia adapt` as a user runs it: from a recipe to a model folder, resumed, and refused."""
 
 import json
 import os
@@ -21,7 +21,7 @@ FIELDS += " --save_steps 3 --use_cpu true --report_to none --held_out_pairs 6 --
 
 
 def adapt(folder, *extra):
-    command = [sys.executable, str(ROOT / "examples" / "adapt.py"), *map(str, extra)]
+    command = [sys.executable, "-m", "sensia_trainer", "adapt", *map(str, extra)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -94,11 +94,14 @@ def test_low_rank_updates_are_merged_into_the_folder(run):
     assert "lora" in card
 
 
-def test_help_names_every_field():
-    done = adapt(ROOT, "--help")
-    assert done.returncode == 0
+def test_help_describes_its_own_fields_and_names_the_library_s():
+    printed = {flag: adapt(ROOT, flag) for flag in ("--help", "--help_all")}
+    assert all(done.returncode == 0 for done in printed.values())
+    short, full = (done.stdout for done in printed.values())
     for field in ("--bitext", "--held_out_pairs", "--polish_freeze", "--use_peft", "--tau_sense", "--learning_rate"):
-        assert field in done.stdout
+        assert field in short and field in full
+    assert "(default: 0.05)" in short and len(short.splitlines()) < 200
+    assert "adam_beta1" in short and "--adam_beta1" not in short and "--adam_beta1" in full
 
 
 def test_a_baseline_sees_the_same_data(run):

@@ -1,4 +1,4 @@
-"""`examples/pretrain.py` as a user runs it, interrupted and resumed."""
+"""`sensia pretrain` as a user runs it, interrupted and resumed."""
 
 import json
 import os
@@ -32,7 +32,7 @@ disable_tqdm: true
 
 
 def pretrain(folder, *extra):
-    command = [sys.executable, str(ROOT / "examples" / "pretrain.py"), "recipe.yaml", *extra]
+    command = [sys.executable, "-m", "sensia_trainer", "pretrain", "recipe.yaml", *extra]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
