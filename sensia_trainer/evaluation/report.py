@@ -257,6 +257,7 @@ def _flores_table(results) -> list[str]:
                 mark = "*" if test and test["p_value"] < 0.05 else ""
                 cells.append(_readable(from_start.get(key), mark, from_start.get(f"{key}_interval")))
             rows.append([title.format(side), *cells])
+    rows = [row for row in rows if set(row[1:]) != {"–"}]  # measured for one model at least
     rows.append(["pairs (truncated)", *(f"{r['flores']['pairs']} ({r['flores']['truncated']})" for r in measured)])
     lines = [
         "",
