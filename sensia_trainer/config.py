@@ -1,22 +1,21 @@
 """Every number of the method, as a field with the paper's value (Appendices B and C)."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from transformers import TrainingArguments
-from transformers.utils import logging
 
 from .representations import POOLINGS
 from .schedule import PHASES, PhaseSchedule
 
 
-logger = logging.get_logger(__name__)
-
 CONTEXT_STATES = ("mixture", "backbone")
 POLISH_FREEZES = ("modules", "vectors", "none")
 NON_FINITE_LOSSES = ("stop", "skip")
-# SENSIA and what it is compared with, each as the fields in which it differs. Data, steps and batches are the
-# recipe's, so that two methods of one recipe see the same pairs in the same order.
+# SENSIA and what it is compared with, each as the defaults in which it differs: language modelling alone (the
+# control), the same for a model without senses, and dense alignment of such a model (Li et al., 2024: its last token
+# after the first block, temperature 0.05, one direction). Data, steps and batches are the recipe's, so that two
+# methods of one recipe see the same pairs in the same order.
 LM_ONLY = {"w_sense": 0.0, "w_context": 0.0, "w_lm": 1.0, "polish_freeze": "none"}
 MCL = {"w_sense": 0.0, "w_context": 1.0, "w_lm": 1.5, "tau_context": 0.05, "symmetric": False, "context_layer": 1}
 METHODS = {"sensia": {}, "lm-only": LM_ONLY, "fine-tuning": LM_ONLY, "mcl": MCL | {"polish_freeze": "none"}}
@@ -42,16 +41,6 @@ class SensiaConfig(TrainingArguments):
     Raises:
         `ValueError`: for values outside what a field's help allows.
     """
-
-    method: str = field(
-        default="sensia",
-        metadata={
-            "help": "sensia; lm-only: language modelling alone, the control; fine-tuning: the same for a model "
-            "without senses; mcl: dense alignment of such a model (Li et al., 2024: its last token after the first "
-            "block, temperature 0.05, one direction). A method sets the fields below in which it differs, where "
-            "they have SENSIA's default, given or not, and logs them."
-        },
-    )
 
     # Schedule (Appendix B)
     align_fraction: float = field(default=0.2, metadata={"help": "Share of the steps in the alignment phase."})
@@ -112,9 +101,6 @@ class SensiaConfig(TrainingArguments):
         metadata={"help": "Context vector from the backbone's state after this many blocks instead (mcl: 1)."},
     )
     label_smoothing: float = field(default=0.05, metadata={"help": "Epsilon of the language-model loss."})
-    mask_duplicates: bool = field(
-        default=False, metadata={"help": "Do not count pairs that share a sentence as negatives of each other."}
-    )
 
     contrastive_chunk_size: int = field(
         default=0,
@@ -180,17 +166,7 @@ class SensiaConfig(TrainingArguments):
     )
 
     def __post_init__(self):
-        defaults = {field.name: field.default for field in fields(self)}
-        fixed = METHODS.get(self.method, {}).items()
-        fixed = {name: value for name, value in fixed if getattr(self, name) == defaults[name] != value}
-        for name, value in fixed.items():
-            setattr(self, name, value)
-        if fixed:
-            # A default that was typed cannot be told from one that was not, so that what replaces it has to be seen.
-            listed = ", ".join(f"{name}={value!r}" for name, value in fixed.items())
-            logger.warning(f"`method` is {self.method!r}, which sets {listed}.")
         for name, allowed in (
-            ("method", tuple(METHODS)),
             ("sense_pooling", POOLINGS),
             ("context_state", CONTEXT_STATES),
             ("polish_freeze", POLISH_FREEZES),
@@ -233,7 +209,7 @@ class SensiaConfig(TrainingArguments):
                 "`non_finite_loss` is 'skip', but with `contrastive_chunk_size` the gradients of one chunk are taken "
                 "before the loss of the next is known; use 'stop', or compute whole batches."
             )
-        if self.max_steps > 0 and self.num_train_epochs != defaults["num_train_epochs"]:
+        if self.max_steps > 0 and self.num_train_epochs != type(self).num_train_epochs:
             raise ValueError(
                 f"`num_train_epochs` is {self.num_train_epochs}, but `max_steps` is {self.max_steps} and goes first; "
                 "set `max_steps` to -1 to train for epochs, or leave `num_train_epochs` out."
@@ -268,6 +244,10 @@ class SensiaConfig(TrainingArguments):
     def phase_state(self, progress):
         """The schedule's [`PhaseState`] at `progress` in [0, 1]."""
         return self.schedule.at(progress)
+
+    def at_step(self, step, max_steps):
+        """The [`PhaseState`] of a step, the first of which is 0."""
+        return self.phase_state(step / max_steps)
 
     def _with_constants(self, weights):
         # What has not the length of a triple is left to the schedule to refuse.

@@ -1,4 +1,6 @@
-"""Symmetric InfoNCE (paper, Eq. 1-3) and its gather across processes."""
+"""Symmetric InfoNCE (paper, Eq. 1-3) with its gather across processes, and next-token cross-entropy in blocks."""
+
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -8,6 +10,10 @@ from torch.nn import functional as F
 from .representations import at_least_float32
 
 
+# Largest block of logits that `next_token_loss` ever holds, in bytes of float32.
+LOGITS_BUDGET = 64 * 2**20
+
+
 def info_nce(
     source: Tensor,
     target: Tensor,
@@ -15,7 +21,6 @@ def info_nce(
     *,
     symmetric: bool = True,
     gather: bool = False,
-    duplicates: Tensor | None = None,
 ) -> Tensor:
     """InfoNCE of translation pairs: row i of `source` and row i of `target` belong together (Eq. 1-3).
 
@@ -32,8 +37,6 @@ def info_nce(
             returns the mean over its own B pairs: the mean over the processes is the loss of the global batch, and
             gradients averaged over processes (what DDP and FSDP do) are its gradients. All processes must call it
             with the same B.
-        duplicates (`torch.Tensor` of shape `(B, N)`, bool, *optional*):
-            `True` where pair j is not a negative of pair i, see [`duplicate_mask`]; N is B, or W B with `gather`.
 
     Returns:
         `torch.Tensor`: scalar, in nats.
@@ -57,16 +60,10 @@ def info_nce(
             )
         offset = _rank() * len(source) if gather else 0
         labels = torch.arange(offset, offset + len(source), device=source.device)
-        loss = _cross_entropy(source @ targets.T / temperature, labels, duplicates)
+        loss = F.cross_entropy(source @ targets.T / temperature, labels)
         if symmetric:
-            loss = 0.5 * (loss + _cross_entropy(target @ sources.T / temperature, labels, duplicates))
+            loss = 0.5 * (loss + F.cross_entropy(target @ sources.T / temperature, labels))
     return loss
-
-
-def _cross_entropy(logits: Tensor, labels: Tensor, duplicates: Tensor | None) -> Tensor:
-    if duplicates is not None:
-        logits = logits.masked_fill(duplicates, float("-inf"))
-    return F.cross_entropy(logits, labels)
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:
@@ -115,48 +112,160 @@ class _GatherWithGradient(torch.autograd.Function):
         return grad.narrow(0, _rank() * ctx.rows, ctx.rows)
 
 
-def duplicate_mask(source_keys: Tensor, target_keys: Tensor, *, gather: bool = False) -> Tensor:
-    """Pairs that share a sentence: a copy of the right answer must not count as a wrong one.
+class Head(NamedTuple):
+    """
+    How a language model makes logits of its last state h: `softcap * tanh(scale * (h W^T + bias) / softcap)`.
 
     Args:
-        source_keys (`torch.Tensor` of shape `(B,)`, int64): A key of each source sentence, see [`sentence_keys`].
-        target_keys (`torch.Tensor` of shape `(B,)`, int64): A key of each target sentence.
-        gather (`bool`, *optional*, defaults to `False`): Compare with the pairs of all W processes.
-
-    Returns:
-        `torch.Tensor` of shape `(B, B)` or, with `gather`, `(B, W * B)`, bool: `True` at (i, j), i and j different
-        pairs, when their source or their target sentences are the same.
+        weight (`torch.Tensor` of shape `(V, d)`): W; the word embeddings where they are tied.
+        bias (`torch.Tensor` of shape `(V,)`, *optional*)
+        scale (`float`, *optional*, defaults to 1.0)
+        softcap (`float`, *optional*): Logits stay between minus this and this (Gemma); `None`: as they are.
     """
-    offset = _rank() * len(source_keys) if gather else 0
-    keys = torch.stack([source_keys, target_keys], dim=1)
-    all_keys = gather_rows(keys) if gather else keys
-    same = (keys[:, None] == all_keys[None]).any(dim=-1)
-    own = torch.arange(len(keys), device=keys.device)
-    same[own, own + offset] = False
-    return same
+
+    weight: Tensor
+    bias: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits `(..., V)` of states `(..., d)`."""
+        logits = F.linear(states, self.weight, self.bias) * self.scale
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
 
-def sentence_keys(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """A 64-bit key of each row's tokens, the same wherever and however far the row is padded.
+def head_of(model) -> Head:
+    """The [`Head`] of a causal language model of transformers, from its output embeddings and its configuration."""
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere multiplies
+    scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite divides
+    softcap = getattr(config, "final_logit_softcapping", None)
+    return Head(head.weight, getattr(head, "bias", None), float(scale), softcap)
+
+
+@torch.no_grad()
+def check_head(model) -> None:
+    """
+    Refuses a model whose logits are not what [`head_of`] makes of its last state: the loss would be another model's.
 
     Args:
-        input_ids (`torch.Tensor` of shape `(B, T)`, int64)
-        attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for tokens, 0 for padding.
+        model (`PreTrainedModel`): A causal language model, not sharded yet.
+
+    Raises:
+        ValueError: such a model.
+    """
+    was_training = model.training
+    model.eval()
+    ids = torch.arange(3, device=model.device)[None]
+    outputs = model(input_ids=ids, output_hidden_states=True, use_cache=False)
+    model.train(was_training)
+    logits, expected = head_of(model).logits(last_state(outputs)), outputs.logits
+    tolerance = (1e-3 if expected.dtype in (torch.float32, torch.float64) else 3e-2) * expected.abs().max()
+    if logits.shape != expected.shape or not (logits - expected).abs().max() <= tolerance:
+        raise ValueError(
+            f"The logits of {type(model).__name__} are not its last state times the head, with a bias, a scale and "
+            "soft-capping where its configuration names them. The loss would leave something out. Take another "
+            "model, such as a GPT-2 or a Llama."
+        )
+
+
+def last_state(outputs) -> Tensor:
+    """What the head of a language model reads, `(B, T, d)`: a Backpack's outputs name it, those of other models hold
+    it as the last of their `hidden_states`."""
+    state = getattr(outputs, "last_hidden_state", None)
+    return outputs.hidden_states[-1] if state is None else state
+
+
+def next_token_loss(
+    states: Tensor,
+    head: Head,
+    shift_labels: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    divisor: Tensor | float | None = None,
+) -> Tensor:
+    """Next-token cross-entropy in nats, with logits only where a label wants them and no more than `LOGITS_BUDGET` of
+    them at once. Gradients are computed with the loss; the states may be of any backbone and any precision.
+
+    Args:
+        states (`torch.Tensor` of shape `(..., d)`): What the head reads.
+        head ([`Head`]): See [`head_of`].
+        shift_labels (`torch.Tensor` of shape `(...)`, int64): The token that each position predicts; -100: none.
+        label_smoothing (`float`, *optional*, defaults to 0.0): Share epsilon of each target that is spread evenly
+            over the vocabulary (Section 2.1).
+        divisor (`torch.Tensor` or `float`, *optional*): Divides the sum; the number of labels by default.
 
     Returns:
-        `torch.Tensor` of shape `(B,)`, int64. Equal rows have equal keys; different rows collide with probability
-        about 2^-64.
+        `torch.Tensor`: scalar, float32 (float64 for float64 input); zero where there is no label.
     """
-    mask = attention_mask.long()
-    value = _mix(mask.cumsum(dim=1)) * (input_ids + 1)  # int64 products wrap around, which a hash may
-    return (_mix(value) * mask).sum(dim=1)
+    labelled = shift_labels != -100
+    targets = shift_labels[labelled]
+    total = _LinearCrossEntropy.apply(
+        states[labelled], head.weight, head.bias, targets, label_smoothing, head.scale, head.softcap
+    )
+    return total / (max(len(targets), 1) if divisor is None else divisor)
 
 
-def _mix(x: Tensor) -> Tensor:
-    # The finaliser of splitmix64; the shifts are logical ones, so the sign bits they drag in are masked off.
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+class _LinearCrossEntropy(torch.autograd.Function):
+    """
+    Sum of the label-smoothed cross-entropies of a head's logits, block by block.
+
+    The gradient is computed with the loss, because each block of logits is then needed once and dropped.
+    """
+
+    @staticmethod
+    def forward(ctx, states, weight, bias, labels, label_smoothing, scale, softcap):
+        compute_dtype = states.dtype
+        if torch.is_autocast_enabled(states.device.type):
+            compute_dtype = torch.get_autocast_dtype(states.device.type)
+        vocabulary = len(weight)
+        wanted = ctx.needs_input_grad[:3]
+        grads = [torch.zeros_like(t) if want else None for t, want in zip((states, weight, bias), wanted, strict=True)]
+        grad_states, grad_weight, grad_bias = grads
+        rows = max(1, LOGITS_BUDGET // (4 * vocabulary))
+        loss = states.new_zeros((), dtype=torch.promote_types(states.dtype, torch.float32))
+        with torch.autocast(states.device.type, enabled=False):
+            weight = weight.to(compute_dtype)
+            bias = None if bias is None else bias.to(compute_dtype)
+            for start in range(0, len(labels), rows):
+                block, target = states[start : start + rows].to(compute_dtype), labels[start : start + rows, None]
+                logits = F.linear(block, weight, bias).to(loss.dtype)
+                if scale != 1:
+                    logits = logits * scale
+                if softcap is not None:
+                    bounded = torch.tanh(logits / softcap)
+                    logits = softcap * bounded
+                log_probs = torch.log_softmax(logits, dim=-1)
+                loss -= (1 - label_smoothing) * log_probs.gather(1, target).sum()
+                if label_smoothing:
+                    loss -= label_smoothing / vocabulary * log_probs.sum()
+                if not any(wanted):
+                    continue
+                # d loss / d logits = softmax - ((1 - eps) onehot + eps / V)
+                grad_logits = log_probs.exp_().sub_(label_smoothing / vocabulary)
+                grad_logits.scatter_add_(1, target, grad_logits.new_full(target.shape, label_smoothing - 1.0))
+                if softcap is not None:
+                    grad_logits *= 1 - bounded**2
+                if scale != 1:
+                    grad_logits *= scale
+                grad_logits = grad_logits.to(compute_dtype)
+                if grad_states is not None:
+                    grad_states[start : start + rows] = grad_logits @ weight
+                if grad_bias is not None:
+                    grad_bias += grad_logits.sum(0)
+                if grad_weight is None:
+                    continue
+                if compute_dtype == grad_weight.dtype:
+                    grad_weight.addmm_(grad_logits.T, block)
+                else:
+                    grad_weight += grad_logits.T @ block
+        ctx.save_for_backward(*grads)
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad_loss):
+        grads = (None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors)
+        return *grads, None, None, None, None
 
 
 def _world_size() -> int:

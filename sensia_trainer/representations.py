@@ -83,7 +83,7 @@ def sense_sentence_vectors(
         temperature (`float`, *optional*, defaults to 1.0): Softmax temperature of pi or p; the paper trains with 0.7.
         sense_weights (`torch.Tensor` of shape `(B, K, T, T)`, *optional*): alpha, for `"contextual"`.
         sentences (`torch.Tensor` of shape `(B, T)`, *optional*): Number of the sentence that each token belongs to,
-            where rows hold several ([`~sensia_trainer.training.packing.pack`]); by default a row is a sentence.
+            where rows hold several ([`~sensia_trainer.training.batches.pack`]); by default a row is a sentence.
         num_sentences (`int`, *optional*): How many there are.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`SensiaTrainer`: adapts a Backpack to another language on parallel sentences (Section 2.1)."""
+"""`BitextTrainer`, what all trainers on parallel sentences share, and `SensiaTrainer` (Section 2.1)."""
 
 import time
 from functools import cached_property, partial
@@ -8,41 +8,37 @@ import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
 from transformers import AutoConfig
-from transformers.utils import CONFIG_NAME, logging
+from transformers.utils import CONFIG_NAME
 
 from .bitext.tokens import tokenize_bitext
 from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
 from .evaluation.overlap import token_idf
 from .hub.model_card import write_card
-from .losses import duplicate_mask, info_nce, sentence_keys
+from .losses import head_of, info_nce, last_state, next_token_loss
 from .representations import context_hidden_state, context_sentence_vectors, sense_entropy, sense_sentence_vectors
 from .schedule import PHASES
+from .training.batches import SIDES, PairCollator, keeps_texts_apart, select_labelled, select_pairs
 from .training.callbacks import PhaseCallback
 from .training.checkpointing import ResumableTrainer
-from .training.collator import PairCollator
 from .training.grad_cache import cached_backward
 from .training.lora import is_lora
-from .training.monitors import NonFiniteLossError, TrainingMonitor, non_finite_message, non_finite_terms
-from .training.packing import keeps_texts_apart, pack
 from .training.runs import METRICS_FILE, write_run
 from .training.sharding import whole_copy
 
-
-logger = logging.get_logger(__name__)
 
 SENSE_REFERENCE_FILE = "sense_reference.safetensors"
 # Training pairs that the document frequencies of tokens are counted on.
 IDF_PAIRS = 10_000
 
 
-class SensiaTrainer(ResumableTrainer):
+class BitextTrainer(ResumableTrainer):
     """
-    [`~transformers.Trainer`] with the three losses and the three phases of SENSIA.
+    [`~transformers.Trainer`] on parallel sentences: batches of pairs, contrastive losses on the sentence vectors that
+    a subclass makes of the model's outputs, the language-model loss, and their logs.
 
     Args:
-        model ([`BackpackForCausalLM`]): The model to adapt.
+        model (`PreTrainedModel`): The model to adapt.
         args ([`SensiaConfig`]): Every number of the method.
         train_dataset (`datasets.Dataset`): Bitext with a column `translation`, `{language: sentence}` in each row.
         eval_dataset (`datasets.Dataset` or `dict` of them, *optional*): Likewise; for recall@1, entropy, perplexity.
@@ -62,6 +58,11 @@ class SensiaTrainer(ResumableTrainer):
         tokenizer = processing_class
         self.base_model = model.name_or_path or "a model without a name"
         self.truncated_pairs = 0
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {args.n_gpu} GPUs and would split packed rows among them. Start with `accelerate "
+                "launch`, which makes a process for each, or set CUDA_VISIBLE_DEVICES to one."
+            )
         if train_dataset is not None:
             args.target_language = args.target_language or _other_language(train_dataset, args.source_language)
             limit = args.max_length or model.config.get_text_config().max_position_embeddings
@@ -72,81 +73,65 @@ class SensiaTrainer(ResumableTrainer):
                 train_dataset = tokenize_bitext(train_dataset, tokenizer, *languages, max_length=limit)
             self.truncated_pairs = pc.sum(train_dataset.data["truncated"]).as_py()
             _check_a_batch(len(train_dataset), args)
-        collator = PairCollator(
-            pad_token_id=0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-            end_token_id=tokenizer.eos_token_id if args.predict_end else None,
-        )
         super().__init__(
             model,
             args,
-            data_collator=collator,
+            data_collator=PairCollator(
+                end_token_id=tokenizer.eos_token_id if args.predict_end else None,
+                share_rows=self.may_share_rows(model),
+            ),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
             **kwargs,
         )
         if self.is_fsdp_enabled:
-            self._check_sharding(model)
             self._model_class = type(model)
-        self._follow_senses(model)
-        self._sums, self._calls, self._tokens, self._since = {}, 0, 0, None
+            if self.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+                raise ValueError(
+                    "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until "
+                    "training begins, but every process evaluates the base model before. Set it to false."
+                )
+        self._sums, self._tokens, self._since, self._now = {}, 0, None, None
 
-    def _follow_senses(self, model):
-        """What freezes the senses in polish, measures their drift and warns of their collapse."""
-        self.backpack = (model.get_base_model() if is_lora(model) else model).backpack
-        self.phase_callback = PhaseCallback(self.backpack)
-        if self.is_fsdp_enabled:
-            self.phase_callback.sharded_model = model
-        self.monitor = TrainingMonitor(self.backpack.config.num_senses)
-        self.add_callback(self.phase_callback)
-        self.add_callback(self.monitor)
+    # ---- What a subclass says of its model ----
 
-    def _check_sharding(self, model):
-        """Refuses what cannot be done with weights that are spread over processes."""
-        if is_lora(model):
-            raise ValueError(
-                "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
-            )
-        if self.accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
-            raise ValueError(
-                "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until "
-                "training begins, but every process evaluates the base model before. Set it to false."
-            )
-        if self.args.polish_freeze == "vectors":
-            raise ValueError(
-                "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at "
-                "the start. Use 'modules', or DDP."
-            )
+    def may_share_rows(self, model) -> bool:
+        """Whether the model keeps sentences apart that share a row."""
+        return False
+
+    def forward(self, model, batch, now):
+        """One pass over a batch without logits; what no loss of this step reads is not computed."""
+        raise NotImplementedError
+
+    def sentence_vectors(self, outputs, batch, now):
+        """Unit vectors of all sentences by loss (`"sense"`, `"context"`), each `(2B, d)`, and what to log of them."""
+        raise NotImplementedError
 
     # ---- Losses (Section 2.1) ----
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """w_sense L_sense + w_context L_context + w_lm L_lm at this step's weights and temperatures."""
-        now = self.args.phase_state(self.state.global_step / self.state.max_steps)
+        now = self.args.at_step(self.state.global_step, self.state.max_steps)
         contrastive = now.w_sense > 0 or now.w_context > 0
-        batch = self.pack(join_sides(inputs) if contrastive else target_side(inputs))
-        outputs = self.forward(model, batch, now, num_items_in_batch)
-
-        losses = {}
+        batch = inputs if contrastive else select_labelled(inputs, self.data_collator.share_rows)
+        outputs = self.forward(model, batch, now)
+        losses, logged = {}, {}
         if contrastive:
-            vectors, entropies = self.sentence_vectors(outputs, batch, now)
-            duplicates = self._duplicates(inputs)
-            for name, temperature in (("sense", now.tau_sense), ("context", now.tau_context)):
-                if name in vectors:
-                    losses[name] = self.contrastive_loss(*vectors[name].chunk(2), temperature, duplicates)
+            vectors, logged = self.sentence_vectors(outputs, batch, now)
+            losses = {name: self.contrastive_loss(name, *sides.chunk(2), now) for name, sides in vectors.items()}
         if now.w_lm > 0:
-            losses["lm"] = outputs.loss * self._lm_scale(num_items_in_batch)
-
+            losses |= self.language_model_losses(model, outputs, batch, *self._labels(inputs, num_items_in_batch))
         loss = self._weighted(losses, now)
-        if not self._finite(losses, inputs):
+        if not self.watch.losses(losses, self.state.global_step + 1, inputs.get("rows")):
             # Without a graph to the parameters these get no gradient, and the optimizer leaves them alone. The loss
             # scaler of fp16 has to see the gradients, and leaves the whole step out.
             return loss if self.accelerator.scaler is not None else loss.new_zeros((), requires_grad=True)
-        self._record(batch, now, losses, entropies if contrastive and now.w_sense > 0 else {})
+        self._record(batch, now, losses, logged)
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model, inputs, num_items_in_batch=None):
-        now = self.args.phase_state(self.state.global_step / self.state.max_steps)
+        now = self.args.at_step(self.state.global_step, self.state.max_steps)
         if self.args.contrastive_chunk_size and (now.w_sense > 0 or now.w_context > 0):
             return self._cached_training_step(model, inputs, now, num_items_in_batch)
         return super().training_step(model, inputs, num_items_in_batch)
@@ -155,169 +140,117 @@ class SensiaTrainer(ResumableTrainer):
         """The gradients of [`compute_loss`] at the memory of `contrastive_chunk_size` pairs, see `grad_cache.py`."""
         model.train()
         inputs = self._prepare_inputs(inputs)
-        duplicates = self._duplicates(inputs)
-        temperatures = {"sense": now.tau_sense, "context": now.tau_context}
+        labels, scale = self._labels(inputs, num_items_in_batch)
         names = [name for name, weight in (("sense", now.w_sense), ("context", now.w_context)) if weight > 0]
-        chunks = split_pairs(inputs, self.args.contrastive_chunk_size)
-        losses, all_entropies = {}, []
+        losses, all_logged = {}, []
 
-        def forward(chunk):
-            batch, first_pass = self.pack(join_sides(chunk)), not torch.is_grad_enabled()
+        def forward(batch):
             with self.compute_loss_context_manager():
-                outputs = self.forward(model, batch, now._replace(w_lm=0) if first_pass else now, num_items_in_batch)
-                vectors, entropies = self.sentence_vectors(outputs, batch, now)
-            all_entropies.append(entropies)
+                outputs = self.forward(model, batch, now)
+                vectors, logged = self.sentence_vectors(outputs, batch, now)
+            all_logged.append(logged)
             sides = [side for name in names for side in vectors[name].chunk(2)]
-            return sides, partial(language_model_loss, outputs) if now.w_lm > 0 else None
+            return sides, partial(language_model_loss, outputs, batch) if now.w_lm > 0 else None
 
         def contrastive_loss(*sides):
             for name, source, target in zip(names, sides[::2], sides[1::2], strict=True):
-                losses[name] = self.contrastive_loss(source, target, temperatures[name], duplicates)
-            self._finite(losses, inputs)
+                losses[name] = self.contrastive_loss(name, source, target, now)
+            self.watch.losses(losses, self.state.global_step + 1, inputs["rows"])
             return self._weighted(losses, now)
 
-        def language_model_loss(outputs):
-            loss = outputs.loss * self._lm_scale(num_items_in_batch)
-            self._finite({"lm": loss}, inputs)
-            losses["lm"] = losses.get("lm", 0.0) + loss.detach()
-            return self._weighted({"lm": loss}, now)
+        def language_model_loss(outputs, batch):
+            of_chunk = self.language_model_losses(model, outputs, batch, labels, scale)
+            self.watch.losses(of_chunk, self.state.global_step + 1, inputs["rows"])
+            for name, loss in of_chunk.items():
+                losses[name] = losses.get(name, 0.0) + loss.detach()
+            return self._weighted(of_chunk, now)
 
         loss, extra_loss = cached_backward(
             forward,
-            chunks,
+            select_pairs(inputs, self.args.contrastive_chunk_size, self.data_collator.share_rows),
             contrastive_loss,
             backward=self.accelerator.backward,
             no_sync=partial(self.accelerator.no_sync, model),
         )
-        entropies = {name: sum(part[name] for part in all_entropies) / len(all_entropies) for name in all_entropies[0]}
-        self._record(self.pack(join_sides(inputs)), now, losses, entropies)
+        logged = {name: sum(part[name] for part in all_logged) / len(all_logged) for name in all_logged[0]}
+        self._record(inputs, now, losses, logged)
         return loss + extra_loss
 
-    def pack(self, batch):
-        """The sentences of a batch in fewer rows, where the backbone keeps them apart."""
-        return pack(batch, share_rows=keeps_texts_apart(self.backpack.backbone.config))
+    def contrastive_loss(self, name, source, target, now):
+        """Eq. 3 over the batches of all processes, for the `"sense"` or the `"context"` vectors."""
+        temperature = {"sense": now.tau_sense, "context": now.tau_context}[name]
+        gather = self.args.world_size > 1
+        return info_nce(source, target, temperature, symmetric=self.args.symmetric, gather=gather)
 
-    def forward(self, model, batch, now, num_items_in_batch=None):
-        """One pass over both sides; what no loss of this step reads is not computed."""
-        return model(
-            input_ids=batch["input_ids"],
-            position_ids=batch["position_ids"],
-            labels=batch["shift_labels"] if now.w_lm > 0 else None,
-            shift_labels=batch["shift_labels"],
-            use_cache=False,
-            skip_logits=True,
-            label_smoothing=self.args.label_smoothing,
-            num_items_in_batch=num_items_in_batch,
-            output_senses=now.w_sense > 0,
-            output_sense_weights=now.w_sense > 0 and self.args.sense_pooling == "contextual",
-            output_hidden_states=now.w_context > 0 and self.args.context_layer is not None,
-        )
-
-    def sentence_vectors(self, outputs, batch, now):
-        """Unit vectors of all sentences by loss (`"sense"`, `"context"`), each `(2B, d)`; sense entropies by side."""
-        sentences, number, vectors, entropies = batch["sentences"], len(batch["last"]), {}, {}
-        if now.w_sense > 0:
-            vectors["sense"], probs = sense_sentence_vectors(
-                outputs.senses,
-                sentences >= 0,
-                pooling=self.args.sense_pooling,
-                temperature=self.args.sense_pool_temperature,
-                sense_weights=outputs.sense_weights,
-                sentences=sentences,
-                num_sentences=number,
+    def language_model_losses(self, model, outputs, batch, labels, scale):
+        """Next-token cross-entropy by the name of its loss; `labels` and `scale` as [`_labels`] gives them."""
+        head = head_of(self.accelerator.unwrap_model(model))
+        with self.accelerator.autocast():
+            loss = next_token_loss(
+                last_state(outputs),
+                head,
+                batch["shift_labels"],
+                label_smoothing=self.args.label_smoothing,
+                divisor=labels[SIDES.index("target")],
             )
-            is_source = (sentences >= 0) & (sentences < number // 2)
-            sides = {"source": is_source, "target": sentences >= number // 2}
-            entropies = {f"sense_entropy_{side}": sense_entropy(probs.detach(), m) for side, m in sides.items()}
-        if now.w_context > 0:
-            state = context_hidden_state(outputs, self.args.context_state, self.args.context_layer)
-            vectors["context"] = context_sentence_vectors(state, last=batch["last"])
-        return vectors, entropies
+        return {"lm": loss * scale}
 
-    def contrastive_loss(self, source, target, temperature, duplicates=None):
-        """Eq. 3 over the batches of all processes."""
-        return info_nce(
-            source,
-            target,
-            temperature,
-            symmetric=self.args.symmetric,
-            gather=self.args.world_size > 1,
-            duplicates=duplicates,
-        )
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Labels of each side, `(2,)`, in the batches of a step, on all processes or (if so set) on this one."""
+        labels = sum(batch["num_labels"] for batch in batch_samples).to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            labels = self.accelerator.gather(labels[None]).sum(0)
+        return labels
 
-    def _duplicates(self, inputs):
-        if not self.args.mask_duplicates:
-            return None
-        keys = [
-            sentence_keys(inputs[f"{side}_input_ids"], inputs[f"{side}_attention_mask"])
-            for side in ("source", "target")
-        ]
-        return duplicate_mask(*keys, gather=self.args.world_size > 1)
-
-    def _lm_scale(self, num_items_in_batch):
+    def _labels(self, inputs, num_items_in_batch):
         """
-        The model divides by the labels of the whole step, on all processes or, without
-        `average_tokens_across_devices`, on this one; undo what averaging over these parts will divide again.
+        What sums over labels are divided by, for each side, and a factor that undoes what averaging over processes
+        (where their labels were counted) and over micro-batches divides again.
         """
         if num_items_in_batch is None:
-            return 1
+            return inputs["num_labels"], 1
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        return processes * self.current_gradient_accumulation_steps
+        return num_items_in_batch, processes * self.current_gradient_accumulation_steps
 
     def _weighted(self, losses, now):
         weights = {"sense": now.w_sense, "context": now.w_context, "lm": now.w_lm}
         return sum(weights[name] * loss for name, loss in losses.items()) / self.current_gradient_accumulation_steps
 
-    def _finite(self, losses, inputs):
-        """Whether all terms are finite on all processes; if not, stops or counts, as `non_finite_loss` says."""
-        bad = non_finite_terms(losses)
-        if bad:
-            message = non_finite_message(bad, losses, self.state.global_step + 1, inputs.get("rows"))
-            if self.args.non_finite_loss == "stop":
-                raise NonFiniteLossError(
-                    f"{message} Look at these rows; if they are sound, lower `learning_rate`, or use bf16 instead of "
-                    "fp16. `non_finite_loss='skip'` leaves such batches out."
-                )
-            logger.warning(f"{message} The batch is skipped.")
-            self.monitor.counts["skipped_batches"] += 1
-        return not bad
-
     # ---- Logs ----
 
-    def _record(self, batch, now, losses, entropies):
-        values = {f"loss_{name}": loss.detach() for name, loss in losses.items()} | entropies
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-        self._calls += 1
-        self._tokens += int((batch["sentences"] >= 0).sum())
+    def _record(self, batch, now, losses, logged):
+        for name, value in ({f"loss_{name}": loss.detach() for name, loss in losses.items()} | logged).items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + value, count + 1
+        self._now = now
+        self._tokens += int(batch["lengths"].sum())
         self._since = self._since or time.perf_counter()
 
     def log(self, logs, start_time=None):
-        """Adds loss terms (means over the logged steps and all processes), schedule and speed to training logs."""
-        if "loss" in logs and self._calls:
-            now = self.args.phase_state(self.state.global_step / self.state.max_steps)
+        """
+        Adds to training logs the loss terms (means over the logged steps and all processes), the speed, what was
+        skipped, and phase, weights and temperatures of the last logged step.
+        """
+        if "loss" in logs and self._sums:
             names = sorted(self._sums)
-            sums = torch.tensor([[float(self._sums[n]) for n in names] + [self._tokens]], device=self.args.device)
-            sums = self.accelerator.gather(sums)
-            logs |= dict(zip(names, (sums.mean(0)[:-1] / self._calls).tolist(), strict=True))
-            logs |= now._asdict() | {"phase": PHASES.index(now.phase)}
-            logs["tokens_per_second"] = sums[:, -1].sum().item() / (time.perf_counter() - self._since)
-            drift = self.phase_callback.drift()
-            if drift is not None:
-                logs["sense_drift_cosine"] = drift
-            self._sums, self._calls, self._tokens, self._since = {}, 0, 0, time.perf_counter()
+            means = [float(total) / count for total, count in (self._sums[name] for name in names)]
+            gathered = self.accelerator.gather(torch.tensor([[*means, self._tokens]], device=self.args.device))
+            logs |= dict(zip(names, gathered.mean(0)[:-1].tolist(), strict=True))
+            logs |= self._now._asdict() | {"phase": PHASES.index(self._now.phase)}
+            logs["tokens_per_second"] = gathered[:, -1].sum().item() / (time.perf_counter() - self._since)
+            self._sums, self._tokens, self._since = {}, 0, time.perf_counter()
         if "loss" in logs:
-            logs |= {name: count for name, count in self.monitor.counts.items() if count}
+            logs |= {name: count for name, count in self.watch.counts.items() if count}
         super().log(logs, start_time)
 
     def running_state(self):
-        sums = {name: float(value) for name, value in self._sums.items()}
-        return super().running_state() | {"term_sums": sums, "calls": self._calls, "counts": self.monitor.counts}
+        sums = {name: [float(total), count] for name, (total, count) in self._sums.items()}
+        return super().running_state() | {"term_sums": sums, "counts": self.watch.counts}
 
     def restore_running_state(self, state):
         super().restore_running_state(state)
-        self._sums, self._calls = dict(state["term_sums"]), state["calls"]
-        self.monitor.counts.update(state["counts"])
+        self._sums = {name: tuple(term) for name, term in state["term_sums"].items()}
+        self.watch.counts.update(state["counts"])
 
     # ---- Evaluation ----
 
@@ -415,6 +348,74 @@ class SensiaTrainer(ResumableTrainer):
         """The model with all its weights on this process; where it is sharded, all processes must ask for it."""
         return whole_copy(self.model, self._model_class, self.args.device) if self.is_fsdp_enabled else self.model
 
+
+class SensiaTrainer(BitextTrainer):
+    """
+    [`BitextTrainer`] of a Backpack: the three losses and the three phases of SENSIA (Section 2.1).
+
+    Args:
+        model ([`BackpackForCausalLM`]): The model to adapt.
+        args, kwargs: As [`BitextTrainer`].
+    """
+
+    def __init__(self, model, args, **kwargs):
+        super().__init__(model, args, **kwargs)
+        self.backpack = (model.get_base_model() if is_lora(model) else model).backpack
+        self.watch.num_senses = self.backpack.config.num_senses
+        self.phase_callback = PhaseCallback(self.backpack)
+        self.add_callback(self.phase_callback)
+        if self.is_fsdp_enabled:
+            self.phase_callback.sharded_model = model
+            if is_lora(model):
+                raise ValueError(
+                    "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
+                )
+            if args.polish_freeze == "vectors":
+                raise ValueError(
+                    "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at "
+                    "the start. Use 'modules', or DDP."
+                )
+
+    def may_share_rows(self, model):
+        backpack = (model.get_base_model() if is_lora(model) else model).backpack
+        return keeps_texts_apart(backpack.backbone.config)
+
+    def forward(self, model, batch, now):
+        return model(
+            input_ids=batch["input_ids"],
+            position_ids=batch["position_ids"],
+            use_cache=False,
+            logits_to_keep=batch["lengths"].new_empty(0),  # the head is in the graph, which DDP asks for, and idle
+            output_senses=now.w_sense > 0,
+            output_sense_weights=now.w_sense > 0 and self.args.sense_pooling == "contextual",
+            output_hidden_states=now.w_context > 0 and self.args.context_layer is not None,
+        )
+
+    def sentence_vectors(self, outputs, batch, now):
+        """Unit vectors of all sentences by loss (`"sense"`, `"context"`), each `(2B, d)`; sense entropies by side."""
+        sentences, number, vectors, entropies = batch["sentences"], len(batch["last"]), {}, {}
+        if now.w_sense > 0:
+            vectors["sense"], probs = sense_sentence_vectors(
+                outputs.senses,
+                sentences >= 0,
+                pooling=self.args.sense_pooling,
+                temperature=self.args.sense_pool_temperature,
+                sense_weights=outputs.sense_weights,
+                sentences=sentences,
+                num_sentences=number,
+            )
+            is_source = (sentences >= 0) & (sentences < number // 2)
+            sides = {"source": is_source, "target": sentences >= number // 2}
+            entropies = {f"sense_entropy_{side}": sense_entropy(probs.detach(), m) for side, m in sides.items()}
+        if now.w_context > 0:
+            state = context_hidden_state(outputs, self.args.context_state, self.args.context_layer)
+            vectors["context"] = context_sentence_vectors(state, last=batch["last"])
+        return vectors, entropies
+
+    def log(self, logs, start_time=None):
+        drift = self.phase_callback.drift() if "loss" in logs else None
+        super().log(logs if drift is None else logs | {"sense_drift_cosine": drift}, start_time)
+
     def _save_optimizer_and_scheduler(self, output_dir):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.phase_callback.reference is not None and self.args.should_save:
@@ -433,46 +434,6 @@ class SensiaTrainer(ResumableTrainer):
         reference = checkpoint / SENSE_REFERENCE_FILE
         if reference.is_file():
             self.phase_callback.reference = load_file(reference)["senses"]
-
-
-def join_sides(inputs):
-    """Both sides of a batch as one, source rows first, padded on the right to one length: one forward for both."""
-    sides = inputs["source_input_ids"], inputs["target_input_ids"]
-    width = max(side.shape[1] for side in sides)
-
-    def join(source, target, value):
-        return torch.cat([F.pad(part, (0, width - part.shape[1]), value=value) for part in (source, target)])
-
-    no_labels = torch.full_like(inputs["source_input_ids"], -100)
-    return {
-        "input_ids": join(*sides, 0),
-        "attention_mask": join(inputs["source_attention_mask"], inputs["target_attention_mask"], 0),
-        "labels": join(no_labels, inputs["labels"], -100),
-    }
-
-
-def split_pairs(inputs, pairs):
-    """A batch in parts of `pairs` pairs, each side no wider than its longest sentence there."""
-    parts = []
-    for start in range(0, len(inputs["source_input_ids"]), pairs):
-        part = {name: tensor[start : start + pairs] for name, tensor in inputs.items()}
-        labelled = (part["labels"] != -100).any(dim=0).nonzero()
-        widths = {"source": int(part["source_attention_mask"].sum(dim=1).max())}
-        widths["target"] = max(int(part["target_attention_mask"].sum(dim=1).max()), int(labelled.max()) + 1)
-        for side in ("source", "target"):
-            for name in (f"{side}_input_ids", f"{side}_attention_mask"):
-                part[name] = part[name][:, : widths[side]]
-        parts.append(part | {"labels": part["labels"][:, : widths["target"]]})
-    return parts
-
-
-def target_side(inputs):
-    """The target side of a batch alone, for language modelling."""
-    return {
-        "input_ids": inputs["target_input_ids"],
-        "attention_mask": inputs["target_attention_mask"],
-        "labels": inputs["labels"],
-    }
 
 
 def _check_a_batch(pairs, args):

@@ -32,6 +32,7 @@ from sensia_trainer.training.memory import keep_freed_memory
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the reference is part of the tests, not of the package
 from tests.reference.adaptation import published_loss  # noqa: E402
 from tests.reference.backpack import PublishedBackpack  # noqa: E402
+from tests.reference.batches import padded_sides  # noqa: E402
 
 
 # What the rows of the table say of them.
@@ -103,13 +104,17 @@ def make_trainer(args, folder, rows, **fields):
     return trainer
 
 
-def pad(batch):
-    """The batch padded to the maximum, as the published data pipeline does once and for all."""
+def padded(trainer, batch, width=None):
+    """The pairs of a batch padded on both sides, to `width` as the published data pipeline does once and for all."""
+    index = {row: i for i, row in enumerate(trainer.train_dataset["row"])}
+    rows = [trainer.train_dataset[index[row]] for row in batch["rows"].tolist()]
+    sides = padded_sides(rows, pad=0, end=None)
+    sides["labels"] = sides.pop("target_labels")
+    del sides["source_labels"]
     fill = {"labels": -100}
     return {
-        key: torch.nn.functional.pad(value, (0, PADDED - value.shape[1]), value=fill.get(key, 0))
-        for key, value in batch.items()
-        if key != "rows"
+        key: torch.nn.functional.pad(value, (0, (width or value.shape[1]) - value.shape[1]), value=fill.get(key, 0))
+        for key, value in sides.items()
     }
 
 
@@ -120,10 +125,9 @@ def useful_operations(args, batch):
     future of each position not counted.
     """
     d, layers, senses, vocabulary = args.hidden_size, args.layers, 16, 50264
-    lengths = torch.cat([batch[f"{side}_attention_mask"].sum(1) for side in ("source", "target")]).double()
+    lengths = batch["lengths"].double()
     tokens, pairs_of_tokens = lengths.sum(), (lengths * (lengths + 1) / 2).sum()
-    ids = torch.cat([batch[f"{s}_input_ids"][batch[f"{s}_attention_mask"].bool()] for s in ("source", "target")])
-    labels = (batch["labels"][:, 1:] != -100).sum()
+    ids, labels = batch["input_ids"][batch["sentences"] >= 0], batch["num_labels"].sum()
     backbone = tokens * layers * 12 * d**2 + pairs_of_tokens * layers * 2 * d
     sense_network = len(ids.unique()) * (8 * d**2 + 4 * d**2 + 4 * senses * d**2)
     mixing = tokens * 2 * d**2 + pairs_of_tokens * (d + senses * d)
@@ -162,8 +166,11 @@ def measure(args):
         model = PublishedBackpack(backbone_config(args))
         weights, taus = (now.w_sense, now.w_context, now.w_lm), (now.tau_sense, now.tau_context)
 
+        width = PADDED if args.way == "published" else None
+        sides = {id(batch): padded(trainer, batch, width) for batch in batches}
+
         def loss(batch):
-            return published_loss(model, pad(batch) if args.way == "published" else batch, weights, taus)
+            return published_loss(model, sides[id(batch)], weights, taus)
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, fused=True)
     seconds = 0.0

@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from examples.benchmarks.process import process_memory
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from modeling_backpack.conversion_backpack import convert_published_state_dict
+from sensia_trainer.losses import head_of, next_token_loss
 
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the reference is part of the tests, not of the package
@@ -75,7 +77,8 @@ def train_step(kind, model, input_ids):
     if kind == "plain":
         loss = model(input_ids, labels=input_ids)
     else:
-        loss = model(input_ids, labels=input_ids, skip_logits=True, use_cache=False).loss
+        states = model.backpack(input_ids, use_cache=False).last_hidden_state
+        loss = next_token_loss(states, head_of(model), F.pad(input_ids[:, 1:], (0, 1), value=-100))
     loss.backward()
     return loss.item()
 

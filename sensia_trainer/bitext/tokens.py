@@ -29,7 +29,7 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
 
     Returns:
         A dataset with columns `source_ids`, `target_ids` (int32), `length` (the longer side), `truncated` (a side was
-        cut), `target_truncated` (the target was) and `row` (the pair's index).
+        cut), `source_truncated`, `target_truncated` (this one was) and `row` (the pair's index).
 
     Raises:
         `ValueError`: for a bitext without pairs or without one of the languages, a pair with a blank side, or a
@@ -66,6 +66,7 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
                 "target_ids": table["target_ids"],
                 "length": pc.min_element_wise(longer, pa.scalar(max_length, pa.int32())),
                 "truncated": pc.greater(longer, max_length),
+                "source_truncated": pc.greater(table["source_length"], max_length),
                 "target_truncated": pc.greater(table["target_length"], max_length),
                 "row": table["row"],
             }

@@ -9,7 +9,7 @@ Every field of the recipe can be overridden on the command line; arguments of `a
 run that was interrupted goes on from its last checkpoint when the same command is given again.
 """
 
-from ..config import METHODS_WITHOUT_SENSES, SensiaConfig
+from ..config import METHODS, METHODS_WITHOUT_SENSES, SensiaConfig
 from ..training.adaptation import AdaptationData
 from ..training.lora import LoraSettings
 from ..utils.arguments import recipe_parser
@@ -21,7 +21,7 @@ def parser():
 
 
 def main(argv):
-    adapt(*parse_recipe(parser(), argv))
+    adapt(*parse_recipe(parser(), argv, presets={"method": METHODS}))
 
 
 def adapt(data, lora, args):
@@ -43,7 +43,7 @@ def adapt(data, lora, args):
     from ..training.memory import keep_freed_memory
     from ..training.runs import keep_once, prepare_output_dir, write_run
 
-    base, has_senses = base_model(data, args), args.method not in METHODS_WITHOUT_SENSES
+    base, has_senses = base_model(data), data.method not in METHODS_WITHOUT_SENSES
     set_seed(args.seed)
     keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
@@ -88,7 +88,7 @@ def adapt(data, lora, args):
             base_model=base,
             languages={"source": args.source_language, "target": args.target_language},
             data=facts,
-            method=asdict(lora) if lora.use_peft else {},
+            method={"method": data.method} | (asdict(lora) if lora.use_peft else {}),
             before=before,
             after=after,
             control=read_control(data.control),
@@ -97,7 +97,7 @@ def adapt(data, lora, args):
         )
         write_card(args.output_dir)
     if args.push_to_hub:
-        trainer.push_to_hub(commit_message=f"{args.method} of {base}")
+        trainer.push_to_hub(commit_message=f"{data.method} of {base}")
     if trainer.is_world_process_zero():
         print(summary(before, after, args.source_language, args.target_language))
         print(f"model folder: {args.output_dir}")

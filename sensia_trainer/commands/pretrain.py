@@ -14,10 +14,10 @@ from functools import partial
 
 from transformers import AutoTokenizer, TrainingArguments, set_seed
 
-from ..training.checkpointing import ResumableTrainer
 from ..training.memory import keep_freed_memory
 from ..training.pretraining import (
     PretrainingData,
+    PretrainingTrainer,
     build_model,
     collate_blocks,
     load_documents,
@@ -61,7 +61,7 @@ def main(argv=None):
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
 
     model = build_model(data, tokenizer)
-    trainer = ResumableTrainer(
+    trainer = PretrainingTrainer(
         model,
         args,
         data_collator=partial(collate_blocks, senses=data.senses),

@@ -12,7 +12,7 @@ from datasets import Dataset
 from ..bitext.flores import load_flores
 from ..bitext.sources import cap_per_group, fingerprint, keep_rows, load_bitext
 from ..bitext.splits import hold_out, without_blanks, without_sentences_of
-from ..config import METHODS_WITHOUT_SENSES
+from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..languages import language
 
 
@@ -28,6 +28,14 @@ class AdaptationData:
             "folder of gettext catalogues, or a Python package that carries them (django). May name environment "
             "variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
         }
+    )
+    method: str = field(
+        default="sensia",
+        metadata={
+            "help": "sensia; lm-only: language modelling alone, the control; fine-tuning: the same for a model "
+            "without senses; mcl: dense alignment of such a model (Li et al., 2024). A method has its own defaults "
+            "of some fields below; what a recipe or the command line gives goes before them."
+        },
     )
     dense_model: str | None = field(
         default=None,
@@ -62,6 +70,8 @@ class AdaptationData:
     )
 
     def __post_init__(self):
+        if self.method not in METHODS:
+            raise ValueError(f"`method` is {self.method!r}, but must be one of {tuple(METHODS)}.")
         for name in ("bitext_keep", "bitext_cap"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, json.loads(getattr(self, name)))
@@ -132,18 +142,18 @@ def held_out_name(data):
     return {"name": ", ".join(data.eval_bitext)} if data.eval_bitext else {}
 
 
-def base_model(data, args):
+def base_model(data):
     """
-    Name of the model that `args.method` adapts.
+    Name of the model that `data.method` adapts.
 
     Raises:
         `ValueError`: if the method wants a model without senses and none is given.
     """
-    if args.method not in METHODS_WITHOUT_SENSES:
+    if data.method not in METHODS_WITHOUT_SENSES:
         return data.model
     if data.dense_model is None:
         raise ValueError(
-            f"`method` is {args.method!r}, which adapts a model without senses, but `dense_model` is not set: give a "
+            f"`method` is {data.method!r}, which adapts a model without senses, but `dense_model` is not set: give a "
             "causal language model, e.g. what pretrain_micro_gpt2 makes."
         )
     return data.dense_model

@@ -25,6 +25,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
 from ..utils.files import read_json, write_json
+from .batches import LengthGroupedSampler
+from .callbacks import TrainingWatch
 from .checkpoint_files import (
     CheckpointError,
     check_checkpoint,
@@ -32,7 +34,6 @@ from .checkpoint_files import (
     write_manifest,
     written_whole,
 )
-from .sampling import LengthGroupedSampler
 
 
 logger = logging.get_logger(__name__)
@@ -64,6 +65,8 @@ class ResumableTrainer(Trainer):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self._length_grouped = None
+        self.watch = TrainingWatch(getattr(self.args, "non_finite_loss", "stop"))
+        self.add_callback(self.watch)
         self._seconds_before, self._started = 0.0, None
         self._stop = StopOnSignal()
         self.add_callback(self._stop)
@@ -114,6 +117,14 @@ class ResumableTrainer(Trainer):
             logs = logs | {"train_seconds": round(self.seconds, 4)}
         super().log(logs, start_time)
 
+    def _get_grad_norm(self, model, grad_norm=None):
+        # Called once a step, with or without clipping, before the optimizer's. The loss scaler of fp16 leaves steps
+        # with infinite gradients out by itself.
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and self.accelerator.scaler is None:
+            self.watch.gradients(norm, model, self.state.global_step + 1)
+        return norm
+
     def running_state(self) -> dict:
         """What this process has accumulated since the last log line, as JSON holds it; a subclass adds its own."""
         return {
@@ -134,6 +145,7 @@ class ResumableTrainer(Trainer):
         (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model, trial):
+        self.watch.weights(model, self.state.global_step)
         run_folder = Path(self._get_output_dir(trial))
         folder = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         writer = self.args.should_save

@@ -9,10 +9,14 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset, load_dataset
+from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
+
+from ..losses import check_head, head_of, last_state, next_token_loss
+from .checkpointing import ResumableTrainer
 
 
 END_OF_TEXT = "<|endoftext|>"
@@ -169,6 +173,25 @@ def build_model(data, tokenizer):
 
 
 def collate_blocks(rows, senses=True):
-    """Blocks as a training batch; a Backpack computes its loss without holding the logits of the whole batch."""
+    """Blocks as a training batch, for which no logits are wanted: [`PretrainingTrainer`] computes the loss."""
     input_ids = torch.tensor([row["input_ids"] for row in rows])
-    return {"input_ids": input_ids, "labels": input_ids} | ({"skip_logits": True} if senses else {})
+    batch = {"input_ids": input_ids, "labels": input_ids, "logits_to_keep": input_ids.new_empty(0)}
+    return batch if senses else batch | {"output_hidden_states": True}
+
+
+class PretrainingTrainer(ResumableTrainer):
+    """[`ResumableTrainer`] on blocks of text, whose logits are never held at once (see [`next_token_loss`])."""
+
+    def __init__(self, model, args, **kwargs):
+        check_head(model)
+        super().__init__(model, args, compute_loss_func=self._next_token_loss, **kwargs)
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        # Some releases of the library count, for some models, the first label of each block, which nothing predicts.
+        labels = sum(batch["labels"][:, 1:].numel() for batch in batch_samples)
+        return labels * (self.args.world_size if self.args.average_tokens_across_devices else 1)
+
+    def _next_token_loss(self, outputs, labels, num_items_in_batch=None):
+        shift_labels = F.pad(labels[:, 1:], (0, 1), value=-100)
+        with self.accelerator.autocast():
+            return next_token_loss(last_state(outputs), head_of(self.model), shift_labels, divisor=num_items_in_batch)

@@ -4,9 +4,11 @@ import json
 import os
 import platform
 import sys
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 
+from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..utils.files import plain, write_json
@@ -15,27 +17,6 @@ from ..utils.files import plain, write_json
 SETTINGS_FILE = "settings.json"
 METRICS_FILE = "metrics.json"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
-# Fields of the method, for the model card.
-METHOD_KEYS = (
-    "method",
-    "align_fraction",
-    "joint_fraction",
-    "polish_fraction",
-    "phases",
-    "align_weights",
-    "joint_weights",
-)
-METHOD_KEYS += ("polish_weights", "w_sense", "w_context", "w_lm", "normalise_weights", "symmetric", "tau_sense")
-METHOD_KEYS += ("tau_sense_end", "tau_context", "tau_context_end", "tau_decay_end", "sense_pooling")
-METHOD_KEYS += (
-    "sense_pool_temperature",
-    "context_state",
-    "context_layer",
-    "label_smoothing",
-    "mask_duplicates",
-    "polish_freeze",
-)
-METHOD_KEYS += ("max_length", "predict_end", "contrastive_chunk_size")
 # Settings that may differ when a run is resumed: where and how often it speaks, not what it computes.
 FREE_PREFIXES = ("logging_", "log_", "save_", "report_", "push_", "hub_", "disable_tqdm", "run_name", "output_dir")
 FREE_PREFIXES += (
@@ -130,14 +111,13 @@ def write_run(args, *, kind, model, state, method=None, **content):
     """
     keys = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size")
     keys += ("gradient_accumulation_steps", "max_grad_norm", "fp16", "bf16", "seed", "num_train_epochs")
+    keys += tuple(own.name for own in fields(args) if own.name not in TrainingArguments.__dataclass_fields__)
     runtime = next((row for row in reversed(state.log_history) if "train_runtime" in row), {})
     metrics = {
         "kind": kind,
         "model_name": Path(args.output_dir).name,
         **content,
-        "config": {key: getattr(args, key) for key in keys + METHOD_KEYS if hasattr(args, key)}
-        | (method or {})
-        | {"steps": state.global_step},
+        "config": {key: getattr(args, key) for key in keys} | (method or {}) | {"steps": state.global_step},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": state.log_history,
         "seconds": runtime.get("train_runtime"),

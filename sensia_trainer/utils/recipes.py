@@ -50,7 +50,7 @@ def read_recipe(name):
     return recipe
 
 
-def parse_recipe(parser, argv):
+def parse_recipe(parser, argv, presets=None):
     """
     Fill the dataclasses of `parser` from `[recipe.yaml] [--field value …]`; the command line wins over the recipe.
 
@@ -59,6 +59,8 @@ def parse_recipe(parser, argv):
     Args:
         parser: What [`recipe_parser`] gives.
         argv (`list[str]`): The arguments.
+        presets (`dict`, *optional*): `{field: {value: {name: default}}}`: a value of that field brings its own
+            defaults of others; what the recipe or the command line gives goes before them.
 
     Returns:
         One instance of each dataclass.
@@ -77,6 +79,8 @@ def parse_recipe(parser, argv):
         action.default = SUPPRESS  # what nobody gives is the dataclass's own default
     given = vars(parser.parse_args(argv))
     values = recipe | {name: typed(name, value, hints[name]) for name, value in given.items()}
+    for field, choices in (presets or {}).items():
+        values = choices.get(values.get(field), {}) | values
     _check_variables(values)
     own = [hints_of([cls]) for cls in parser.dataclass_types]
     return tuple(

@@ -96,6 +96,7 @@ def tokenize(pairs, tokenizer, source, target, max_length):
                 "target_ids": b[:max_length],
                 "length": min(max(len(a), len(b)), max_length),
                 "truncated": len(a) > max_length or len(b) > max_length,
+                "source_truncated": len(a) > max_length,
                 "target_truncated": len(b) > max_length,
                 "row": row,
             }

@@ -9,7 +9,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from sensia_trainer.baselines import DenseTrainer
 from sensia_trainer.config import METHODS, SensiaConfig
+from sensia_trainer.training.adaptation import AdaptationData
+from sensia_trainer.utils.arguments import recipe_parser
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
+from sensia_trainer.utils.recipes import parse_recipe
 from tests.distributed import allow_fsdp_on_cpu, run_on_processes
 from tests.reference import losses as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer
@@ -34,41 +37,51 @@ def dense_trainer(folder, eval_rows=0, tied=True, **fields):
     )
 
 
-def test_logits_that_are_more_than_a_product_are_refused(tmp_path):
-    settings = dict(use_cpu=True, method="fine-tuning", output_dir=str(tmp_path))
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=16, n_layer=1, n_head=2, final_logit_softcapping=30.0))
-    with pytest.raises(ValueError, match="final_logit_softcapping"):
-        DenseTrainer(model, SensiaConfig(**settings))
-    model.config.final_logit_softcapping = None
-    model.lm_head.bias = torch.nn.Parameter(torch.zeros(8))
-    with pytest.raises(ValueError, match="a bias of the head"):
+def test_logits_that_the_head_does_not_make_are_refused(tmp_path):
+    class Shifted(GPT2LMHeadModel):
+        def forward(self, *args, **kwargs):
+            outputs = super().forward(*args, **kwargs)
+            outputs.logits = outputs.logits + torch.arange(8)
+            return outputs
+
+    settings = dict(use_cpu=True, output_dir=str(tmp_path), **METHODS["fine-tuning"])
+    model = Shifted(GPT2Config(vocab_size=8, n_embd=16, n_layer=1, n_head=2))
+    with pytest.raises(ValueError, match="logits of Shifted"):
         DenseTrainer(model, SensiaConfig(**settings))
 
 
-def test_methods_are_fields():
-    mcl = SensiaConfig(output_dir="x", method="mcl", use_cpu=True)
+def test_methods_are_defaults():
+    mcl = SensiaConfig(output_dir="x", use_cpu=True, **METHODS["mcl"])
     assert (mcl.tau_context, mcl.context_layer, mcl.symmetric) == (0.05, 1, False)
     assert mcl.phase_state(0.1)[1:4] == mcl.phase_state(0.9)[1:4] == (0.0, 1.0, 1.5)
-    assert SensiaConfig(output_dir="x", method="mcl", context_layer=2, use_cpu=True).context_layer == 2
-    control = SensiaConfig(output_dir="x", method="lm-only", use_cpu=True)
+    control = SensiaConfig(output_dir="x", use_cpu=True, **METHODS["lm-only"])
     assert control.phase_state(0.3)[1:4] == (0.0, 0.0, 1.0) and control.polish_freeze == "none"
     assert METHODS["sensia"] == {}
+
+
+def test_what_is_given_goes_before_what_a_method_brings(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model: base\nbitext: pairs.tsv\nmethod: mcl\nuse_cpu: true\nsymmetric: true\noutput_dir: x\n")
+
+    def parse(*options):
+        parser = recipe_parser((AdaptationData, SensiaConfig))
+        return parse_recipe(parser, [str(recipe), *options], presets={"method": METHODS})
+
+    data, args = parse()
+    assert data.method == "mcl" and args.symmetric is True
+    assert (args.w_sense, args.w_context, args.context_layer) == (0.0, 1.0, 1)
+    data, args = parse("--method", "lm-only", "--w_lm", "0.02")
+    assert (args.w_context, args.w_lm, args.context_layer, args.polish_freeze) == (0.0, 0.02, None, "none")
+    # A default that was typed is kept too.
+    assert parse("--w_context", "0.3", "--polish_freeze", "modules")[1].polish_freeze == "modules"
     with pytest.raises(ValueError, match="`method` is 'simcse'"):
-        SensiaConfig(output_dir="x", method="simcse", use_cpu=True)
-
-
-def test_what_a_method_sets_is_said(caplog):
-    SensiaConfig(output_dir="x", method="mcl", symmetric=True, context_layer=2, use_cpu=True)
-    assert "`method` is 'mcl', which sets w_sense=0.0" in caplog.text and "symmetric=False" in caplog.text
-    assert "context_layer" not in caplog.text
+        parse("--method", "simcse")
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2, None])
 def test_mcl_from_the_formulas(tmp_path, layer):
     """1.0 InfoNCE (one direction, last token after a block, temperature 0.05) + 1.5 cross-entropy, in float64."""
-    fields = {} if layer == 1 else {"context_layer": layer}
-    trainer = dense_trainer(tmp_path, method="mcl", **fields)
-    trainer.args.context_layer = layer
+    trainer = dense_trainer(tmp_path, **METHODS["mcl"] | {"context_layer": layer})
     model = trainer.model.double()
     trainer.current_gradient_accumulation_steps = 1
     trainer.state.max_steps, trainer.state.global_step = 12, 3
@@ -76,7 +89,7 @@ def test_mcl_from_the_formulas(tmp_path, layer):
     vectors, log_likelihoods = {"source": [], "target": []}, []
     for side, rows in vectors.items():
         for row in range(6):
-            ids = batch[f"{side}_input_ids"][row : row + 1, : int(batch[f"{side}_attention_mask"][row].sum())]
+            ids = batch["input_ids"][batch["sentences"] == row + (side == "target") * 6][None]
             out = model(ids, output_hidden_states=True)
             state = out.hidden_states[-1 if layer is None else layer]
             rows.append(F.normalize(state[0, -1].detach(), dim=0).tolist())
@@ -91,7 +104,7 @@ def test_mcl_from_the_formulas(tmp_path, layer):
 
 @pytest.mark.parametrize("method", ["fine-tuning", "mcl"])
 def test_every_parameter_moves_and_results_are_measured(tmp_path, method):
-    trainer = dense_trainer(tmp_path, method=method, eval_rows=8)
+    trainer = dense_trainer(tmp_path, eval_rows=8, **METHODS[method])
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
     trainer.train()
     assert not [name for name, parameter in trainer.model.named_parameters() if torch.equal(before[name], parameter)]
@@ -103,7 +116,7 @@ def test_every_parameter_moves_and_results_are_measured(tmp_path, method):
 
 
 def test_batches_are_those_of_sensia(tmp_path):
-    ours, baseline = tiny_trainer(tmp_path / "a"), dense_trainer(tmp_path / "b", method="mcl")
+    ours, baseline = tiny_trainer(tmp_path / "a"), dense_trainer(tmp_path / "b", **METHODS["mcl"])
     for one, other in zip(ours.get_train_dataloader(), baseline.get_train_dataloader(), strict=True):
         assert torch.equal(one["rows"], other["rows"])
 
@@ -112,7 +125,7 @@ def test_the_cached_gradients_are_the_direct_ones(tmp_path):
     weights = []
     for name, chunk in (("whole", 0), ("parts", 3)):
         fields = dict(contrastive_chunk_size=chunk, max_steps=1, optim="sgd", max_grad_norm=0.0)
-        trainer = dense_trainer(tmp_path / name, method="mcl", **fields)
+        trainer = dense_trainer(tmp_path / name, **METHODS["mcl"], **fields)
         trainer.train()
         weights.append({n: p.detach().clone() for n, p in trainer.model.named_parameters()})
     for name, direct in weights[0].items():
@@ -124,8 +137,8 @@ def adapt(folder, pairs, **fields):
     fields |= dict(per_device_train_batch_size=pairs, max_steps=6, learning_rate=1e-3, eval_rows=9)
     logged = {}
     for method, chunk, tied in (("mcl", 2, True), ("fine-tuning", 0, False)):
-        fields |= dict(method=method, contrastive_chunk_size=chunk, tied=tied)
-        trainer = dense_trainer(f"{folder}/{method}", eval_strategy="steps", eval_steps=3, **fields)
+        settings = fields | METHODS[method] | dict(contrastive_chunk_size=chunk, tied=tied)
+        trainer = dense_trainer(f"{folder}/{method}", eval_strategy="steps", eval_steps=3, **settings)
         trainer.evaluate()
         trainer.train()
         trainer.save_model(f"{folder}/{method}")
@@ -157,4 +170,4 @@ def test_no_senses_to_align(tmp_path):
     with pytest.raises(ValueError, match="GPT2LMHeadModel has no senses"):
         dense_trainer(tmp_path)
     with pytest.raises(ValueError, match="the model has 2 blocks"):
-        dense_trainer(tmp_path, method="mcl", context_layer=3).train()
+        dense_trainer(tmp_path, **METHODS["mcl"] | {"context_layer": 3}).train()

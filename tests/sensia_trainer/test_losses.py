@@ -2,8 +2,10 @@ import math
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from sensia_trainer.losses import duplicate_mask, info_nce, sentence_keys
+import sensia_trainer.losses as implementation
+from sensia_trainer.losses import Head, check_head, head_of, info_nce, last_state, next_token_loss
 from tests.reference import losses as reference
 
 
@@ -51,9 +53,6 @@ def test_sides_may_be_swapped_only_in_the_symmetric_form():
 def test_gradients():
     source, target = (vectors.requires_grad_() for vectors in pair(rows=4, width=3))
     assert torch.autograd.gradcheck(lambda u, v: info_nce(u, v, 0.5), (source, target))
-    mask = torch.zeros(4, 4, dtype=torch.bool)
-    mask[0, 2] = mask[2, 0] = True
-    assert torch.autograd.gradcheck(lambda u, v: info_nce(u, v, 0.5, duplicates=mask), (source, target))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -72,34 +71,6 @@ def test_half_precision_does_not_overflow():
     assert torch.isfinite(info_nce(source, source, 0.05))
 
 
-def test_duplicates_are_no_negatives():
-    source, target = pair()
-    mask = torch.zeros(5, 5, dtype=torch.bool)
-    mask[1, 3] = mask[3, 1] = True
-    expected = reference.info_nce(source.tolist(), target.tolist(), 0.1, excluded=lambda i, j: {i, j} == {1, 3})
-    assert info_nce(source, target, 0.1, duplicates=mask).item() == pytest.approx(expected, abs=1e-12)
-    assert expected < info_nce(source, target, 0.1).item()
-
-
-def test_duplicate_mask_finds_equal_sources_and_equal_targets():
-    mask = duplicate_mask(torch.tensor([1, 2, 1, 4]), torch.tensor([5, 6, 7, 6]))
-    expected = torch.zeros(4, 4, dtype=torch.bool)
-    expected[0, 2] = expected[2, 0] = expected[1, 3] = expected[3, 1] = True
-    assert torch.equal(mask, expected)
-
-
-def test_sentence_keys_see_tokens_and_order_but_not_padding():
-    right = torch.tensor([[5, 6, 7, 0, 0], [7, 6, 5, 0, 0], [5, 6, 0, 0, 0], [5, 6, 7, 9, 9]])
-    right_mask = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0]])
-    keys = sentence_keys(right, right_mask)
-    assert keys[0] == keys[3]
-    assert len(set(keys[:3].tolist())) == 3
-    left = torch.tensor([[0, 5, 6, 7]])
-    assert sentence_keys(left, torch.tensor([[0, 1, 1, 1]])) == keys[0]
-    many = torch.randint(0, 9, (3000, 6), generator=torch.Generator().manual_seed(0)).unique(dim=0)
-    assert len(sentence_keys(many, torch.ones_like(many)).unique()) == len(many)
-
-
 @pytest.mark.parametrize("temperature", [0.0, -0.05, float("nan")])
 def test_temperature_must_be_positive(temperature):
     with pytest.raises(ValueError, match="temperature"):
@@ -115,3 +86,124 @@ def test_shapes_must_match():
     source, target = pair()
     with pytest.raises(ValueError, match=r"\(5, 7\) and \(4, 7\)"):
         info_nce(source, target[:4], 0.05)
+
+
+# ---- Next-token cross-entropy ----
+
+
+@pytest.fixture
+def problem():
+    hidden = torch.randn(3, 7, 12, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(31, 12, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(31, dtype=torch.float64, requires_grad=True)
+    labels = torch.randint(0, 31, (3, 7))
+    labels[0, 4:] = -100
+    labels[2, :] = -100
+    return hidden, weight, bias, labels
+
+
+HEADS = [{}, {"bias": True}, {"scale": 0.3}, {"softcap": 2.0}, {"bias": True, "scale": 1.7, "softcap": 5.0}]
+
+
+def make_head(weight, bias, options):
+    return Head(weight, **options | ({"bias": bias} if "bias" in options else {}))
+
+
+@pytest.mark.parametrize("options", HEADS)
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+@pytest.mark.parametrize("divisor", [None, 5])
+def test_blocks_are_cross_entropy_and_its_gradient(monkeypatch, problem, options, label_smoothing, rows, divisor):
+    monkeypatch.setattr(implementation, "LOGITS_BUDGET", 4 * 31 * rows)
+    hidden, weight, bias, labels = problem
+    head = make_head(weight, bias, options)
+    expected = reference.next_token_loss(hidden, weight, head.bias, labels, label_smoothing, head.scale, head.softcap)
+    expected = expected / (divisor or (labels != -100).sum())
+    parameters = (hidden, weight, bias) if "bias" in options else (hidden, weight)
+    gradients = torch.autograd.grad(3 * expected, parameters)
+    loss = next_token_loss(hidden, head, labels, label_smoothing=label_smoothing, divisor=divisor)
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-12)
+    for ours, theirs in zip(torch.autograd.grad(3 * loss, parameters), gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_gradient_of_one_input_only(problem):
+    hidden, weight, _, labels = problem
+    whole = next_token_loss(hidden, Head(weight), labels)
+    by_both = torch.autograd.grad(whole, (hidden, weight))
+    for i, inputs in enumerate([(hidden, weight.detach()), (hidden.detach(), weight)]):
+        loss = next_token_loss(inputs[0], Head(inputs[1]), labels)
+        torch.testing.assert_close(torch.autograd.grad(loss, inputs[i])[0], by_both[i], rtol=0, atol=1e-12)
+    with torch.no_grad():
+        assert not next_token_loss(hidden, Head(weight), labels).requires_grad
+
+
+def test_no_labels_at_all(problem):
+    hidden, weight, _, _ = problem
+    loss = next_token_loss(hidden, Head(weight), torch.full((3, 7), -100))
+    assert loss == 0
+    assert not torch.autograd.grad(loss, hidden)[0].any()
+
+
+def test_loss_under_autocast_is_float32():
+    hidden, weight = torch.randn(40, 12, requires_grad=True), torch.randn(31, 12, requires_grad=True)
+    labels = torch.randint(0, 31, (40,))
+    exact = next_token_loss(hidden, Head(weight), labels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = next_token_loss(hidden, Head(weight), labels)
+    assert loss.dtype == torch.float32
+    assert loss != exact and loss.item() == pytest.approx(exact.item(), rel=0.05)
+    loss.backward()
+    assert hidden.grad.dtype == weight.grad.dtype == torch.float32
+
+
+def test_no_block_of_logits_exceeds_the_budget(monkeypatch):
+    monkeypatch.setattr(implementation, "LOGITS_BUDGET", 4 * 31 * 4)
+    sizes = []
+    log_softmax = torch.log_softmax
+
+    def watched(logits, **kwargs):
+        sizes.append(len(logits))
+        return log_softmax(logits, **kwargs)
+
+    monkeypatch.setattr(torch, "log_softmax", watched)
+    next_token_loss(torch.randn(14, 12), Head(torch.randn(31, 12)), torch.arange(14))
+    assert sizes == [4, 4, 4, 2]
+
+
+SIZES = dict(vocab_size=31, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
+SIZES |= dict(intermediate_size=16, head_dim=8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("gpt2", dict(vocab_size=31, n_embd=16, n_layer=1, n_head=2)),
+        ("gpt2", dict(vocab_size=31, n_embd=16, n_layer=1, n_head=2, tie_word_embeddings=False)),
+        ("gemma2", SIZES | dict(final_logit_softcapping=0.01)),  # reached at once
+        ("cohere", SIZES | dict(logit_scale=3.0)),
+        ("granite", SIZES | dict(logits_scaling=5.0)),
+        ("phi", SIZES),  # its head has a bias
+    ],
+)
+def test_the_heads_of_other_models(kind, fields):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields)).eval()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.normal_()
+        if (bias := getattr(model.get_output_embeddings(), "bias", None)) is not None:
+            bias.normal_()
+    check_head(model)
+    ids = torch.randint(0, 31, (2, 6))
+    outputs = model(ids, labels=ids, output_hidden_states=True)
+    shifted = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
+    loss = next_token_loss(last_state(outputs), head_of(model), shifted)
+    torch.testing.assert_close(loss, outputs.loss, rtol=1e-5, atol=1e-6)
+
+
+def test_a_backpack_reads_its_mixture(tiny_model):
+    model = tiny_model()
+    check_head(model)
+    ids = torch.randint(0, 250, (2, 6))
+    outputs = model(ids, labels=ids)
+    shifted = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
+    torch.testing.assert_close(next_token_loss(last_state(outputs), head_of(model), shifted), outputs.loss)

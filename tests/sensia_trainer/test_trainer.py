@@ -12,8 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.overlap import overlap_by_query, token_idf
-from sensia_trainer.trainer import SensiaTrainer, join_sides
-from sensia_trainer.training.collator import PairCollator
+from sensia_trainer.trainer import SensiaTrainer
 from tests.reference import losses as reference_losses
 from tests.reference import representations as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer
@@ -33,6 +32,11 @@ def moved(before, model):
 
 def one_batch(trainer, rows=6):
     return trainer.data_collator([trainer.train_dataset[i] for i in range(rows)])
+
+
+def sentence(batch, number):
+    """The tokens of one sentence of a batch, `(1, T)`."""
+    return batch["input_ids"][batch["sentences"] == number][None]
 
 
 @pytest.mark.parametrize("pooling", ["magnitude", "contextual"])
@@ -55,8 +59,7 @@ def test_loss_is_section_2_1(tmp_path, pooling, context_state, symmetric):
     for side in ("source", "target"):
         sense, context = [], []
         for row in range(len(batch["rows"])):
-            length = int(batch[f"{side}_attention_mask"][row].sum())
-            ids = batch[f"{side}_input_ids"][row : row + 1, :length]
+            ids = sentence(batch, row + (side == "target") * len(batch["rows"]))
             out = model(ids, output_senses=True, output_sense_weights=True)
             mask = torch.ones_like(ids)
             weights = out.sense_weights.detach()
@@ -88,7 +91,7 @@ def test_language_modelling_alone_does_not_read_the_source(tmp_path):
     )
     trainer.compute_loss(trainer.model, batch)
     handle.remove()
-    targets = batch["target_input_ids"][batch["target_attention_mask"].bool()]
+    targets = torch.cat([sentence(batch, number)[0] for number in range(6, 12)])
     assert len(read) == 1 and sorted(read[0][read[0] != 0].tolist()) == sorted(targets[targets != 0].tolist())
 
 
@@ -190,24 +193,10 @@ def test_every_label_counts_alike_or_every_process(tmp_path):
     trainer = tiny_trainer(tmp_path)
     trainer.current_gradient_accumulation_steps = 3
     trainer.accelerator = SimpleNamespace(num_processes=2)
-    assert trainer._lm_scale(num_items_in_batch=10) == 6
+    assert trainer._labels({}, 10) == (10, 6)
     trainer.args.average_tokens_across_devices = False
-    assert trainer._lm_scale(num_items_in_batch=10) == 3
-    assert trainer._lm_scale(num_items_in_batch=None) == 1
-
-
-def test_collator_predicts_the_end_and_does_not_read_it():
-    rows = [
-        {"source_ids": [5, 6], "target_ids": [7, 8, 9], "target_truncated": False, "row": 0},
-        {"source_ids": [4], "target_ids": [3], "target_truncated": False, "row": 1},
-    ]
-    batch = PairCollator(pad_token_id=0, end_token_id=1)(rows)
-    assert batch["target_input_ids"].tolist() == [[7, 8, 9, 0], [3, 0, 0, 0]]
-    assert batch["target_attention_mask"].tolist() == [[1, 1, 1, 0], [1, 0, 0, 0]]
-    assert batch["labels"].tolist() == [[7, 8, 9, 1], [3, 1, -100, -100]]
-    joined = join_sides(batch)
-    assert joined["input_ids"].tolist() == [[5, 6, 0, 0], [4, 0, 0, 0], [7, 8, 9, 0], [3, 0, 0, 0]]
-    assert joined["labels"].tolist()[:2] == [[-100] * 4] * 2
+    assert trainer._labels({}, 10) == (10, 3)
+    assert trainer._labels({"num_labels": 4}, None) == (4, 1)
 
 
 def test_no_end_is_predicted_where_a_target_was_cut(tmp_path):
@@ -216,15 +205,17 @@ def test_no_end_is_predicted_where_a_target_was_cut(tmp_path):
     short, long = sorted(range(len(whole)), key=lambda row: len(whole[row]))[:: len(whole) - 1]
     limit = len(whole[short])
     trainer = tiny_trainer(tmp_path, max_length=limit)
-    both, alone = (trainer.data_collator([trainer.train_dataset[i] for i in rows]) for rows in ([short, long], [long]))
-    assert both["labels"].tolist() == [[*whole[short], tokenizer.eos_token_id], [*whole[long][:limit], -100]]
-    assert both["target_input_ids"].shape == (2, limit + 1)
-    assert alone["labels"].tolist() == alone["target_input_ids"].tolist() == [whole[long][:limit]]
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in (short, long)])
+    labels = [batch["shift_labels"][batch["sentences"] == number].tolist() for number in (2, 3)]
+    assert labels == [[*whole[short][1:], tokenizer.eos_token_id], [*whole[long][1:limit], -100]]
 
 
 def test_long_pairs_are_cut_and_counted(tmp_path):
     trainer = tiny_trainer(tmp_path, max_length=3)
-    assert trainer.truncated_pairs == sum(trainer.train_dataset["truncated"]) > 0
+    rows = list(trainer.train_dataset)
+    cut = [row["source_truncated"] or row["target_truncated"] for row in rows]
+    assert trainer.truncated_pairs == sum(cut) > 0
+    assert any(row["source_truncated"] != row["target_truncated"] for row in rows)
     assert max(map(len, trainer.train_dataset["target_ids"])) == 3
 
 
@@ -250,7 +241,7 @@ def test_epochs_are_not_ignored_silently(tmp_path):
         SensiaConfig(output_dir=str(tmp_path), use_cpu=True, num_train_epochs=1)
     trainer = tiny_trainer(tmp_path, num_train_epochs=1, max_steps=-1)
     assert trainer.train().global_step == 6
-    assert [row["phase"] for row in trainer.state.log_history if "phase" in row] == [0, 1, 2, 2, 2, 2]
+    assert [row["phase"] for row in trainer.state.log_history if "phase" in row] == [0, 0, 1, 2, 2, 2]
 
 
 def test_constant_weights_are_normalised_with_the_others(tmp_path):

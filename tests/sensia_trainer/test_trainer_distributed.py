@@ -68,9 +68,10 @@ def test_two_processes_equal_one(tmp_path):
 class Poisoned(SensiaTrainer):
     """On one process, the language-model loss of the third step is infinite."""
 
-    def _lm_scale(self, num_items_in_batch):
+    def language_model_losses(self, *args):
         bad = self.state.global_step == 2 and self.args.process_index == 1
-        return super()._lm_scale(num_items_in_batch) * (float("inf") if bad else 1)
+        losses = super().language_model_losses(*args)
+        return {name: loss * (float("inf") if bad else 1) for name, loss in losses.items()}
 
 
 class Weights(TrainerCallback):
@@ -86,7 +87,7 @@ def skip_on_two_ranks(folder):
     fields = {"non_finite_loss": "skip", "per_device_train_batch_size": 4, "max_steps": 5}
     trainer = tiny_trainer(folder, trainer_class=Poisoned, callbacks=[weights], **fields)
     trainer.train()
-    return {"weights": torch.stack(weights.after), "counts": trainer.monitor.counts}
+    return {"weights": torch.stack(weights.after), "counts": trainer.watch.counts}
 
 
 def test_a_batch_that_is_bad_on_one_process_is_skipped_on_both(tmp_path):

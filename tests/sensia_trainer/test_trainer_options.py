@@ -21,15 +21,15 @@ def losses(trainer):
 
 
 class Spy(TrainerCallback):
-    """Notes, for each step, what the model was asked for and whether its senses were part of the graph."""
+    """Notes, for each step, what the model was asked for and what it gave."""
 
     def __init__(self):
-        self.asked, self.senses = [], []
+        self.asked, self.outputs = [], []
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         def note(module, args, kwargs, outputs):
             self.asked.append({name for name, value in kwargs.items() if value is not None and value is not False})
-            self.senses.append(outputs.senses is not None and outputs.senses.requires_grad)
+            self.outputs.append(outputs)
 
         model.register_forward_hook(note, with_kwargs=True)
 
@@ -37,8 +37,8 @@ class Spy(TrainerCallback):
 @pytest.mark.parametrize(
     "weight, asked",
     [
-        ("w_sense", {"labels"}),
-        ("w_context", {"labels", "output_senses"}),
+        ("w_sense", set()),
+        ("w_context", {"output_senses"}),
         ("w_lm", {"output_senses"}),
     ],
 )
@@ -46,8 +46,9 @@ def test_nothing_is_computed_for_a_loss_without_weight(tmp_path, weight, asked):
     spy = Spy()
     trainer = tiny_trainer(tmp_path, callbacks=[spy], max_steps=2, **{weight: 0.0})
     trainer.train()
-    optional = {"labels", "output_senses", "output_sense_weights", "output_hidden_states"}
+    optional = {"output_senses", "output_sense_weights", "output_hidden_states"}
     assert [names & optional for names in spy.asked] == [asked] * 2
+    assert all(outputs.logits.shape[1] == 0 for outputs in spy.outputs)
     assert f"loss_{weight[2:]}" not in trainer.state.log_history[0]
 
 
@@ -63,8 +64,7 @@ def test_no_gradients_are_computed_for_what_is_frozen(tmp_path, polish_freeze):
     tiny_trainer(tmp_path, callbacks=[spy, Grads()], polish_freeze=polish_freeze).train()
     assert grads == [True] * 6 + [False] * 6
     # Constant senses drop out of the graph altogether; else the word embeddings still learn through them.
-    senses = [in_graph for names, in_graph in zip(spy.asked, spy.senses, strict=True) if "labels" in names]
-    assert senses == [True] * 6 + [polish_freeze == "modules"] * 6
+    assert [outputs.senses.requires_grad for outputs in spy.outputs] == [True] * 6 + [polish_freeze == "modules"] * 6
 
 
 @pytest.mark.parametrize("fields", [{}, {"sense_pooling": "contextual"}, {"contrastive_chunk_size": 4}])

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from sensia_trainer.training.monitors import TrainingMonitor, collapse_alarms, non_finite_message, non_finite_terms
+from sensia_trainer.training.callbacks import TrainingWatch, collapse_alarms, non_finite_message, non_finite_terms
 from tests.distributed import run_on_processes
 
 
@@ -52,7 +52,7 @@ def test_falling_recall():
 
 
 def test_monitor_counts_skipped_steps_and_writes_alarms_into_the_history(tmp_path):
-    monitor, state = TrainingMonitor(16), TrainerState(log_history=[{"sense_entropy": 0.0, "step": 3}])
+    monitor, state = TrainingWatch(num_senses=16), TrainerState(log_history=[{"sense_entropy": 0.0, "step": 3}])
     # The scaler halves its scale after infinite gradients, and raises it after a while without.
     scales = [8.0, 4.0, 4.0, 8.0, 4.0]
     for before, after in zip(scales, scales[1:], strict=False):
