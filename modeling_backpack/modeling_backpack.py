@@ -285,17 +285,19 @@ def ablated_mixture(weights, value, config):
     return mixture
 
 
-def causal_sense_mask(attention_mask, query_positions, packed_positions=None):
+def causal_sense_mask(attention_mask, query_positions, packed_positions=None, prefix_length=0):
     """
     The mask of the sense weights, as a function of the number of keys.
 
     Args:
         attention_mask: What the backbone got: `None`, `(B, S)` with 0 at padding, a prepared `(B, 1, T, S)` mask
             (boolean, or added to scores), or a `dict` of prepared masks by layer type.
-        query_positions: Index of each query among the keys, `(T,)`. Comparing indices, not trusting the number of
-            keys, stays right with a static cache, which is longer than what it holds.
+        query_positions: Index of each query among the backbone's keys, `(T,)`. Comparing indices, not trusting the
+            number of keys, stays right with a static cache, which is longer than what it holds.
         packed_positions: Positions `(B, T)` that start again with each of several texts packed in a row: a text does
             not see the others.
+        prefix_length: Number of keys that the backbone had before the first word (prefix tuning). They have no
+            senses: the first key of the senses is the backbone's at this index.
     """
     if isinstance(attention_mask, dict):
         attention_mask = attention_mask.get("full_attention")
@@ -306,19 +308,18 @@ def causal_sense_mask(attention_mask, query_positions, packed_positions=None):
         )
 
     def mask(num_keys):
-        if attention_mask is not None and attention_mask.ndim == 4:
-            prepared = attention_mask[..., :num_keys]
-            return prepared if prepared.dtype == torch.bool else prepared == 0
-        key_positions = torch.arange(num_keys, device=query_positions.device)
+        key_positions = torch.arange(num_keys, device=query_positions.device) + prefix_length
         causal = (key_positions[None, :] <= query_positions[:, None])[None, None]
         if attention_mask is None and packed_positions is not None:
             text = (packed_positions.diff(prepend=packed_positions[:, :1] - 1) != 1).cumsum(-1)
             return causal & (text[:, None, :, None] == text[:, None, None, :])
         if attention_mask is None:
             return causal
-        padding = attention_mask.bool()[:, :num_keys]
-        padding = nn.functional.pad(padding, (0, num_keys - padding.shape[1]), value=False)
-        return causal & padding[:, None, None, :]
+        length = attention_mask.shape[-1]
+        columns = attention_mask.index_select(-1, key_positions.clamp_max(length - 1))
+        if attention_mask.ndim == 4:
+            return (columns if columns.dtype == torch.bool else columns == 0) & (key_positions < length)
+        return causal & (columns.bool() & (key_positions < length))[:, None, None, :]
 
     return mask
 
@@ -689,6 +690,9 @@ class BackpackModel(BackpackPreTrainedModel):
         if past_key_values is not None:
             self._add_sense_layer(past_key_values)
         past_length = 0 if past_key_values is None else past_key_values.get_seq_length()
+        prefix_length = 0
+        if past_key_values is not None:
+            prefix_length = past_length - past_key_values.get_seq_length(self.config.num_hidden_layers)
         self._check_length(past_length, length)
         query_positions = torch.arange(length, device=inputs_embeds.device) + past_length
         # As the masks of transformers: packed texts are recognised where there is neither a mask nor a cache.
@@ -710,7 +714,7 @@ class BackpackModel(BackpackPreTrainedModel):
         mixture, sense_weights = self.sense_weight_net(
             hidden_states,
             senses,
-            causal_sense_mask(attention_mask, query_positions, packed_positions),
+            causal_sense_mask(attention_mask, query_positions, packed_positions, prefix_length),
             past_key_values=past_key_values,
             output_weights=output_sense_weights,
         )
