@@ -23,7 +23,7 @@ from transformers import GPT2Config, GPT2Tokenizer
 
 from examples.benchmarks.process import process_memory
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
-from sensia_trainer.bitext.sources import load_bitext
+from sensia_trainer.bitext import load_bitext
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.memory import keep_freed_memory

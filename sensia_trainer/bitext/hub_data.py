@@ -3,11 +3,13 @@
 EXPORT = "refs/convert/parquet"  # the branch of the copies, with CONFIGURATION/SPLIT/*.parquet
 
 
-def load_hub(path: str, config: str, split: str):
-    """The rows of one configuration and split, a `datasets.Dataset`.
+def load_hub(path: str, config: str | None = None, split: str | None = None):
+    """
+    The rows of one configuration: a `datasets.Dataset` of one split (`"train[:1000]"` takes its beginning), a
+    `datasets.DatasetDict` of all of them for `None`.
 
     Raises:
-        ValueError: If the data set lacks the configuration or the split (what exists is listed).
+        `ValueError`: if the data set lacks the configuration or the split (what exists is listed).
     """
     from datasets import load_dataset
     from huggingface_hub import hf_hub_download
@@ -17,12 +19,23 @@ def load_hub(path: str, config: str, split: str):
     except RuntimeError as error:
         _refuse_unless_script(error)
     files = _exported_files(path)
-    wanted = [file for file in files if file.startswith(f"{config}/{split}/")]
-    if not wanted:
-        present = sorted({file.rsplit("/", 1)[0] for file in files})
+    present = sorted({file.rsplit("/", 1)[0] for file in files})
+    configs = {place.split("/")[0] for place in present}
+    config = configs.pop() if config is None and len(configs) == 1 else config
+    name = split and split.partition("[")[0]
+    splits = {place.split("/")[1]: place for place in present if place.split("/")[0] == config}
+    if not splits or name not in (None, *splits):
         raise ValueError(f"The dataset {path} has no split {split!r} of {config!r}; it has {present}.")
-    local = [hf_hub_download(path, file, repo_type="dataset", revision=EXPORT) for file in wanted]
-    return load_dataset("parquet", data_files=local, split="train")
+    local = {
+        one: [
+            hf_hub_download(path, file, repo_type="dataset", revision=EXPORT)
+            for file in files
+            if file.startswith(f"{place}/")
+        ]
+        for one, place in splits.items()
+        if name in (None, one)
+    }
+    return load_dataset("parquet", data_files=local, split=split)
 
 
 def hub_configurations(path: str) -> list[str]:

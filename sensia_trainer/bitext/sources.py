@@ -1,44 +1,57 @@
 """From wherever parallel text lies to one `datasets.Dataset` with a `translation` column."""
 
-import hashlib
-import importlib.util
 import itertools
+import json
 import logging
-from collections import Counter
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..languages import codes_of, language
-from .columns import sides, texts
+from ..languages import codes_of
+from . import store
+from .catalogues import catalogue_rows, find_catalogues, package_folder, translated_side
+from .columns import sides
+from .hub_data import hub_configurations, load_hub
 from .readers import (
     Row,
+    check_order,
     column_code,
-    find_catalogues,
     find_column,
+    moses_members,
     read_aligned,
-    read_catalogue,
+    read_csv,
     read_jsonl,
-    read_tmx,
+    read_moses,
     read_tsv,
 )
+from .streams import COMPRESSED, Problems, is_zip, open_zip, plain_name, zip_names
+from .tmx import read_tmx
 
 
 logger = logging.getLogger(__name__)
 
+KINDS = {".tsv": "tsv", ".tab": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+KINDS |= {".tmx": "tmx", ".po": "catalogues", ".mo": "catalogues", ".parquet": "parquet"}
+DATASETS = ("saved", "hub", "parquet")  # the kinds that `datasets` reads
 _FORMATS = (
-    "a Hub dataset id, a folder saved by `datasets`, a .tsv(.gz) or .jsonl(.gz) file, two line-aligned text files "
-    "('a.en,a.id'), a .tmx(.gz), a .po or .mo file, a folder of gettext catalogues, or an installed Python package "
-    "that carries catalogues (such as 'django')"
+    "a Hub dataset id, a folder saved by `datasets`, a .tsv, .csv, .jsonl, .parquet or .tmx file, two line-aligned "
+    "text files ('a.en,a.id') or a .zip of two, a .po or .mo file, a folder of gettext catalogues, or an installed "
+    "Python package that carries catalogues (such as 'django'); text may be compressed (.gz, .xz, .bz2, .zst)"
 )
+READING = 1  # the version of what is made of a file; another one is read again
 _BATCH = 50_000
 
 
-def load_bitext(
+def load_bitext(path, source: str, target: str, **options) -> datasets.Dataset:
+    """Parallel text of any supported kind as one dataset with a column `translation`; see [`read_bitext`]."""
+    return read_bitext(path, source, target, **options)[0]
+
+
+def read_bitext(
     path,
     source: str,
     target: str,
@@ -47,69 +60,94 @@ def load_bitext(
     source_column: str | None = None,
     target_column: str | None = None,
     name: str | None = None,
-) -> datasets.Dataset:
-    """Load parallel text of any supported kind as one dataset with a column `translation`.
+) -> tuple[datasets.Dataset, dict[str, int]]:
+    """
+    Parallel text of any supported kind as one dataset with a column `translation`, and what was wrong with it.
+
+    What a file holds is kept in the cache of `datasets`, and read from there as long as the file is the same.
 
     Args:
-        path: what to read, told apart by what is there: a Hub dataset id, a folder saved by `datasets`, a TSV(.gz)
-            with a header and no quoting, a JSONL(.gz), two line-aligned files (a list, or joined by a comma, the
-            source's first), a TMX(.gz), a gettext catalogue, a folder of catalogues, or a Python package that carries
-            catalogues.
-        source, target: language codes of any kind in `languages.py`; the sides are called by their ISO 639-1 codes.
-        split: split of a dataset (`"train[:1000]"` works as on the Hub); files have no splits.
-        source_column, target_column: column names, where they are not language codes.
-        name: configuration of a Hub dataset; found by the two language codes (`"en-id"`) where it is not given.
+        path: What to read, told apart by what is there: a Hub dataset id; a folder saved by `datasets`; a TSV (header,
+            no quoting), CSV, JSONL, Parquet or TMX file; two line-aligned files (a list, or joined by a comma, the
+            source's first), or a zip of them as OPUS has it; a gettext catalogue, a folder of catalogues, or a Python
+            package that carries catalogues. What text is compressed with is told by its content.
+        source, target (`str`): Language codes of any kind; the sides are called by their ISO 639-1 codes.
+        split (`str`): Split of a dataset (`"train[:1000]"` works as on the Hub); files have no splits.
+        source_column, target_column (`str`, *optional*): Column names, where they are not language codes.
+        name (`str`, *optional*): Configuration of a Hub dataset; found by the two language codes (`"en-id"`) where it
+            is not given.
 
     Returns:
-        `datasets.Dataset` with `translation` ({"en": str, "id": str}) and every other column of the source.
+        `datasets.Dataset` with `translation` ({"en": str, "id": str}) and every other column of the source; and what
+        was met while reading, by kind (`{"malformed_lines": 3}`).
 
     Raises:
-        ValueError: no pairs, no column for a language, files of different lengths, unknown format or language.
+        `ValueError`: no pairs, no column for a language, files of different lengths, more malformed lines than others,
+            unknown format or language.
     """
-    sides = (column_code(source), column_code(target))
-    if sides[0] == sides[1]:
+    languages = (column_code(source), column_code(target))
+    if languages[0] == languages[1]:
         raise ValueError(f"source={source!r} and target={target!r} are the same language; give two languages")
     kind, where = recognise(path)
-    if kind in ("saved", "hub"):
-        return _load_dataset(kind, where, source, target, split, source_column, target_column, name)
+    if kind in DATASETS:
+        return _load_dataset(kind, where, source, target, split, source_column, target_column, name), {}
     if split != "train":
         raise ValueError(f"split={split!r}: {path} is a file and has no splits; leave split='train', cut the dataset")
-    problems = Counter()
-    rows = iterate_rows(path, source, target, source_column, target_column, problems)
-    tables = [_table(batch, sides) for batch in iter(lambda: list(itertools.islice(rows, _BATCH)), [])]
-    for problem, count in problems.items():
-        logger.warning("%s: %s: %d", path, problem.replace("_", " "), count)
-    if not tables:
+
+    def build(folder):
+        problems = Problems()
+        rows = iterate_rows(path, source, target, source_column, target_column, problems)
+        count = store.write_tables(folder / "pairs.arrow", _tables(rows, languages, problems))
+        if not count:
+            raise ValueError(
+                f"path={str(path)!r} holds no {languages[0]}-{languages[1]} pairs "
+                f"({'; '.join(problems.described()) or 'it is empty'}); check the file and the two language codes"
+            )
+        refuse_mostly_malformed(problems, count, path)
+        return {"problems": dict(problems), "described": problems.described()}
+
+    files = local_files(path, source, target)
+    key = [str(path), *map(store.identity, files), source, target, source_column, target_column, READING]
+    parts, facts = store.kept(key, build)
+    for problem in facts["described"]:
+        logger.warning("%s: %s", path, problem)
+    return parts["pairs"], facts["problems"]
+
+
+def refuse_mostly_malformed(problems: Problems, count: int, path) -> None:
+    """`ValueError` where a file has more malformed lines than pairs."""
+    if problems["malformed_lines"] > count:
         raise ValueError(
-            f"path={path!r} holds no {sides[0]}-{sides[1]} pairs ({dict(problems) or 'it is empty'}); "
-            "check the file and the two language codes"
+            f"path={str(path)!r} has {problems['malformed_lines']:,} malformed lines beside {count:,} pairs "
+            f"({'; '.join(problems.described())}); every line must have the fields that the first one names"
         )
-    return datasets.Dataset(pa.concat_tables(tables, promote_options="permissive"))
 
 
 def recognise(path) -> tuple[str, object]:
-    """What kind of source a path is: (kind, where).
+    """
+    What kind of source a path is: (kind, where).
 
-    The kind is "aligned", "tsv", "jsonl", "tmx", "catalogues", "saved" or "hub".
+    The kind is "aligned", "moses", "tsv", "csv", "jsonl", "tmx", "catalogues", "parquet", "saved" or "hub".
     Raises ValueError where nothing readable is there.
     """
-    alone = not isinstance(path, (list, tuple)) and Path(path).exists()
+    alone = not isinstance(path, (list, tuple)) and _exists(path)
     parts = [str(path)] if alone else path if isinstance(path, (list, tuple)) else str(path).split(",")
     parts = [str(part).strip() for part in parts]
     if len(parts) == 2:
         for part in parts:
-            if not Path(part).is_file():
+            if not Path(part).expanduser().is_file():
                 raise ValueError(f"path={path!r}: there is no file {part!r}; two line-aligned files are expected")
-        return "aligned", (Path(parts[0]), Path(parts[1]))
+        if any(map(is_structured, parts)):
+            raise ValueError(
+                f"path={path!r}: a file that holds both languages is no side of two line-aligned files; give each "
+                "such file alone"
+            )
+        return "aligned", tuple(Path(part).expanduser() for part in parts)
     if len(parts) != 1:
         raise ValueError(f"path={path!r} names {len(parts)} files; give one path, or two line-aligned files")
     where = Path(parts[0]).expanduser()
     if where.is_file():
-        kinds = {".tsv": "tsv", ".jsonl": "jsonl", ".tmx": "tmx", ".po": "catalogues", ".mo": "catalogues"}
-        suffix = Path(where.name.removesuffix(".gz")).suffix
-        if suffix not in kinds:
-            raise ValueError(f"path={path!r}: unknown format {suffix!r}; give {_FORMATS}")
-        return kinds[suffix], where
+        return _kind_of_file(where, path), where
     if where.is_dir():
         if (where / "state.json").is_file() or (where / "dataset_dict.json").is_file():
             return "saved", where
@@ -118,12 +156,48 @@ def recognise(path) -> tuple[str, object]:
         if any(where.rglob("*.parquet")) or any(where.rglob("*.arrow")):
             return "hub", where
         raise ValueError(f"path={path!r}: nothing readable in this folder; give {_FORMATS}")
-    package = _package_folder(parts[0])
+    package = package_folder(parts[0])
     if package is not None:
         return "catalogues", package
-    if parts[0].startswith((".", "/", "~")) or parts[0].count("/") > 1 or not parts[0]:
-        raise ValueError(f"path={path!r}: there is no such file or folder; give {_FORMATS}")
+    if not is_hub_id(parts[0]):
+        is_address = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", parts[0])
+        why = "addresses are not fetched; download it" if is_address else "there is no such file or folder"
+        raise ValueError(f"path={path!r}: {why}; give {_FORMATS}")
     return "hub", parts[0]
+
+
+def _exists(path) -> bool:
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a home of nobody
+        raise ValueError(f"path={str(path)[:99]!r} is no path: {error}") from error
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be that of a repository: `owner/name` or `name`; a path, a URL or a scheme never is."""
+    is_file_name = Path(plain_name(name)).suffix in KINDS
+    return not is_file_name and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) is not None
+
+
+def is_structured(path) -> bool:
+    """Whether a path names one file or folder that holds both languages, and not one side of two aligned files."""
+    place = Path(path).expanduser()
+    return not place.is_file() or Path(plain_name(place)).suffix in KINDS or is_zip(place)
+
+
+def _kind_of_file(where: Path, path) -> str:
+    suffix = Path(plain_name(where)).suffix.lower()
+    if is_zip(where):
+        with open_zip(where) as archive:
+            names = zip_names(archive, where)
+        if len(names) != 1:
+            return "moses"
+        suffix = Path(names[0]).suffix.lower()
+    if suffix not in KINDS:
+        raise ValueError(f"path={str(path)!r}: unknown format {suffix!r}; give {_FORMATS}")
+    if KINDS[suffix] in ("catalogues", "parquet") and (is_zip(where) or where.suffix in COMPRESSED):
+        raise ValueError(f"path={str(path)!r}: a {suffix} file is not read while it is packed; unpack it")
+    return KINDS[suffix]
 
 
 def local_files(path, source: str, target: str) -> list[Path]:
@@ -135,179 +209,103 @@ def local_files(path, source: str, target: str) -> list[Path]:
     if where.is_file():
         return [where]
     if kind == "catalogues":
-        return find_catalogues(where, _translated_side(where, source, target))
+        return find_catalogues(where, translated_side(where, source, target))
     # `datasets` keeps what it computes of a saved dataset in files of these names beside it.
     files = (file for file in sorted(where.rglob("*")) if not file.name.startswith(("cache-", "tmp")))
     return [file for file in files if file.is_file()]
-
-
-def _check_order(files: tuple[Path, Path], source: str, target: str) -> None:
-    """ValueError where the suffix of a file (text.en, text.sw.gz) is the other side's language."""
-    for file, expected, other in ((files[0], source, target), (files[1], target, source)):
-        suffix = Path(file.name.removesuffix(".gz")).suffix[1:]
-        if suffix in codes_of(other) and suffix not in codes_of(expected):
-            raise ValueError(
-                f"path names {file.name} as the side in {expected!r}, but its name says {suffix!r}; give the file of "
-                f"{source!r} first and that of {target!r} second"
-            )
 
 
 def iterate_rows(path, source, target, source_column=None, target_column=None, problems=None) -> Iterator[Row]:
     """The pairs of a source of files, streaming: `(source text, target text, other columns)`.
 
     Args:
-        path, source, target, source_column, target_column: as for `load_bitext`.
-        problems: a Counter that receives what was wrong with the file (`invalid_utf8`, `malformed_lines`, ...).
+        path, source, target, source_column, target_column: as for `read_bitext`.
+        problems: receives what was wrong with the file (`invalid_utf8`, `malformed_lines`, ...).
     """
-    problems = Counter() if problems is None else problems
+    problems = Problems() if problems is None else problems
     kind, where = recognise(path)
-    if kind == "tsv":
-        yield from read_tsv(where, source, target, source_column, target_column, problems)
-    elif kind == "jsonl":
-        yield from read_jsonl(where, source, target, source_column, target_column, problems)
+    tables = {"tsv": read_tsv, "csv": read_csv, "jsonl": read_jsonl}
+    if kind in tables:
+        yield from tables[kind](where, source, target, source_column, target_column, problems)
     elif kind == "aligned":
-        _check_order(where, source, target)
+        check_order(where, source, target)
         yield from read_aligned(where, problems)
-    elif kind == "tmx":
-        yield from read_tmx(where, source, target, problems)
-    elif kind == "catalogues":
-        yield from _catalogue_rows(where, source, target, problems)
+    elif kind == "moses":
+        yield from read_moses(where, moses_members(where, codes_of(source), codes_of(target)), problems)
+    elif kind in ("tmx", "catalogues"):
+        yield from (read_tmx if kind == "tmx" else catalogue_rows)(where, source, target, problems)
     else:
         raise ValueError(f"path={path!r} is a dataset, not a file; read it with load_bitext")
 
 
-def keep_rows(dataset: datasets.Dataset, conditions: dict) -> datasets.Dataset:
-    """The rows whose columns have the given values: `keep_rows(bitext, {"licence_class": "open"})`.
-
-    Args:
-        dataset: any dataset.
-        conditions: column name to the value wanted, or to a list of values any of which will do.
-
-    Raises ValueError for an unknown column, or when no row is left (the values that occur are listed).
-    """
-    keep = np.ones(len(dataset), dtype=bool)
-    for column, wanted in conditions.items():
-        indices, values = _column(dataset, column)
-        wanted = [str(value) for value in (wanted if isinstance(wanted, (list, tuple, set)) else [wanted])]
-        keep &= np.isin(indices, [index for index, value in enumerate(values) if value in wanted])
-        if not keep.any():
-            there = ", ".join(f"{value!r} ({count})" for value, count in zip(values, np.bincount(indices).tolist()))
-            raise ValueError(f"no row is left after {column}={wanted!r}; the column's values are: {there}")
-    return dataset.select(np.flatnonzero(keep))
+def _tables(rows: Iterator[Row], languages: tuple[str, str], problems: Problems) -> Iterator[pa.Table]:
+    """The rows, some at a time, with the columns and types that the first ones have."""
+    types = None
+    for batch in iter(lambda: list(itertools.islice(rows, _BATCH)), []):
+        texts = [pa.array([row[side] for row in batch], pa.string()) for side in (0, 1)]
+        columns = {"translation": pa.StructArray.from_arrays(texts, languages)}
+        if types is None:
+            names = dict.fromkeys(name for row in batch for name in row[2])
+            types = {name: _type([row[2].get(name) for row in batch]) for name in names}
+        for name, kind in types.items():
+            columns[name] = _column([row[2].get(name) for row in batch], kind, name, problems)
+        yield pa.table(columns)
 
 
-def cap_per_group(dataset: datasets.Dataset, column: str, maximum: int, seed: int) -> datasets.Dataset:
-    """At most `maximum` rows of each value of a column, drawn uniformly without replacement; the order is kept.
-
-    Args:
-        dataset: any dataset.
-        column: the column to balance by, such as `"domain"` or `"corpus"`.
-        maximum: rows kept of each value (all of a value that has fewer).
-        seed: of the draw.
-    """
-    if maximum < 1:
-        raise ValueError(f"maximum={maximum}: give at least 1 row a group")
-    order = np.random.default_rng(seed).permutation(len(dataset))
-    values = _column(dataset, column)[0][order]
-    groups = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.r_[True, values[groups][1:] != values[groups][:-1]])
-    rank = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
-    return dataset.select(np.sort(order[groups[rank < maximum]]))
+def _type(values: list) -> type:
+    """Whole numbers, numbers or truth values where all are, else text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float}:
+        return float
+    return kinds.pop() if len(kinds) == 1 and kinds <= {int, float, bool} else str
 
 
-def fingerprint(dataset: datasets.Dataset) -> str:
-    """SHA-256 (64 hex digits) over the texts of a bitext in order, both sides; other columns do not count."""
-    digest = hashlib.sha256()
-    table = pa.table({side: texts(dataset, side) for side in sorted(sides(dataset))})
-    for batch in table.to_batches(max_chunksize=_BATCH):
-        parts = [part for side in batch.schema.names for part in (f"{side}\t", batch[side], "\n")]
-        lines = pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="None")
-        digest.update("".join(lines.to_pylist()).encode())
-    return digest.hexdigest()
-
-
-def _column(dataset: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]:
-    """The column as (index of the value of each row, the distinct values as text)."""
-    if column not in dataset.column_names:
-        raise ValueError(f"column={column!r} is not in the dataset; its columns: {', '.join(dataset.column_names)}")
-    values = dataset.select_columns([column]).with_format("arrow")[:].column(0).cast(pa.string()).fill_null("None")
-    encoded = values.combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
-
-
-def _table(rows: list[Row], sides: tuple[str, str]) -> pa.Table:
-    texts = [pa.array([row[side] for row in rows], pa.string()) for side in (0, 1)]
-    columns = {"translation": pa.StructArray.from_arrays(texts, sides)}
-    for name in dict.fromkeys(name for row in rows for name in row[2]):
-        columns[name] = pa.array([row[2].get(name) for row in rows])
-    return pa.table(columns)
-
-
-def _translated_side(where: Path, source: str, target: str) -> str:
-    """The language of the catalogues of a pair: messages are in English, and their translations in the other one."""
-    english = language("en")
-    if english not in (language(source), language(target)):
-        raise ValueError(
-            f"{where}: the messages of gettext catalogues are in English, but source={source!r} and "
-            f"target={target!r}. Make one of them 'en', or read both with English and join the two on the messages"
-        )
-    return source if language(target) == english else target
-
-
-def _catalogue_rows(where: Path, source: str, target: str, problems: Counter) -> Iterator[Row]:
-    """Each pair of messages once: the catalogues of a package repeat each other's short strings."""
-    code = _translated_side(where, source, target)
-    catalogues = [where] if where.is_file() else find_catalogues(where, code)
-    if not catalogues:
-        there = sorted({path.parent.parent.name for path in where.rglob("LC_MESSAGES/*.[pm]o")})
-        there = there or sorted({path.stem for path in where.rglob("*.[pm]o")})
-        raise ValueError(
-            f"{where} has no gettext catalogue for {code!r} (tried {', '.join(codes_of(code))}); "
-            f"the languages there are: {', '.join(there)}"
-        )
-    seen = set()
-    for path in catalogues:
-        for left, right, others in read_catalogue(path, code if path == where else None, problems):
-            if (left, right) not in seen:
-                seen.add((left, right))
-                yield (left, right, others) if code == target else (right, left, others)
-
-
-def _package_folder(name: str) -> Path | None:
-    """The folder of an installed package (not imported), if it carries gettext catalogues."""
-    if not name.isidentifier():
-        return None
-    spec = importlib.util.find_spec(name)
-    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    return next((folder for folder in folders if any(folder.rglob("LC_MESSAGES/*.[pm]o"))), None)
+def _column(values: list, kind: type, name: str, problems: Problems) -> pa.Array:
+    fits = {int: (int,), float: (int, float), bool: (bool,)}.get(kind)
+    if fits is None:
+        texts = (value if isinstance(value, str | None) else json.dumps(value, ensure_ascii=False) for value in values)
+        return pa.array(texts, pa.string())
+    limit = 2**63 if kind is int else float("inf")
+    good = [value if type(value) in fits and -limit <= value < limit else None for value in values]
+    lost = sum(value is not None for value in values) - sum(value is not None for value in good)
+    if lost:
+        problems[f"values_of_another_type_in_{name}"] += lost
+    return pa.array(good, {int: pa.int64(), float: pa.float64(), bool: pa.bool_()}[kind])
 
 
 def _load_dataset(kind, where, source, target, split, source_column, target_column, name) -> datasets.Dataset:
-    dataset = _saved(where, split) if kind == "saved" else _from_hub(where, source, target, split, name)
+    if kind == "saved":
+        dataset = _saved(where, split)
+    else:
+        dataset = _by_datasets(kind, where, source, target, split, name)
     if not len(dataset):
         raise ValueError(f"path={str(where)!r}, split={split!r} holds no pairs; choose another split or dataset")
-    sides = (column_code(source), column_code(target))
-    nested = "translation" in dataset.column_names
-    there, place = (
-        (list(dataset[0]["translation"]), f"`translation` of {where}") if nested else (dataset.column_names, where)
+    languages = (column_code(source), column_code(target))
+    nested = "translation" in dataset.column_names and pa.types.is_struct(
+        dataset.data.schema.field("translation").type
     )
+    there, place = (sides(dataset), f"`translation` of {where}") if nested else (dataset.column_names, where)
     columns = (
         find_column(there, source, source_column, "source", str(place)),
         find_column(there, target, target_column, "target", str(place)),
     )
-    if nested and columns == sides and len(there) == 2:
+    if nested and columns == languages and len(there) == 2:
         return dataset
 
-    def gather(batch):
-        pairs = (
-            [[t[c] for c in columns] for t in batch["translation"]] if nested else zip(*(batch[c] for c in columns))
-        )
-        return {"translation": [dict(zip(sides, pair)) for pair in pairs]}
+    def gather(table):
+        fields = table["translation"].combine_chunks() if nested else table
+        texts = [(pc.struct_field(fields, one) if nested else fields[one].combine_chunks()) for one in columns]
+        pairs = pa.StructArray.from_arrays([text.cast(pa.string()) for text in texts], languages)
+        kept = table.drop_columns(["translation"] if nested else list(columns))
+        return kept.add_column(0, "translation", pairs)
 
     used = ["translation"] if nested else list(columns)
     features = {name: feature for name, feature in dataset.features.items() if name not in used}
-    features["translation"] = {side: datasets.Value("string") for side in sides}
-    return dataset.map(gather, batched=True, remove_columns=used, features=datasets.Features(features))
+    features = {"translation": {side: datasets.Value("string") for side in languages}} | features
+    gathered = dataset.with_format("arrow").map(
+        gather, batched=True, batch_size=_BATCH, features=datasets.Features(features), remove_columns=used
+    )
+    return gathered.with_format(None)
 
 
 def _saved(where: Path, split: str) -> datasets.Dataset:
@@ -319,25 +317,12 @@ def _saved(where: Path, split: str) -> datasets.Dataset:
     return dataset
 
 
-def load_from_hub(path: str, name: str | None = None, **options):
-    """`datasets.load_dataset`, by the converted copy on the branch `refs/convert/parquet` where a data set on the Hub
-    still holds a loading script, which `datasets` no longer runs."""
-    return _of_script_or_files(datasets.load_dataset, path, name, **options)
-
-
-def _of_script_or_files(function, path: str, *arguments, **options):
+def _by_datasets(kind: str, where, source: str, target: str, split: str, name: str | None) -> datasets.Dataset:
     try:
-        return function(path, *arguments, **options)
-    except RuntimeError as error:
-        if "script" not in str(error):
-            raise
-    return function(path, *arguments, **options, revision="refs/convert/parquet")
-
-
-def _from_hub(where, source: str, target: str, split: str, name: str | None) -> datasets.Dataset:
-    try:
+        if kind == "parquet":
+            return datasets.load_dataset("parquet", data_files={"train": str(where)}, split=split)
         if name is None:
-            names = _of_script_or_files(datasets.get_dataset_config_names, str(where))
+            names = hub_configurations(str(where))
             pairs = [f"{a}-{b}" for a in codes_of(source) for b in codes_of(target)]
             wanted = [*pairs, *("-".join(reversed(pair.split("-"))) for pair in pairs)]
             wanted += [pair.replace("-", joint) for pair in wanted for joint in ("_", "")]
@@ -346,8 +331,11 @@ def _from_hub(where, source: str, target: str, split: str, name: str | None) -> 
                 raise ValueError(
                     f"path={where!r} has no configuration for {source}-{target}; name one of: {', '.join(names[:40])}"
                 )
-        return load_from_hub(str(where), name, split=split)
-    except (OSError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(
-            f"path={where!r} is no file or folder here, and as a Hub dataset it failed ({error}); give {_FORMATS}"
-        ) from error
+        return load_hub(str(where), name, split)
+    except (OSError, pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+        what = (
+            "the file is damaged"
+            if kind == "parquet"
+            else "it is no file or folder here, and as a Hub dataset it failed"
+        )
+        raise ValueError(f"path={str(where)!r}: {what} ({error}); give {_FORMATS}") from error

@@ -1,10 +1,17 @@
-"""Selections of a bitext: pairs with text, pairs held out, pairs that share no sentence with those."""
+"""Selections of a bitext: pairs with text, of some values, held out, that share no sentence; and its fingerprint."""
 
+import hashlib
+
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .columns import column as values_of
 from .columns import is_blank, sides, texts
+
+
+_BATCH = 50_000
 
 
 def without_blanks(pairs):
@@ -63,9 +70,77 @@ def without_sentences_of(pairs, held_out):
     return _where(pairs, keep)
 
 
+def keep_rows(dataset: datasets.Dataset, conditions: dict) -> datasets.Dataset:
+    """The rows whose columns have the given values: `keep_rows(bitext, {"licence_class": "open"})`.
+
+    Args:
+        dataset: any dataset.
+        conditions: column name to the value wanted, or to a list of values any of which will do.
+
+    Raises ValueError for an unknown column, or when no row is left (the values that occur are listed).
+    """
+    keep = np.ones(len(dataset), dtype=bool)
+    for column, wanted in conditions.items():
+        indices, values = _column(dataset, column)
+        wanted = [
+            str(value).lower() if isinstance(value, bool) else str(value)
+            for value in (wanted if isinstance(wanted, (list, tuple, set)) else [wanted])
+        ]
+        keep &= np.isin(indices, [index for index, value in enumerate(values) if value in wanted])
+        if not keep.any():
+            there = ", ".join(f"{value!r} ({count})" for value, count in zip(values, np.bincount(indices).tolist()))
+            raise ValueError(f"no row is left after {column}={wanted!r}; the column's values are: {there}")
+    return dataset.select(np.flatnonzero(keep))
+
+
+def cap_per_group(dataset: datasets.Dataset, column: str, maximum: int, seed: int) -> datasets.Dataset:
+    """At most `maximum` rows of each value of a column, drawn uniformly without replacement; the order is kept.
+
+    Args:
+        dataset: any dataset.
+        column: the column to balance by, such as `"domain"` or `"corpus"`.
+        maximum: rows kept of each value (all of a value that has fewer).
+        seed: of the draw.
+    """
+    if maximum < 1:
+        raise ValueError(f"maximum={maximum}: give at least 1 row a group")
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    values = _column(dataset, column)[0][order]
+    groups = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.r_[True, values[groups][1:] != values[groups][:-1]])
+    rank = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
+    return dataset.select(np.sort(order[groups[rank < maximum]]))
+
+
+def fingerprint(dataset: datasets.Dataset) -> str:
+    """SHA-256 (64 hex digits) over the texts of a bitext in order, both sides; other columns do not count."""
+    digest = hashlib.sha256()
+    table = pa.table({side: texts(dataset, side) for side in sorted(sides(dataset))})
+    for batch in table.to_batches(max_chunksize=_BATCH):
+        parts = [part for side in batch.schema.names for part in (f"{side}\t", batch[side], "\n")]
+        lines = pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="None")
+        digest.update("".join(lines.to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def _column(dataset: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]:
+    """The column as (index of the value of each row, the distinct values as text)."""
+    if column not in dataset.column_names:
+        raise ValueError(f"column={column!r} is not in the dataset; its columns: {', '.join(dataset.column_names)}")
+    indices, values = _encoded(values_of(dataset, column).cast(pa.string()).fill_null("None"))
+    return indices, values.to_pylist()
+
+
+def _encoded(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """The distinct values, and for each row which of them it has."""
+    chunks = pc.dictionary_encode(values).unify_dictionaries().chunks
+    if not chunks:
+        return np.zeros(0, np.int32), pa.array([], pa.string())
+    return np.concatenate([chunk.indices.to_numpy() for chunk in chunks]), chunks[0].dictionary
+
+
 def _occurs_once(values: pa.ChunkedArray) -> np.ndarray:
-    codes = pc.dictionary_encode(values).unify_dictionaries().chunks
-    codes = np.concatenate([chunk.indices.to_numpy() for chunk in codes]) if codes else np.zeros(0, np.int32)
+    codes, _ = _encoded(values)
     return np.bincount(codes, minlength=1)[codes] == 1
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bitext.readers import open_binary
+from ..bitext.streams import open_binary
 from ..languages import language
 from ..utils.figures import save_figure
 from ..utils.files import read_json, write_json, write_text

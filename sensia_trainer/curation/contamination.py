@@ -5,7 +5,6 @@ import json
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 
-from ..bitext.readers import open_binary, read_lines
-from ..bitext.sources import load_from_hub
+from ..bitext.hub_data import load_hub
+from ..bitext.sources import is_hub_id
+from ..bitext.streams import Problems, open_binary, plain_name, read_lines
 from .filters import near_form, text_keys
 
 
@@ -77,20 +77,21 @@ def _texts(entry: str) -> Iterator[str]:
     if Path(entry).expanduser().exists():
         for file in evaluation_files(entry):
             yield from _file_texts(file)
-    elif entry.startswith((".", "/", "~")) or entry.count("/") > 1:
+    elif not is_hub_id(entry.partition(":")[0]):
         raise ValueError(f"contamination: there is no file or folder {entry!r}")
     else:
         yield from _hub_texts(entry)
 
 
 def _file_texts(path: Path) -> Iterator[str]:
-    kind = Path(path.name.removesuffix(".gz")).suffix
+    kind = Path(plain_name(path)).suffix
     if kind == ".parquet":
         for batch in pq.ParquetFile(path).iter_batches():
             yield from _strings(batch.to_pylist())
         return
     with open_binary(path) as handle:
-        lines = read_lines(handle, Counter())
+        problems = Problems()
+        lines = (line for line in read_lines(handle, problems) if line is not None)
         if kind == ".jsonl":
             yield from _strings([json.loads(line) for line in lines if line.strip()])
         elif kind == ".tsv":
@@ -98,12 +99,11 @@ def _file_texts(path: Path) -> Iterator[str]:
         elif kind == ".csv":
             yield from (text for row in csv.reader(lines) for text in row)
         else:
-            for line in lines:
-                if "\0" in line:
-                    raise ValueError(
-                        f"contamination: {path.name} is no text; give text a line, .tsv, .csv, .jsonl or .parquet"
-                    )
-                yield line
+            yield from lines
+        if problems["malformed_lines"]:
+            raise ValueError(
+                f"contamination: {path.name} is no text; give text a line, .tsv, .csv, .jsonl or .parquet"
+            )
 
 
 def _strings(value) -> Iterator[str]:
@@ -120,7 +120,7 @@ def _strings(value) -> Iterator[str]:
 def _hub_texts(entry: str) -> Iterator[str]:
     path, _, config = entry.partition(":")
     try:
-        splits = load_from_hub(path, config or None)
+        splits = load_hub(path, config or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
             f"contamination: {entry!r} is no file or folder here, and reading it as a Hub dataset failed ({error}); "

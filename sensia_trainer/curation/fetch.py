@@ -2,16 +2,15 @@
 
 import logging
 import shutil
-import zipfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
 from tqdm import tqdm
 
-from ..bitext.readers import Row, aligned_rows
-from ..bitext.sources import iterate_rows, load_bitext, recognise
+from ..bitext.readers import Row, read_moses
+from ..bitext.sources import DATASETS, iterate_rows, load_bitext, recognise
+from ..bitext.streams import Problems
 from ..utils.files import read_json, write_json
 from . import accounting, opus
 from .recipe import BitextRecipe, Source
@@ -120,13 +119,11 @@ def _load_dataset(source: Source, recipe: BitextRecipe) -> datasets.Dataset:
     return load_bitext(source.path, *recipe.sides, split=source.split, name=source.config_name, **columns)
 
 
-def read_corpus(source: Source, corpus: dict, recipe: BitextRecipe, output: Path, problems: Counter) -> Iterator[Row]:
+def read_corpus(source: Source, corpus: dict, recipe: BitextRecipe, output: Path, problems: Problems) -> Iterator[Row]:
     """The pairs of a corpus, streaming."""
     if "archive" in corpus:
-        with zipfile.ZipFile(output / corpus["archive"]) as archive:
-            with archive.open(corpus["members"][0]) as left, archive.open(corpus["members"][1]) as right:
-                yield from aligned_rows(left, right, tuple(corpus["members"]), problems)
-    elif recognise(source.path)[0] in ("saved", "hub"):
+        yield from read_moses(output / corpus["archive"], tuple(corpus["members"]), problems)
+    elif recognise(source.path)[0] in DATASETS:
         sides = recipe.sides
         for batch in _load_dataset(source, recipe).iter(10_000):
             others = [name for name in batch if name != "translation"]
@@ -146,6 +143,6 @@ def expected_pairs(source: Source, corpus: dict, recipe: BitextRecipe) -> int | 
     kind, where = recognise(source.path) if source.path else (None, None)
     if kind in ("tsv", "jsonl", "aligned"):
         count = accounting.count_lines(where[0] if kind == "aligned" else where) - (kind == "tsv")  # its header
-    elif kind in ("saved", "hub"):
+    elif kind in DATASETS:
         count = len(_load_dataset(source, recipe))
     return count if count is None or source.max_pairs is None else min(count, source.max_pairs)

@@ -18,15 +18,15 @@ import sqlite3
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from base64 import b64encode
 from itertools import product
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
+from ..bitext.readers import moses_members
+from ..bitext.streams import open_member, open_zip
 from ..languages import codes_of, language
 
 
@@ -296,47 +296,31 @@ def _digest(path: Path, name: str):
 
 
 def archive_members(path: Path, source: str, target: str) -> tuple[str, str]:
-    """Names of the two line-aligned members of a Moses archive, checked.
+    """
+    Names of the two line-aligned members of a Moses archive, checked: both are read to their end, which checks their
+    sums and counts their lines.
 
-    Nothing is ever extracted: the members are read through the archive. One whose name would climb out of a folder
-    makes the whole archive suspect. Both members are read to their end, which checks their sums and counts their
-    lines.
-
-    Raises DownloadError for a file that is no archive, is damaged or suspect, lacks a side, or has sides of different
-    lengths (both counts given).
+    Raises:
+        `DownloadError`: for a file that is no archive, is damaged or suspect, lacks a side, or has sides of different
+            lengths (both counts given).
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            for name in names:
-                if (
-                    PurePosixPath(name).is_absolute()
-                    or ".." in PurePosixPath(name.replace("\\", "/")).parts
-                    or ":" in name
-                ):
-                    raise DownloadError(
-                        f"{path.name} has a member {name!r} that climbs out of its folder; it is not used"
-                    )
-            members = []
-            for code in (source, target):
-                mine = [name for name in names if name.endswith(f".{code}")]
-                if len(mine) != 1:
-                    raise DownloadError(f"{path.name} has {len(mine)} members ending in .{code}; its members: {names}")
-                members.append(mine[0])
-            counts = [_count_lines(archive, member) for member in members]
-    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, zlib.error) as error:  # RuntimeError: encrypted
-        raise DownloadError(f"{path.name} is no sound archive ({error}); fetch it again") from error
+        members = moses_members(path, [source], [target])
+        with open_zip(path) as archive:
+            counts = [_count_lines(archive, member, path) for member in members]
+    except ValueError as error:
+        raise DownloadError(f"{path.name} is no sound archive ({error})") from error
     if counts[0] != counts[1]:
         raise DownloadError(
             f"{path.name}: sides of different lengths: "
             f"{members[0]} has {counts[0]:,} lines, {members[1]} has {counts[1]:,}"
         )
-    return members[0], members[1]
+    return members
 
 
-def _count_lines(archive: zipfile.ZipFile, member: str) -> int:
+def _count_lines(archive, member: str, path: Path) -> int:
     lines, last = 0, b"\n"
-    with archive.open(member) as file:
+    with open_member(archive, member, path) as file:
         while chunk := file.read(1 << 20):
             lines += chunk.count(b"\n")
             last = chunk

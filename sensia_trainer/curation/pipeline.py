@@ -16,7 +16,7 @@ import datasets
 import pyarrow as pa
 from tqdm import tqdm
 
-from ..bitext.sources import fingerprint
+from ..bitext.splits import fingerprint
 from ..utils.files import read_json, write_json, written_atomically
 from . import accounting
 from .contamination import evaluation_keys

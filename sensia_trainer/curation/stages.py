@@ -12,6 +12,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ..bitext.readers import Row
+from ..bitext.streams import Problems
 from ..utils.files import read_json, write_json, written_atomically
 from . import accounting
 from .duplicates import KEPT, NAMES, count_parts, find_duplicates
@@ -40,7 +41,7 @@ def filter_corpora(
             if done.is_file():
                 bar.update(read_json(done)["rows"])
                 continue
-            problems = Counter()
+            problems = Problems()
             rows = itertools.islice(read_corpus(source, corpus, recipe, stages.parent, problems), source.max_pairs)
             shards = 0
 
@@ -57,12 +58,11 @@ def filter_corpora(
                 bar.update(count)
                 shards, read = shards + 1, read + count
             if not read:
-                raise ValueError(
-                    f"corpus {source.label!r} holds no pairs ({dict(problems) or 'it is empty'}); check it"
-                )
+                what = "; ".join(problems.described()) or "it is empty"
+                raise ValueError(f"corpus {source.label!r} holds no pairs ({what}); check it")
             write_json(done, {"shards": shards, "rows": read, "problems": dict(problems)})
-            for problem, count in problems.items():
-                logger.warning("%s: %s: %d", source.label, problem.replace("_", " "), count)
+            for problem in problems.described():
+                logger.warning("%s: %s", source.label, problem)
     _finish("filter", folder, start)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from datasets import Dataset
 
 from ..bitext.flores import load_flores
-from ..bitext.sources import cap_per_group, fingerprint, keep_rows, load_bitext
-from ..bitext.splits import hold_out, without_blanks, without_sentences_of
+from ..bitext.sources import load_bitext
+from ..bitext.splits import cap_per_group, fingerprint, hold_out, keep_rows, without_blanks, without_sentences_of
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..languages import language
 

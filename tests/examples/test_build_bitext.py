@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sensia_trainer import cli
-from sensia_trainer.bitext.sources import load_bitext
+from sensia_trainer.bitext import load_bitext
 from sensia_trainer.curation import opus
 from tests.sensia_trainer.curation.opus_server import make_index, moses_zip, serve
 

@@ -7,7 +7,7 @@ import datasets
 import polib
 import pytest
 
-from sensia_trainer.bitext.sources import cap_per_group, fingerprint, keep_rows, load_bitext
+from sensia_trainer.bitext import cap_per_group, fingerprint, hub_data, keep_rows, load_bitext
 
 
 PAIRS = [
@@ -120,7 +120,7 @@ def test_tmx_tells_the_two_kinds_of_chinese_apart(tmp_path):
         dataset = load_bitext(tmp_path / "a.tmx", "en", code)
         assert texts(dataset, target=code.split("_C")[0]) == [("word", wanted)]
     (tmp_path / "b.tmx").write_text((tmp_path / "a.tmx").read_text("utf-8").replace("zh-CN", "de"), "utf-8")
-    with pytest.raises(ValueError, match="no en-zh pairs.*units_without_both_languages"):
+    with pytest.raises(ValueError, match="no en-zh pairs.*units without both languages"):
         load_bitext(tmp_path / "b.tmx", "en", "zh")
 
 
@@ -219,20 +219,21 @@ def test_a_folder_of_parquet_files_is_a_dataset(tmp_path):
 def test_a_hub_dataset_is_found_by_the_language_pair(monkeypatch):
     called = {}
 
-    def load_dataset(path, name, split, revision="main"):
-        if path == "allenai/wmt22_african" and revision == "main":
+    def load_dataset(path, name=None, split=None, data_files=None):
+        if path == "allenai/wmt22_african":
             raise RuntimeError("Dataset scripts are no longer supported, but found wmt22_african.py")
-        called.update(path=path, name=name, split=split, revision=revision)
+        called.update(path=path, name=name or data_files, split=split)
         return datasets.Dataset.from_list([{"translation": {"en": left, "id": right}} for left, right in PAIRS])
 
     monkeypatch.setattr(datasets, "get_dataset_config_names", lambda path: ["de-en", "en-id", "eng-swh"])
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert texts(load_bitext("Helsinki-NLP/opus-100", "eng_Latn", "ind", split="validation")) == PAIRS
-    facts = {"path": "Helsinki-NLP/opus-100", "name": "en-id", "split": "validation"}
-    assert called == facts | {"revision": "main"}
+    assert called == {"path": "Helsinki-NLP/opus-100", "name": "en-id", "split": "validation"}
+    monkeypatch.setattr(hub_data, "_exported_files", lambda path: ["eng-swh/train/0000.parquet"])
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda path, file, **options: f"/cache/{file}")
     load_bitext("allenai/wmt22_african", "en", "sw", source_column="en", target_column="id")
-    facts = {"path": "allenai/wmt22_african", "name": "eng-swh", "split": "train"}
-    assert called == facts | {"revision": "refs/convert/parquet"}
+    copy = {"train": ["/cache/eng-swh/train/0000.parquet"]}
+    assert called == {"path": "parquet", "name": copy, "split": "train"}
     with pytest.raises(ValueError, match="no configuration for en-tr; name one of: de-en, en-id"):
         load_bitext("Helsinki-NLP/opus-100", "en", "tr")
 

@@ -5,8 +5,8 @@ import random
 import pytest
 from datasets import Dataset, concatenate_datasets
 
+from sensia_trainer.bitext import fingerprint
 from sensia_trainer.bitext.columns import WHITESPACE, texts
-from sensia_trainer.bitext.sources import fingerprint
 from sensia_trainer.bitext.splits import hold_out, without_blanks, without_sentences_of
 from tests.reference import bitext as reference
 

@@ -5,6 +5,7 @@ import datasets
 import numpy as np
 import pytest
 
+from sensia_trainer.bitext import hub_data
 from sensia_trainer.curation.contamination import evaluation_keys
 from sensia_trainer.curation.filters import near_keys
 
@@ -74,9 +75,9 @@ def test_tables_and_names(tmp_path):
 def test_hub_id_with_configuration(monkeypatch):
     asked = []
 
-    def load_dataset(path, config, revision="main"):
-        asked.append((path, config, revision))
-        if revision == "main":
+    def load_dataset(path, config=None, split=None, data_files=None):
+        asked.append((path, config or data_files))
+        if path != "parquet":
             raise RuntimeError("Dataset scripts are no longer supported, but found xcopa.py")
         rows = datasets.Dataset.from_list(
             [{"premise": "The man lost his keys.", "label": 1, "choices": ["He was very late."]}]
@@ -84,9 +85,11 @@ def test_hub_id_with_configuration(monkeypatch):
         return datasets.DatasetDict(test=rows)
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(hub_data, "_exported_files", lambda path: ["et/test/0000.parquet", "id/test/0000.parquet"])
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda path, file, **options: f"/cache/{file}")
     keys, counts = evaluation_keys(("cambridgeltl/xcopa:et",))
-    asked_for = ("cambridgeltl/xcopa", "et")
-    assert asked == [(*asked_for, "main"), (*asked_for, "refs/convert/parquet")]
+    copy = {"test": ["/cache/et/test/0000.parquet"]}
+    assert asked == [("cambridgeltl/xcopa", "et"), ("parquet", copy)]
     assert counts == {"cambridgeltl/xcopa:et": {"texts": 2, "exempt": 0}}
     assert has(keys, "he was very late") == [True]
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sensia_trainer.bitext.sources import fingerprint, load_bitext
+from sensia_trainer.bitext import fingerprint, load_bitext
 from sensia_trainer.curation import accounting, opus, pipeline
 from sensia_trainer.curation import stages as stages_of
 from sensia_trainer.curation.fetch import MissingCorpora
@@ -189,14 +189,15 @@ def test_the_workers_of_a_killed_run_end_and_the_next_run_goes_on(fields, tmp_pa
     assert read_folder(tmp_path / "killed") == read_folder(tmp_path / "whole")
 
 
-def test_mistakes_show_before_anything_is_fetched(fields, tmp_path, no_figure, opus_server):
+def test_mistakes_show_before_anything_is_fetched(fields, tmp_path, no_figure, opus_server, monkeypatch):
     recipe = opus_recipe(fields, opus_server, "Good", "Goud")
     with pytest.raises(ValueError, match="no corpus 'Goud'"):
         build(recipe, tmp_path / "out")
     recipe["sources"] = recipe["sources"][:1]
     with pytest.raises(ValueError, match="no file or folder '/no/such'"):
         build(recipe | {"contamination": ["/no/such"]}, tmp_path / "out")
-    with pytest.raises(ValueError, match="semantic.encoder='toy' needs sentence_transformers"):
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="'toy' needs sentence_transformers"):
+        patch.setattr("importlib.util.find_spec", lambda name: None)  # whether it is installed or not
         build_bitext(parse_recipe(recipe), tmp_path / "out")
     assert opus_server.requests == []
     # None of these runs did anything, so the folder is free.
