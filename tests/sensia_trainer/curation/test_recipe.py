@@ -80,7 +80,7 @@ def test_a_missing_field_and_a_file_that_is_no_recipe(tmp_path):
     with pytest.raises(ValueError, match="not a recipe"):
         load_recipe(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text("source: en\n target: [x\n")
-    for name, reason in (("b.yaml", "cannot be read.*line 2"), ("absent.yaml", "does not exist")):
+    for name, reason in (("b.yaml", "cannot be read.*line 2"), ("absent.yaml", "give the path of a YAML file")):
         with pytest.raises(ValueError, match=rf"(?s)recipe .*{name}.*{reason}"):
             load_recipe(tmp_path / name)
 

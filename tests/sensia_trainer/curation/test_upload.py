@@ -60,17 +60,16 @@ def test_only_a_finished_bitext_is_pushed(tmp_path):
 
 
 FROM_HUB_TO_HUB = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-from build_bitext import main
+import json
+from sensia_trainer.cli import main
 from datasets import Dataset, load_dataset
 
 numbers = zip("one two three four five".split(), "satu dua tiga empat lima".split())
 pairs = [{"eng": f"We saw {a} small birds today.", "ind": f"Kami melihat {b} burung hari ini."} for a, b in numbers]
 Dataset.from_list(pairs).push_to_hub("owner/pairs")
 Dataset.from_list([{"premise": "we saw THREE small birds today!", "label": 1}]).push_to_hub("owner/test", "et")
-codes = [main(["recipe.yaml", "--output_dir", "out", "--push_to_hub", "owner/built", "--private"])]
-codes.append(main(["absent.yaml", "--output_dir", "other"]))
+codes = [main(["bitext", "recipe.yaml", "--output_dir", "out", "--push_to_hub", "owner/built", "--private"])]
+codes.append(main(["bitext", "absent.yaml", "--output_dir", "other"]))
 loaded = load_dataset("owner/built", split="train").to_list()
 print(json.dumps({"codes": codes, "loaded": loaded, "read": [pair["eng"] for pair in pairs]}))
 """
@@ -83,13 +82,13 @@ def test_pairs_and_evaluation_texts_of_the_hub_come_back_to_it_as_a_bitext(tmp_p
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe | {"sources": [{"path": path}]}))
     with HubServer() as server:
         environment = os.environ | server.environment(tmp_path / "home") | {"PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-c", FROM_HUB_TO_HUB, str(ROOT / "examples")]
+        command = [sys.executable, "-c", FROM_HUB_TO_HUB]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         files, commits = server.files("datasets/owner/built"), server.commits("datasets/owner/built")
         assert server.repos["datasets/owner/built"].private
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["codes"] == [0, 2] and "owner/absent" in done.stderr
+    assert result["codes"] == [0, 1] and "owner/absent" in done.stderr
     assert f"{server.url}/datasets/owner/built" in done.stdout
     read = [text for text in result["read"] if "three" not in text]  # it is a text of the evaluation set
     assert [row["translation"]["en"] for row in result["loaded"]] == read
