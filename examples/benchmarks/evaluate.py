@@ -18,8 +18,8 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, set_seed
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
-from sensia_trainer.bitext.flores import load_flores
 from sensia_trainer.bitext import load_bitext
+from sensia_trainer.bitext.flores import load_flores
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.harness import harness_likelihoods
 from sensia_trainer.evaluation.likelihood import choice_likelihoods
