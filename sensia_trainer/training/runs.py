@@ -11,7 +11,8 @@ from pathlib import Path
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..utils.files import plain, write_json
+from ..utils.files import plain, portable, write_json
+from ..utils.secrets import command_line
 
 
 SETTINGS_FILE = "settings.json"
@@ -94,6 +95,28 @@ def keep_once(args, name, measure):
     return measured
 
 
+def shown_command(argv, processes=1):
+    """
+    A command line as the card shows it: one that works wherever the package is installed, without folders of the
+    machine, and without secrets.
+
+    Args:
+        argv (`list[str]`): As in `sys.argv`; scripts of `examples/` are the commands of the same name.
+        processes (`int`, *optional*, defaults to 1): Processes it ran on.
+    """
+    script, *arguments = argv
+    script = Path(script)
+    several = ["--num_processes", processes] if processes > 1 else []
+    if script.name == "sensia":
+        start = ["sensia", *arguments[:1], *several]
+        arguments = arguments[1:]
+    elif script.parent.name == "examples":
+        start = ["sensia", script.stem, *several]
+    else:
+        start = ["accelerate", "launch", *several, script.name] if several else ["python", script.name]
+    return portable(command_line([*start, *arguments]))
+
+
 def write_run(args, *, kind, model, state, method=None, **content):
     """
     Write `metrics.json` of a finished run.
@@ -126,7 +149,8 @@ def write_run(args, *, kind, model, state, method=None, **content):
         if args.device.type == "cpu"
         else str(args.device),
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
-        "command": " ".join(["accelerate launch", *sys.argv]),
+        "command": shown_command(sys.argv, args.world_size),
     }
+    metrics = portable(metrics)
     write_json(Path(args.output_dir) / METRICS_FILE, metrics)
     return metrics

@@ -11,6 +11,8 @@ from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
 
+from .secrets import REDACTED, is_secret_name, redact
+
 
 # An absolute path up to its last part: of a Unix, of Windows, or under a variable. Not part of an address or a name.
 _FOLDERS = re.compile(
@@ -110,18 +112,24 @@ def without_folders(text: str) -> str:
 
 
 def portable(content):
-    """`content`, any JSON value, without the folders of a machine: the data folder by its variable, files by name."""
+    """
+    `content`, any JSON value, as others may see it: without the folders of a machine (the data folder by its variable,
+    files by name) and without secrets.
+    """
     data, here = os.environ.get("SENSIA_DATA"), os.getcwd()
 
     def shorten(value):
         if isinstance(value, dict):
-            return {key: shorten(item) for key, item in value.items()}
+            return {
+                key: REDACTED if item and isinstance(item, str) and is_secret_name(str(key)) else shorten(item)
+                for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
             return [shorten(item) for item in value]
         if not isinstance(value, str):
             return value
         if data:
             value = value.replace(str(Path(data)), "${SENSIA_DATA}")
-        return without_folders(value.replace(here + os.sep, ""))
+        return redact(without_folders(value.replace(here + os.sep, "")))
 
     return shorten(content)

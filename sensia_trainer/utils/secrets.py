@@ -35,7 +35,10 @@ KINDS = {
 _ANY = re.compile(b"|".join(b"(" + pattern.replace(b"(?i)", b"") + b")" for pattern in KINDS.values()), re.IGNORECASE)
 _EXACT = {kind: re.compile(pattern) for kind, pattern in KINDS.items()}
 # Options and variables whose value is a secret, whatever it looks like.
-_SECRET_NAME = re.compile(r"(?i)(?:^|[_-])(?:token|secret|password|passwd|api[_-]?key|access[_-]?key|credentials?)$")
+_SECRET_NAME = re.compile(
+    r"(?i)(?:^|[_-])(?:(?<!pad_)(?<!eos_)(?<!bos_)(?<!unk_)(?<!sep_)(?<!cls_)(?<!mask_)(?<!start_)token|secret|password"
+    r"|passwd|credentials?|(?:api|access|private)[_-]?key)$"
+)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}")
 _HEX = re.compile(rb"(?:[0-9a-fA-F]{2}){20,}")
 _ESCAPED = re.compile(rb"(?i)(?:\\u00|\\x|%|&#x)([0-9a-f]{2});?|&#(\d{2,3});")
@@ -67,9 +70,14 @@ def find_secrets(content: bytes) -> list[tuple[int, str]]:
 
 def own_secrets() -> dict[str, str]:
     """The secrets that this process holds, by what they are; short ones could stand anywhere by chance."""
-    secrets = {f"the value of {name}": value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    secrets = {f"the value of {name}": value for name, value in os.environ.items() if is_secret_name(name)}
     secrets["the token of the Hub"] = get_token() or ""
     return {kind: value for kind, value in secrets.items() if len(value) >= 12}
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a setting or a variable of this name is a secret: `hub_token`, `API_KEY`; not `pad_token`."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def redact(text: str) -> str:
@@ -92,11 +100,11 @@ def command_line(arguments) -> str:
         name, equals, _ = argument.partition("=")
         if hidden and not argument.startswith("--"):
             argument = REDACTED
-        hidden = name.startswith("--") and _SECRET_NAME.search(name[2:]) is not None
+        hidden = name.startswith("--") and is_secret_name(name[2:])
         if hidden and equals:
             argument, hidden = f"{name}={REDACTED}", False
         shown.append(argument if argument.endswith(REDACTED) else shlex.quote(redact(argument)))
-    return " ".join(" ".join(shown).split())
+    return " ".join(" ".join(shown).replace(f"'{REDACTED}'", REDACTED).split())
 
 
 def _in_plain(view: bytes, own: dict[str, bytes]) -> Iterator[tuple[int, str]]:

@@ -38,6 +38,17 @@ def test_portable_results_name_no_folder_of_the_machine(monkeypatch):
     }
 
 
+def test_portable_results_hold_no_secrets():
+    token = "hf_" + "a1B2" * 9
+    content = {"hub_token": "anything", "name": [f"run {token}"], "pad_token": "<pad>", "api_key": None}
+    assert portable(content) == {
+        "hub_token": "<redacted>",
+        "name": ["run <redacted>"],
+        "pad_token": "<pad>",
+        "api_key": None,
+    }
+
+
 def test_json_is_written_with_its_folder_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "new" / "result.json"
     write_json(path, {"a": (1, 2)})
