@@ -21,12 +21,20 @@ def parser():
 
 
 def main(argv):
-    adapt(*parse_recipe(parser(), argv, presets={"method": METHODS}))
+    from ..training.runs import run_folder, warn_of_one_process
+
+    data, lora, args = parse_recipe(parser(), argv, presets={"method": METHODS})
+    warn_of_one_process(args)
+    with run_folder(args, data=data, lora=lora) as run:
+        if run.finished:
+            run.say_finished()
+        else:
+            adapt(run, data, lora, args)
 
 
-def adapt(data, lora, args):
-    """Train, measure before and after, and leave a model folder with its card. What it takes to import comes late, so
-    that `--help` comes fast."""
+def adapt(run, data, lora, args):
+    """Bring the run, wherever it was left, to its end: a model folder with its card. What it takes to import comes
+    late, so that `--help` comes fast."""
     from dataclasses import asdict
 
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
@@ -41,47 +49,35 @@ def adapt(data, lora, args):
     from ..training.adaptation import base_model, evaluations, held_out_name, load_pairs, read_control, summary
     from ..training.lora import add_lora, merge_lora
     from ..training.memory import keep_freed_memory
-    from ..training.runs import keep_once, prepare_output_dir, write_run
+    from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
 
-    base, has_senses = base_model(data), data.method not in METHODS_WITHOUT_SENSES
+    base, control = base_model(data), read_control(data.control)
+    has_senses = data.method not in METHODS_WITHOUT_SENSES
     set_seed(args.seed)
     keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
-    checkpoint = prepare_output_dir(args, data=data, lora=lora)
-
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base, dtype="float32"), AutoTokenizer.from_pretrained(base)
+    run.settle(
+        lambda: {
+            "training pairs": facts["fingerprint"],
+            "held-out pairs": facts["held_out_fingerprint"],
+            "base model": weights_fingerprint(model),
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+        }
+    )
     trainer = (SensiaTrainer if has_senses else DenseTrainer)(
-        add_lora(AutoModelForCausalLM.from_pretrained(base, dtype="float32"), lora),
-        args,
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=AutoTokenizer.from_pretrained(base),
+        add_lora(model, lora), args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
     )
     facts["truncated pairs"] = trainer.truncated_pairs
     if trainer.truncated_pairs:
         print(f"{trainer.truncated_pairs} of {len(train)} pairs were cut at `max_length` or at the model's positions")
-    before = keep_once(
-        args,
-        "before",
-        lambda: trainer.evaluate(metric_key_prefix="before") | trainer.random_weights_recall("before"),
-    )
-    trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.model = merge_lora(trainer.model)
-    after = trainer.evaluate()
-    trainer.save_model()
 
-    if trainer.is_world_process_zero():
-        before, after = ({k.split("_", 1)[1]: v for k, v in metrics.items()} for metrics in (before, after))
+    def metrics(before, after):
+        """What `metrics.json` holds; in the end, and in the rehearsal of the card before the first step."""
+        before, after = ({key.split("_", 1)[1]: value for key, value in part.items()} for part in (before, after))
         after |= {name: value for name, value in before.items() if name.startswith("random_")}
-        history = evaluations(trainer.state.log_history)
-        starts = [round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries]
-        training_dynamics(
-            [{"step": 0} | before, *history],
-            f"{args.output_dir}/training_dynamics",
-            phase_starts=starts,
-            languages=[language(code).name for code in (args.source_language, args.target_language)],
-        )
-        write_run(
+        return run_metrics(
             args,
             kind="adaptation" if has_senses else "baseline",
             model=trainer.accelerator.unwrap_model(trainer.model),
@@ -91,11 +87,30 @@ def adapt(data, lora, args):
             method={"method": data.method} | (asdict(lora) if lora.use_peft else {}),
             before=before,
             after=after,
-            control=read_control(data.control),
+            control=control,
             evaluation=held_out_name(data),
             state=trainer.state,
         )
-        write_card(args.output_dir)
+
+    before = run.once(
+        "before", lambda: trainer.evaluate(metric_key_prefix="before") | trainer.random_weights_recall("before")
+    )
+    run.rehearse(trainer.model, metrics(before, before), write_card)
+    trainer.train(resume_from_checkpoint=run.interrupted)
+    trainer.model = merge_lora(trainer.model)
+    after = trainer.evaluate()
+    trainer.save_model()
+
+    if trainer.is_world_process_zero():
+        measured = metrics(before, after)
+        before, after = measured["before"], measured["after"]
+        training_dynamics(
+            [{"step": 0} | before, *evaluations(trainer.state.log_history)],
+            f"{args.output_dir}/training_dynamics",
+            phase_starts=[round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries],
+            languages=[language(code).name for code in (args.source_language, args.target_language)],
+        )
+        run.finish(measured, write_card)
     if args.push_to_hub:
         trainer.push_to_hub(commit_message=f"{data.method} of {base}")
     if trainer.is_world_process_zero():

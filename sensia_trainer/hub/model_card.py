@@ -144,16 +144,18 @@ def baseline_card(metrics: dict) -> str:
     return _card("baseline.md", metrics, source, target, values, metadata, ["baseline", "cross-lingual"], False)
 
 
-def write_card(folder, repo_id: str | None = None) -> Path:
+def write_card(folder, repo_id: str | None = None, metrics: dict | None = None) -> Path:
     """Write README.md of a model folder from its `metrics.json`, `config.json` and `model.safetensors`.
+
+    `metrics` are taken in place of the file's, before there is one.
 
     With `repo_id` ("owner/name") it is the card of that repository: it bears its name, and its snippet loads it.
     Returns the path of the card. Raises ValueError where there is no `metrics.json` or its `kind` is unknown.
     """
     folder = Path(folder)
-    if not (folder / "metrics.json").is_file():
+    if metrics is None and not (folder / "metrics.json").is_file():
         raise ValueError(f"{folder} has no metrics.json; a card is rendered from what a training script measured.")
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8")) if metrics is None else dict(metrics)
     renderers = {"adaptation": adaptation_card, "pretraining": pretraining_card, "baseline": baseline_card}
     if metrics.get("kind") not in renderers:
         raise ValueError(

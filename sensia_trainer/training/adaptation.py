@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata
-from pathlib import Path
+from typing import ClassVar
 
 from datasets import Dataset
 
@@ -14,11 +14,18 @@ from ..bitext.sources import load_bitext
 from ..bitext.splits import cap_per_group, fingerprint, hold_out, keep_rows, without_blanks, without_sentences_of
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..languages import language
+from ..utils.files import read_json
 
 
 @dataclass
 class AdaptationData:
-    """The base model, the bitext, and the pairs that measure progress."""
+    """
+    The base model, the bitext, and the pairs that measure progress.
+
+    `FREE` fields do not tell runs apart: what the first ones name is compared itself, see [`RunFolder.settle`].
+    """
+
+    FREE: ClassVar = ("model", "dense_model", "bitext", "eval_bitext", "eval_flores", "licence", "control")
 
     model: str = field(metadata={"help": "English Backpack to adapt: Hub id or folder."})
     bitext: list[str] = field(
@@ -166,8 +173,18 @@ def evaluations(history):
 
 
 def read_control(path):
-    """The `after` metrics in the metrics file of a control run; `None` without one."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))["after"] if path else None
+    """
+    The `after` metrics in the metrics file of a control run; `None` without one.
+
+    Raises:
+        `ValueError`: for a file that is missing, cut short, or holds no such metrics.
+    """
+    if not path:
+        return None
+    metrics = read_json(os.path.expandvars(path))
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("after"), dict):
+        raise ValueError(f"`control` is {path!r}, which holds no metrics of a finished run: give its metrics.json.")
+    return metrics["after"]
 
 
 def summary(before, after, source, target):

@@ -1,6 +1,5 @@
 """The checkpoints in a run's folder: written whole or not at all, and told from damaged ones by their manifest."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +8,7 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..utils.files import flush, read_json, write_json
+from ..utils.files import file_fingerprint, flush, read_json, write_json
 
 
 logger = logging.get_logger(__name__)
@@ -65,7 +64,7 @@ def checkpoints(folder) -> list[Path]:
 def write_manifest(folder: Path, **facts) -> None:
     """`manifest.json`: size and SHA-256 of every file in `folder`, and `facts`."""
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_fingerprint(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST_FILE
     }
@@ -87,7 +86,7 @@ def faults(folder: Path) -> list[str]:
             found.append(f"{name} is missing")
         elif path.stat().st_size != size:
             found.append(f"{name} has {path.stat().st_size:,} of {size:,} bytes")
-        elif _sha256(path) != digest:
+        elif file_fingerprint(path) != digest:
             found.append(f"{name} has other content than was written")
     return found
 
@@ -152,11 +151,6 @@ def _check_processes(checkpoint: Path, processes: int | None) -> None:
             f"{checkpoint} was written by {wrote} process(es); {processes} would go on from it with other batches. "
             f"Start {wrote}, or train from the beginning in another `output_dir`."
         )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _replace(folder: Path, temporary: Path) -> None:

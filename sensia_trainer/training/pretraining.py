@@ -2,10 +2,12 @@
 
 import csv
 import gzip
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from datasets import Dataset, load_dataset
@@ -25,7 +27,9 @@ PACKED_TOGETHER = 10_000  # documents
 
 @dataclass
 class PretrainingData:
-    """What `examples/pretrain.py` reads, and the model it makes."""
+    """What `examples/pretrain.py` reads, and the model it makes. `FREE` fields do not tell runs apart."""
+
+    FREE: ClassVar = ("dataset", "text_files", "tokenizer", "licence", "language")
 
     dataset: str | None = field(default=None, metadata={"help": "Hub dataset id, e.g. Skylion007/openwebtext."})
     dataset_split: str = field(default="train", metadata={"help": "Split of `dataset`."})
@@ -42,6 +46,7 @@ class PretrainingData:
         default_factory=dict, metadata={"help": 'Rows of TSV files kept, e.g. {"licence_class": "open"}.'}
     )
     licence: str | None = field(default=None, metadata={"help": "Licence of the text, for the model card."})
+    language: str = field(default="en", metadata={"help": "Language of the text, for the model card."})
     tokenizer: str | None = field(
         default=None, metadata={"help": "Tokenizer to use (Hub id or folder). Default: train a byte-level BPE."}
     )
@@ -160,6 +165,14 @@ def pack(documents, tokenizer, block_size):
     if not len(blocks):
         raise ValueError(f"The text is shorter than one block of `block_size`={block_size} tokens.")
     return blocks
+
+
+def blocks_fingerprint(blocks) -> str:
+    """16 hexadecimal digits of the SHA-256 of the tokens of a packed text."""
+    digest = hashlib.sha256()
+    for table in blocks.with_format("arrow").iter(1000):
+        digest.update(table["input_ids"].combine_chunks().flatten().to_numpy())
+    return digest.hexdigest()[:16]
 
 
 def build_model(data, tokenizer):

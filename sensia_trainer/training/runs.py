@@ -1,98 +1,192 @@
-"""What a training script leaves beside its weights: the settings of the run, and `metrics.json`."""
+"""The folder of one training run: locked while it runs, bound to its settings once it has trained, told when finished.
 
+What a run leaves beside its weights: `settings.json`, everything that decides what it computes, and, written last,
+`metrics.json`: the run is finished where that is, and only there.
+"""
+
+import hashlib
 import json
 import os
 import platform
+import socket
 import sys
-from dataclasses import fields
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import torch
+import torch.distributed as dist
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from transformers import TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
 
-from ..utils.files import plain, portable, write_json
+from ..utils.files import flush, plain, portable, read_json, write_json
 from ..utils.secrets import command_line
+from .checkpoint_files import checkpoints
 
+
+logger = logging.get_logger(__name__)
 
 SETTINGS_FILE = "settings.json"
 METRICS_FILE = "metrics.json"
+LOCK_FILE = ".lock"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
-# Settings that may differ when a run is resumed: where and how often it speaks, not what it computes.
-FREE_PREFIXES = ("logging_", "log_", "save_", "report_", "push_", "hub_", "disable_tqdm", "run_name", "output_dir")
-FREE_PREFIXES += (
-    "dataloader_num_workers",
-    "resume_",
-    "deepspeed_plugin",
-    "distributed_state",
-    "local_rank",
-    "trackio",
-)
+# Fields of `TrainingArguments` that decide nothing of what is computed: what is said, kept and sent, where and by what
+# means. Dataclasses of this package list theirs as `FREE`.
+FREE_PREFIXES = ("log_", "logging_", "save_", "report_", "push_", "hub_", "trackio_", "do_", "ddp_", "skip_memory_")
+FREE_NAMES = ("output_dir", "run_name", "project", "disable_tqdm", "local_rank", "resume_from_checkpoint", "debug")
+FREE_NAMES += ("use_cpu", "enable_jit_checkpoint", "per_device_eval_batch_size", "eval_accumulation_steps")
+FREE_NAMES += ("include_for_metrics", "torch_empty_cache_steps", "dataloader_num_workers", "dataloader_pin_memory")
+FREE_NAMES += ("dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context")
 
 
-def run_settings(args, **groups):
-    """Every setting that decides what a run computes: training arguments by name, other dataclasses by group."""
-    settings = {"training": args.to_dict(), **groups}
-    kept = {key: value for key, value in plain(settings["training"]).items() if not key.startswith(FREE_PREFIXES)}
-    return plain(settings) | {"training": kept}
-
-
-def prepare_output_dir(args, **groups):
+@contextmanager
+def run_folder(args, **groups) -> Iterator["RunFolder"]:
     """
-    Make `args.output_dir` this run's folder.
+    Makes `args.output_dir` the folder of one run, as long as the block lasts.
 
     Args:
         args (`TrainingArguments`): Training arguments.
         groups: Further dataclasses of settings, by name.
 
-    Returns:
-        The folder of the last checkpoint if this very run was interrupted there, otherwise `None`.
-
     Raises:
-        `ValueError`: if the folder holds another run; the settings that differ are named.
+        `ValueError`: if the folder cannot be written to, another process trains in it, or it holds another run or a
+            model that no run made; the settings that differ are named.
     """
-    folder, settings = Path(args.output_dir), run_settings(args, **groups)
-    previous = folder / SETTINGS_FILE
-    if previous.is_file():
-        found = json.loads(previous.read_text(encoding="utf-8"))
-        names = [(group, key) for group in settings for key in settings[group]]
-        different = [
-            f"{group}.{key}: {found.get(group, {}).get(key)!r} there, {settings[group][key]!r} now"
-            for group, key in names
-            if found.get(group, {}).get(key) != settings[group][key]
-        ]
+    folder, lock = Path(args.output_dir), None
+    if args.process_index == 0:
+        lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        on_first_process(lambda: _acquire(lock, folder))
+        yield RunFolder(args, **groups)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+class RunFolder:
+    """What [`run_folder`] gives: how far the run in the folder is, and what it leaves there.
+
+    Attributes:
+        finished (`bool`): Whether this very run has left its model, card and metrics.
+        interrupted (`bool`): Whether it has left checkpoints to go on from.
+    """
+
+    def __init__(self, args, **groups):
+        self.path = Path(args.output_dir)
+        groups = {"training": args, **groups}
+        self.settings = {name: args.to_dict() if group is args else plain(group) for name, group in groups.items()}
+        self.settings["run"] = {"processes": args.world_size, "devices of each": max(1, args.n_gpu)}
+        self._deciding = {
+            name: {key: self.settings[name].get(key) for key in deciding_fields(group)}
+            for name, group in groups.items()
+        } | {"run": self.settings["run"]}
+        self._defaults = {name: _defaults(group) for name, group in groups.items()}
+        self.finished, self.interrupted = on_first_process(self._look)
+
+    def say_finished(self):
+        """Prints, once, that there is nothing to do."""
+        on_first_process(
+            lambda: print(
+                f"This run is finished, nothing is left to train: model and {METRICS_FILE} are in {self.path}. "
+                "For another run give another `output_dir`; to repeat this one, remove the folder."
+            )
+        )
+
+    def settle(self, contents: Callable[[], dict]):
+        """
+        Binds the run to what it reads, before its first step: a run that goes on reads what it read before.
+
+        Args:
+            contents (`Callable[[], dict]`): Gives, on the first process, fingerprints (`str`) by name: of the training
+                pairs, the base model and the like.
+
+        Raises:
+            `ValueError`: if a run that has trained read something else; what differs is named.
+        """
+        self._deciding["contents"] = self.settings["contents"] = on_first_process(contents)
+        on_first_process(self._bind)
+
+    def once(self, name: str, measure: Callable[[], dict]) -> dict:
+        """
+        `measure()` the first time this run gets here, its result from then on: what was true of the model before
+        training cannot be measured again after a resume. Called by every process, after [`settle`].
+        """
+        file, key = self.path / f"{name}.json", hashlib.sha256(repr(plain(self._deciding)).encode()).hexdigest()
+
+        def kept():
+            try:
+                content = read_json(file)
+                return content["result"] if content["settings"] == key else None
+            except (ValueError, KeyError, TypeError):
+                return None
+
+        result = on_first_process(kept)
+        if result is None:
+            result = measure()
+            on_first_process(lambda: write_json(file, {"settings": key, "result": result}))
+        return result
+
+    def rehearse(self, model, metrics: dict, write_card: Callable):
+        """Renders the card with what is known before the first step, so that nothing of it can fail after the last."""
+
+        def render():
+            with TemporaryDirectory() as folder:
+                model.config.save_pretrained(folder)
+                write_card(folder, metrics=metrics)
+
+        on_first_process(render)
+
+    def finish(self, metrics: dict, write_card: Callable):
+        """Writes the card and, when everything else in the folder is on the disk, `metrics.json`; by one process."""
+        write_card(self.path, metrics=metrics)
+        for file in self.path.iterdir():
+            if file.is_file():
+                flush(file)
+        write_json(self.path / METRICS_FILE, metrics)
+
+    def _look(self):
+        noted, trained = self.path / SETTINGS_FILE, bool(checkpoints(self.path))
+        weights = [*self.path.glob("*.safetensors"), *self.path.glob("pytorch_model*.bin")]
+        finished = bool(weights) and (self.path / METRICS_FILE).is_file()
+        if not noted.is_file() and (trained or weights):
+            raise ValueError(
+                f"`output_dir`={str(self.path)!r} holds a model or checkpoints, but no {SETTINGS_FILE} of a run that "
+                "made them. Choose another `output_dir`, or remove the folder if they are not wanted."
+            )
+        if trained or finished:
+            self._compare(self._deciding)
+        return finished, trained
+
+    def _bind(self):
+        if self.interrupted:
+            self._compare({"contents": self._deciding["contents"]})
+        write_json(self.path / SETTINGS_FILE, self.settings)
+
+    def _compare(self, settings):
+        try:
+            found = read_json(self.path / SETTINGS_FILE)
+            different = [
+                f"{group}.{key}: {before!r} there, {now!r} now"
+                for group, values in plain(settings).items()
+                for key, now in values.items()
+                # A field that the version which began the run did not have counts as its default.
+                if (before := found.get(group, {}).get(key, plain(self._defaults.get(group, {}).get(key)))) != now
+            ]
+        except (ValueError, AttributeError) as error:
+            raise ValueError(
+                f"`output_dir`={str(self.path)!r} holds a run whose settings cannot be read: {error} Choose another "
+                "`output_dir`, or remove the folder if that run is not wanted."
+            ) from error
         if different:
             raise ValueError(
-                f"`output_dir`={str(folder)!r} already holds another run ({'; '.join(different[:5])}). "
-                "Choose another `output_dir`, or remove the folder if that run is not wanted."
+                f"`output_dir`={str(self.path)!r} already holds another run ({'; '.join(different[:5])}). Give it the "
+                "same settings to go on with it, choose another `output_dir`, or remove the folder."
             )
-    elif folder.is_dir() and get_last_checkpoint(str(folder)) is not None:
-        raise ValueError(
-            f"`output_dir`={str(folder)!r} already holds checkpoints of a run that left no {SETTINGS_FILE}. Choose "
-            "another `output_dir`, or remove the folder if that run is not wanted."
-        )
-    if args.process_index == 0:
-        write_json(previous, settings)
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
-
-
-def keep_once(args, name, measure):
-    """
-    `measure()` the first time this run gets here, its result from then on: what was true of the model before training
-    cannot be measured again after a resume.
-
-    Args:
-        args (`TrainingArguments`): Their `output_dir` keeps the result, in `{name}.json`.
-        name (`str`): What is kept.
-        measure (`Callable[[], dict]`): Called by every process, or by none.
-    """
-    file = Path(args.output_dir) / f"{name}.json"
-    if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
-    measured = measure()
-    if args.process_index == 0:
-        write_json(file, measured)
-    return measured
 
 
 def shown_command(argv, processes=1):
@@ -117,13 +211,13 @@ def shown_command(argv, processes=1):
     return portable(command_line([*start, *arguments]))
 
 
-def write_run(args, *, kind, model, state, method=None, **content):
+def run_metrics(args, *, kind, model, state, method=None, **content):
     """
-    Write `metrics.json` of a finished run.
+    What `metrics.json` of a run holds, from which its card is rendered.
 
     Args:
         args (`TrainingArguments`): Training arguments.
-        kind (`str`): `"pretraining"` or `"adaptation"`.
+        kind (`str`): `"pretraining"`, `"adaptation"` or `"baseline"`.
         model (`PreTrainedModel`): The model, for its size.
         state (`TrainerState`): Steps, time and logged history.
         method (`dict`, *optional*): Settings of the method that `args` do not hold.
@@ -132,10 +226,11 @@ def write_run(args, *, kind, model, state, method=None, **content):
     Returns:
         The metrics (`dict`).
     """
-    keys = ("learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size")
-    keys += ("gradient_accumulation_steps", "max_grad_norm", "fp16", "bf16", "seed", "num_train_epochs")
-    keys += tuple(own.name for own in fields(args) if own.name not in TrainingArguments.__dataclass_fields__)
-    runtime = next((row for row in reversed(state.log_history) if "train_runtime" in row), {})
+    keys = ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size"]
+    keys += ["gradient_accumulation_steps", "max_grad_norm", "fp16", "bf16", "seed", "num_train_epochs"]
+    library = {field.name for field in fields(TrainingArguments)} | {"source_language", "target_language"}
+    keys += [field.name for field in fields(args) if field.name not in library]
+    last = next((row for row in reversed(state.log_history) if "train_runtime" in row), {})
     metrics = {
         "kind": kind,
         "model_name": Path(args.output_dir).name,
@@ -143,7 +238,7 @@ def write_run(args, *, kind, model, state, method=None, **content):
         "config": {key: getattr(args, key) for key in keys} | (method or {}) | {"steps": state.global_step},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": state.log_history,
-        "seconds": runtime.get("train_runtime"),
+        "seconds": last.get("train_seconds", last.get("train_runtime")),
         "processes": args.world_size,
         "hardware": f"{os.cpu_count()} CPU cores ({platform.machine()})"
         if args.device.type == "cpu"
@@ -151,6 +246,91 @@ def write_run(args, *, kind, model, state, method=None, **content):
         "versions": {package: version(package) for package in PACKAGES} | {"python": platform.python_version()},
         "command": shown_command(sys.argv, args.world_size),
     }
-    metrics = portable(metrics)
+    return portable(plain(metrics))
+
+
+def write_run(args, **content):
+    """Writes [`run_metrics`] as `metrics.json`, where no [`RunFolder`] does; returns them."""
+    metrics = run_metrics(args, **content)
     write_json(Path(args.output_dir) / METRICS_FILE, metrics)
     return metrics
+
+
+def weights_fingerprint(model) -> str:
+    """16 hexadecimal digits of the SHA-256 of a model's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
+
+
+def tokenizer_fingerprint(tokenizer) -> str:
+    """16 hexadecimal digits of the SHA-256 of what a tokenizer does: its vocabulary, special tokens and rules."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str()) if hasattr(tokenizer, "backend_tokenizer") else {}
+    parts = [rules | {"truncation": None, "padding": None}, tokenizer.get_vocab(), tokenizer.special_tokens_map]
+    return hashlib.sha256(json.dumps(plain(parts), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def on_first_process(function: Callable):
+    """What `function()` returns on the first process, or the `ValueError` it raises, on all of them."""
+    outcome = [None, None]
+    several = dist.is_available() and dist.is_initialized()
+    if not several or dist.get_rank() == 0:
+        try:
+            outcome[0] = function()
+        except ValueError as error:
+            outcome[1] = str(error)
+    if several:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise ValueError(outcome[1])
+    return outcome[0]
+
+
+def warn_of_one_process(args):
+    """
+    Says so where `accelerate launch --num_processes N` has started one process, as it does on a CPU without a word.
+
+    It sets the address of a main process then, and nobody's rank.
+    """
+    ranks = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_RANK", "OMPI_COMM_WORLD_RANK"} & set(os.environ)
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_PORT" in os.environ and not ranks:
+        logger.warning(
+            "`accelerate launch` was asked for several processes, but on a CPU it starts one: a batch of this run is "
+            f"{args.per_device_train_batch_size} and comes from that process. To start N of them on a CPU: `torchrun "
+            "--nproc_per_node N SCRIPT …` with the same arguments."
+        )
+
+
+def _acquire(lock, folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+        (folder / LOCK_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+    except Timeout:
+        holder = (folder / LOCK_FILE).read_text(encoding="utf-8").strip() or "another process"
+        raise ValueError(
+            f"`output_dir`={str(folder)!r} is in use: {holder} trains in it. Wait until that run ends, or choose "
+            "another `output_dir`."
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"`output_dir`={str(folder)!r} cannot be written to ({error.strerror}). Choose another `output_dir`."
+        ) from error
+
+
+def deciding_fields(group) -> list[str]:
+    """Names of the fields of a dataclass that decide what a run computes."""
+    library = {field.name for field in fields(TrainingArguments)} if isinstance(group, TrainingArguments) else set()
+    return [
+        field.name
+        for field in fields(group)
+        if field.name not in getattr(group, "FREE", ())
+        and not (field.name in library and (field.name in FREE_NAMES or field.name.startswith(FREE_PREFIXES)))
+    ]
+
+
+def _defaults(group) -> dict:
+    made = {f.name: f.default_factory() for f in fields(group) if f.default_factory is not MISSING}
+    return made | {f.name: f.default for f in fields(group) if f.default is not MISSING}

@@ -1,6 +1,5 @@
 """Held-out pairs, the facts about a bitext, and what a run's folder says when it holds another run."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,9 @@ from sensia_trainer.training.adaptation import (
     held_out_name,
     hold_out,
     load_pairs,
+    read_control,
     summary,
 )
-from sensia_trainer.training.runs import keep_once, prepare_output_dir
 
 
 def bitext(pairs):
@@ -110,22 +109,6 @@ def test_files_of_different_lengths(tmp_path):
         load_pairs(data, config(tmp_path / "run"))
 
 
-def test_a_folder_of_another_run_is_refused(tmp_path):
-    data = AdaptationData(model="m", bitext="django")
-    assert prepare_output_dir(config(tmp_path), data=data) is None
-    assert prepare_output_dir(config(tmp_path, logging_steps=7), data=data) is None
-    with pytest.raises(ValueError, match="already holds another run .*training.learning_rate"):
-        prepare_output_dir(config(tmp_path, learning_rate=1e-3), data=data)
-    with pytest.raises(ValueError, match="data.bitext"):
-        prepare_output_dir(config(tmp_path), data=AdaptationData(model="m", bitext="other"))
-
-
-def test_measured_once(tmp_path):
-    values = iter([{"x": 1}, {"x": 2}])
-    for _ in range(2):
-        assert keep_once(config(tmp_path), "before", lambda: next(values)) == {"x": 1}
-
-
 def test_evaluations_and_summary():
     history = [{"loss": 1.0, "step": 1}, {"eval_pairs": 4, "eval_target_perplexity": 8.0, "step": 2}]
     assert evaluations(history) == [{"step": 2, "pairs": 4, "target_perplexity": 8.0}]
@@ -133,7 +116,11 @@ def test_evaluations_and_summary():
     assert text.splitlines()[1].split() == ["perplexity,", "Indonesian", "9.000", "8.000"]
 
 
-def test_settings_are_readable(tmp_path):
-    prepare_output_dir(config(tmp_path), data=AdaptationData(model="m", bitext="django"))
-    settings = json.loads((tmp_path / "settings.json").read_text())
-    assert settings["data"]["bitext"] == ["django"] and settings["training"]["align_fraction"] == 0.2
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"before": {}}', '{"after": 3}'])
+def test_a_control_that_cannot_be_shown_is_refused(tmp_path, content):
+    file = tmp_path / "metrics.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ValueError, match="metrics.json"):
+        read_control(str(file))
+    assert read_control(None) is None
