@@ -16,6 +16,7 @@
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from .configuration_backpack import BackpackConfig
+from .conversion_backpack import is_published_layout
 from .modeling_backpack import (
     BackpackCausalLMOutputWithPast,
     BackpackForCausalLM,
@@ -39,4 +40,5 @@ __all__ = [
     "BackpackModel",
     "BackpackModelOutputWithPast",
     "BackpackPreTrainedModel",
+    "is_published_layout",
 ]

@@ -68,7 +68,7 @@ BACKBONE_KEYS = {
 GENERATION_KEYS = {"max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams"}
 
 
-def is_published_layout(config_dict):
+def is_flat_layout(config_dict):
     """Whether `config_dict` is the flat configuration of stanfordnlp/backpack-gpt2 and its relatives."""
     return (
         config_dict.get("model_type") in ("gpt2", "backpack-gpt2")
@@ -305,7 +305,7 @@ class BackpackConfig(PreTrainedConfig):
 
         Unknown fields of a file are kept as attributes, with a warning: a later release may have written them.
         """
-        if is_published_layout(config_dict):
+        if is_flat_layout(config_dict):
             config_dict = nest_published_config(config_dict)
         known = cls.__dataclass_fields__.keys() | BASE_KEYS | BACKBONE_KEYS | GENERATION_KEYS
         unknown = {name: value for name, value in config_dict.items() if name not in known}

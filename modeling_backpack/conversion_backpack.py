@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreT
 from transformers.utils import cached_file
 from transformers.utils.hub import get_checkpoint_shard_files
 
-from .configuration_backpack import is_published_layout, nest_published_config, refuse_unfit_backbone
+from .configuration_backpack import is_flat_layout, nest_published_config, refuse_unfit_backbone
 
 
 WORD_EMBEDDINGS = "backpack.backbone.wte.weight"
@@ -40,6 +40,22 @@ ALIASES = {
 # Buffers that old releases of transformers saved with GPT-2.
 STALE_SUFFIXES = (".attn.bias", ".attn.masked_bias")
 HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+def is_published_layout(pretrained_model_name_or_path, **kwargs):
+    """
+    Whether a folder or Hub repository holds a Backpack in the published layout, of which `AutoModelForCausalLM` makes
+    a GPT-2 with random weights: load it with [`BackpackForCausalLM`]. `False` where no configuration can be read.
+
+    Args:
+        pretrained_model_name_or_path (`str`): Folder or Hub id.
+        kwargs: Hub arguments (`revision`, `token`, `cache_dir`, …); others are ignored.
+    """
+    hub = {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
+    try:
+        return is_flat_layout(PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0])
+    except OSError:
+        return False
 
 
 def refuse_nano_backpack(state_dict):
@@ -97,7 +113,7 @@ def published_checkpoint(pretrained_model_name_or_path, **kwargs):
     """
     hub = {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
     config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
-    if not is_published_layout(config_dict):
+    if not is_flat_layout(config_dict):
         return None
     state_dict = read_weights(pretrained_model_name_or_path, hub)
     return nest_published_config(config_dict), convert_published_state_dict(state_dict)
@@ -145,7 +161,7 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
         read = {key: kwargs[key] for key in (*HUB_KEYS, "gguf_file") if kwargs.get(key) is not None}
         config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **read)
         refuse_unfit_model(config_dict)
-        kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True}
+        kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = AutoModelForCausalLM.from_pretrained(pretrained_model_name_or_path, **kwargs)
         refuse_unfit_model(config_dict, model.config)
         wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
@@ -186,7 +202,7 @@ def has_known_decoder(language_model):
 
 def refuse_unfit_model(config_dict, config=None):
     """Raise a `ValueError` for configurations of Backpacks, of quantised models, and of others than decoders."""
-    if is_published_layout(config_dict) or config_dict.get("model_type") == "backpack":
+    if is_flat_layout(config_dict) or config_dict.get("model_type") == "backpack":
         raise ValueError(
             "This model has senses already: it is a Backpack. Load it with `from_pretrained`; senses are made only "
             "for language models without."

@@ -1,0 +1,75 @@
+"""Models and tokenizers as every command loads them: whole, in float32, in any layout that is known."""
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from modeling_backpack import BackpackForCausalLM, is_published_layout
+
+
+PROBES = ("The cat sat on 2 chairs.", "Kucing tidur di kursi.", "猫坐在椅子上。", "القطة تجلس.")  # fmt: skip
+
+
+def load_model(name_or_path: str, **kwargs) -> PreTrainedModel:
+    """A causal language model: a Backpack, one in the published layout, or any other.
+
+    Args:
+        name_or_path (`str`): Folder or Hub id.
+        kwargs: Arguments of `from_pretrained`. `dtype` defaults to float32, whatever the file holds.
+
+    Returns:
+        `PreTrainedModel` in evaluation mode: [`BackpackForCausalLM`] where there are senses.
+
+    Raises:
+        `ValueError`: for weights that are missing, unexpected or of another shape, with their names.
+    """
+    model_class = BackpackForCausalLM if is_published_layout(name_or_path, **kwargs) else AutoModelForCausalLM
+    # Weights of another shape are reported with the others, instead of raised alone.
+    kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, info = model_class.from_pretrained(name_or_path, **kwargs)
+    wrong = {kind.replace("_", " "): sorted(map(str, keys)) for kind, keys in info.items() if keys}
+    if wrong:
+        counts = "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in wrong.items())
+        raise ValueError(
+            f"The weights of {str(name_or_path)!r} do not fill a {type(model).__name__} ({counts}). The rest would be "
+            "random: give a whole checkpoint of this architecture."
+        )
+    return model
+
+
+def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kwargs) -> PreTrainedTokenizerBase:
+    """A tokenizer that makes something of text.
+
+    Args:
+        name_or_path (`str`): Folder or Hub id.
+        model (`PreTrainedModel`, *optional*): The model that is to read its tokens.
+        kwargs: Arguments of `from_pretrained`.
+
+    Raises:
+        `ValueError`: where there is no tokenizer, where it makes no tokens (or unknown ones alone) of every text, and
+            where it knows more tokens than `model` has embeddings.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{str(name_or_path)!r} has no tokenizer that can be loaded ({str(error).splitlines()[0]}). Name another "
+            "folder or Hub id that holds the tokenizer of the model."
+        ) from error
+    tokens = [token for text in PROBES for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    if not set(tokens) - {tokenizer.unk_token_id}:
+        raise ValueError(
+            f"The tokenizer of {str(name_or_path)!r} gives {'unknown tokens alone' if tokens else 'no tokens'} for "
+            f"every text ({type(tokenizer).__name__}, {len(tokenizer)} tokens): its files are missing or damaged. "
+            "Name another folder or Hub id that holds the tokenizer of the model."
+        )
+    if model is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ValueError(
+            f"The tokenizer of {str(name_or_path)!r} has {len(tokenizer)} tokens, but the model has embeddings of "
+            f"{model.get_input_embeddings().num_embeddings}: it is the tokenizer of another model. Name the model's "
+            "own, or call `resize_token_embeddings` and save the model again."
+        )
+    return tokenizer
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    return ", ".join(names[:count]) + (", …" if len(names) > count else "")
