@@ -13,7 +13,7 @@ from ..config import METHODS, METHODS_WITHOUT_SENSES, SensiaConfig
 from ..training.adaptation import AdaptationData
 from ..training.lora import LoraSettings
 from ..utils.arguments import recipe_parser
-from ..utils.recipes import find_model, parse_recipe
+from ..utils.recipes import parse_recipe
 
 
 def parser():
@@ -57,9 +57,7 @@ def adapt(run, data, lora, args):
     keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
-    folder = find_model(base)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(base, dtype="float32"), AutoTokenizer.from_pretrained(base)
     run.settle(
         lambda: {
             "training pairs": facts["fingerprint"],

@@ -1,5 +1,6 @@
 """The whole evaluation of one model by one protocol, written as JSON: what `examples/evaluate.py` runs."""
 
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,6 @@ from ..bitext.flores import PURPOSES, load_flores
 from ..bitext.language_check import check_language
 from ..languages import language
 from ..utils.files import fingerprint, portable, write_json
-from ..utils.recipes import expand_variables, find_model
 from .generation import generate_examples, prompts_for
 from .intrinsic import evaluate_bitext, random_weights_recall
 from .likelihood import choice_likelihoods
@@ -80,16 +80,15 @@ def load_model(config: EvaluationConfig):
 
     set_seed(config.seed)
     trust = {"trust_remote_code": config.trust_remote_code}
-    folder = find_model(config.model)
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or folder, **trust)
+    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model, **trust)
     dtype = getattr(torch, config.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"`dtype` must name a torch dtype such as 'float32' or 'bfloat16' (got {config.dtype!r}).")
     if config.random_weights:
-        model_config = transformers.AutoConfig.from_pretrained(folder, **trust)
+        model_config = transformers.AutoConfig.from_pretrained(config.model, **trust)
         model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, **trust)
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **trust)
+        model = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype, **trust)
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,7 +119,7 @@ def run(config: EvaluationConfig) -> dict:
     """
     check_config(config)
     started = time.perf_counter()
-    data_dir = expand_variables(config.data_dir)
+    data_dir = os.path.expandvars(config.data_dir) if config.data_dir else None
     if data_dir and not Path(data_dir).is_dir():
         raise ValueError(f"`data_dir` {config.data_dir!r} is no folder; leave it out to load from the Hub.")
     # All data before the model, so that what is missing is missed at once.

@@ -1,0 +1,36 @@
+"""Plain, slow restatements of what senses for a pretrained language model are trained with."""
+
+import math
+
+import torch
+
+
+def sense_diversity(senses):
+    """Mean squared cosine over all ordered pairs of different senses of each word, pair by pair."""
+    words = senses.reshape(-1, *senses.shape[-2:])
+    values = []
+    for word in words:
+        for i, first in enumerate(word):
+            for j, second in enumerate(word):
+                if i != j:
+                    values.append((first @ second / (first.norm() * second.norm())) ** 2)
+    return sum(values) / len(values)
+
+
+def distilled_loss(states, base_states, weight, bias, labels, share, temperature, scale=1.0, softcap=None):
+    """(1 - w) CE + w T^2 KL(base || model), token by token; also CE and KL, each a mean over the labelled tokens."""
+
+    def logits(state):
+        values = (weight @ state + (0 if bias is None else bias)) * scale
+        return values if softcap is None else softcap * torch.tanh(values / softcap)
+
+    entropies, divergences = [], []
+    for state, base, label in zip(states, base_states, labels.tolist(), strict=True):
+        if label == -100:
+            continue
+        entropies.append(-torch.log_softmax(logits(state), 0)[label])
+        ours = torch.softmax(logits(state) / temperature, 0)
+        theirs = torch.softmax(logits(base.detach()) / temperature, 0)
+        divergences.append(sum(q * (q.log() - p.log()) for q, p in zip(theirs, ours, strict=True)))
+    entropy, divergence = sum(entropies) / len(entropies), sum(divergences) / len(divergences)
+    return (1 - share) * entropy + share * math.pow(temperature, 2) * divergence, entropy, divergence

@@ -1,0 +1,195 @@
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from modeling_backpack import BackpackForCausalLM
+from sensia_trainer.induction import (
+    InductionConfig,
+    InductionTrainer,
+    distilled_loss,
+    one_token_words,
+    sense_diversity,
+    senses_of_distinct,
+)
+from sensia_trainer.losses import Head
+from tests.reference import induction as reference
+
+
+VOCABULARY, BLOCK = 24, 10
+
+
+def test_diversity_is_the_reference():
+    senses = torch.randn(3, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(sense_diversity(senses), reference.sense_diversity(senses))
+
+
+def test_diversity_of_known_senses():
+    assert sense_diversity(torch.eye(4)) == 0
+    assert sense_diversity(torch.ones(2, 3, 4)) == pytest.approx(1)
+    # Two senses at 60 degrees: cos^2 = 1/4.
+    assert sense_diversity(torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]])) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="`senses` has 1 sense"):
+        sense_diversity(torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("budget", [2**26, 4 * VOCABULARY * 2], ids=["one block", "blocks of two"])
+@pytest.mark.parametrize(
+    "head", [{}, {"bias": True, "scale": 0.5, "softcap": 3.0}], ids=["plain head", "bias, scale and soft cap"]
+)
+def test_distillation_is_the_reference(monkeypatch, head, budget):
+    monkeypatch.setattr("sensia_trainer.induction.LOGITS_BUDGET", budget)
+    states, base = (torch.randn(2, 4, 6, dtype=torch.float64) for _ in range(2))
+    weight, bias = torch.randn(VOCABULARY, 6, dtype=torch.float64), torch.randn(VOCABULARY, dtype=torch.float64)
+    labels = torch.randint(0, VOCABULARY, (2, 4))
+    labels[0, 1] = -100
+    bias = bias if head.get("bias") else None
+    settings = {"scale": head.get("scale", 1.0), "softcap": head.get("softcap")}
+    leaves = [tensor.requires_grad_() for tensor in (states, weight, bias) if tensor is not None]
+    got = distilled_loss(states, base, Head(weight, bias, **settings), labels, share=0.3, temperature=1.7)
+    flat = states.flatten(0, 1), base.flatten(0, 1), weight, bias, labels.flatten()
+    expected = reference.distilled_loss(*flat, 0.3, 1.7, **settings)
+    for ours, plain in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, plain)
+    # The base is a teacher: no gradient reaches the head by its logits.
+    torch.testing.assert_close(torch.autograd.grad(got.loss, leaves)[0], torch.autograd.grad(expected[0], leaves)[0])
+    if bias is None:
+        teacher = torch.nn.functional.linear(base, weight).detach()
+        student = torch.nn.functional.linear(states, weight)[labels != -100]
+        soft = torch.log_softmax(student / 1.7, -1)
+        target = torch.softmax(teacher[labels != -100] / 1.7, -1)
+        loss = 0.7 * torch.nn.functional.cross_entropy(student, labels[labels != -100])
+        loss += 0.3 * 1.7**2 * torch.nn.functional.kl_div(soft, target, reduction="batchmean")
+        again = distilled_loss(states, base, Head(weight), labels, share=0.3, temperature=1.7)
+        ours, plain = (torch.autograd.grad(value, leaves) for value in (again.loss, loss))
+        torch.testing.assert_close(ours, plain)
+
+
+def test_distinct_tokens_have_their_senses():
+    ids = torch.tensor([[5, 2, 5], [2, 9, 2]])
+    senses = ids[..., None, None].expand(2, 3, 4, 6).float()
+    assert senses_of_distinct(ids, senses)[:, 0, 0].tolist() == [2, 5, 9]
+
+
+def tiny_base(family="gpt2"):
+    torch.manual_seed(0)
+    if family == "gpt2":
+        sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+        dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **sizes, **dropouts))
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, tie_word_embeddings=False, **sizes))
+
+
+def blocks(rows, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return Dataset.from_dict({"input_ids": torch.randint(0, VOCABULARY, (rows, BLOCK), generator=draw).tolist()})
+
+
+def trainer_for(folder, family="gpt2", model=None, **fields):
+    model = model or BackpackForCausalLM.from_backbone(tiny_base(family), num_senses=4)
+    settings = dict(output_dir=str(folder), max_steps=8, per_device_train_batch_size=4, learning_rate=0.01)
+    settings |= dict(warmup_steps=0, logging_steps=1, save_strategy="no", use_cpu=True, disable_tqdm=True)
+    args = InductionConfig(**settings | fields)
+    return InductionTrainer(model, args, train_dataset=blocks(48), eval_dataset=blocks(6, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("family", "fields"),
+    [
+        ("gpt2", {}),
+        ("llama", {}),
+        ("llama", {"train_head": True}),
+        ("gpt2", {"train_backbone": True, "train_embeddings": True, "train_head": True, "distill_share": 0.0}),
+    ],
+)
+def test_what_is_trained_moves_and_the_rest_stays(tmp_path, family, fields):
+    trainer = trainer_for(tmp_path, family, **fields)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trained = {name for name, value in trainer.model.named_parameters() if value.requires_grad}
+    senses = {name for name in before if any(part in name for part in ("sense", "residual_gate"))}
+    assert senses <= trained and (trained == senses) == (not fields)
+    assert any("lm_head" in name or "wte" in name for name in trained) == bool(fields.get("train_head"))
+    trainer.train()
+    for name, value in trainer.model.named_parameters():
+        assert torch.equal(value, before[name]) == (name not in trained), name
+    logged = [row for row in trainer.state.log_history if "divergence" in row]
+    assert len(logged) == 8 and logged[0]["gate"] != 0 and logged[0]["contribution"] == 0
+    assert logged[0]["divergence"] == pytest.approx(0, abs=1e-6) and logged[-1]["divergence"] > 0
+
+
+def test_a_closed_gate_measures_the_base(tmp_path):
+    base = tiny_base().eval()
+    trainer = trainer_for(tmp_path)
+    closed = trainer.evaluate()
+    ids = torch.tensor(trainer.eval_dataset["input_ids"])
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(base(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert (
+        closed["eval_perplexity"] == closed["eval_base_perplexity"] == pytest.approx(expected.exp().item(), rel=1e-5)
+    )
+    assert closed["eval_gate"] == closed["eval_contribution"] == 0
+    assert closed["eval_divergence"] == pytest.approx(0, abs=1e-6)
+    assert 0 < closed["eval_sense_entropy"] <= math.log(4) + 1e-5
+    trainer.train()
+    opened = trainer.evaluate()
+    assert opened["eval_base_perplexity"] == pytest.approx(closed["eval_base_perplexity"], rel=1e-6)
+    assert opened["eval_perplexity"] != opened["eval_base_perplexity"] and opened["eval_contribution"] > 0
+
+
+def test_the_gate_has_a_rate_of_its_own_and_no_decay(tmp_path):
+    trainer = trainer_for(tmp_path, gate_learning_rate=0.5, weight_decay=0.3)
+    groups = trainer.create_optimizer().param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0, 0.0]
+    assert [group["lr"] for group in groups] == [0.01, 0.01, 0.5]
+    assert groups[2]["params"] == [trainer.model.backpack.residual_gate.weight]
+    assert trainer_for(tmp_path).args.gate_learning_rate == pytest.approx(0.1)
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):
+    whole = trainer_for(tmp_path / "whole", save_strategy="steps", save_steps=4)
+    whole.train()
+    again = trainer_for(tmp_path / "again", save_strategy="steps", save_steps=4)
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
+    for (name, value), other in zip(whole.model.named_parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_a_stuck_gate_is_told(tmp_path, caplog):
+    trainer = trainer_for(tmp_path, gate_learning_rate=1e-9)
+    with caplog.at_level("WARNING"):
+        trainer.train()
+    assert "raise `gate_learning_rate`" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"distill_share": 1.5}, "`distill_share` is 1.5, but must lie between 0 and 1"),
+        ({"distill_share": math.nan}, "`distill_share` is nan"),
+        ({"diversity_weight": -1.0}, "`diversity_weight` is -1.0"),
+        ({"distill_temperature": 0.0}, "`distill_temperature` is 0.0, but must be positive"),
+        ({"gate_learning_rate": 0.0}, "`gate_learning_rate` is 0.0: the gate would stay at 0"),
+        ({"train_backbone": True}, "changes the base that `distill_share` distils from"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        InductionConfig(output_dir=str(tmp_path), use_cpu=True, **fields)
+
+
+def test_models_that_cannot_be_induced_are_refused(tmp_path, tiny_model):
+    with pytest.raises(ValueError, match="has no residual gate"):
+        trainer_for(tmp_path, model=tiny_model())
+    with pytest.raises(ValueError, match="has no residual gate"):
+        trainer_for(tmp_path, model=tiny_base())
+    with pytest.raises(ValueError, match="the head of this model is its word embeddings; set both alike"):
+        trainer_for(tmp_path, train_head=True)
+
+
+def test_words_of_one_token(tokenizer):
+    ids = one_token_words(tokenizer, ["cat", "the", "improbable"])
+    assert "improbable" not in ids
+    assert all(tokenizer.decode([token]) == f" {word}" for word, token in ids.items())
