@@ -21,20 +21,28 @@ def _identifier():
     return LanguageIdentifier.from_model_file(MODEL_FILE)
 
 
+def identified(texts, code: str) -> list[str] | None:
+    """The language that each text looks like, of `code` and the common ones; `None` if it cannot be told."""
+    identifier, iso = _identifier(), language(code).code.partition("_")[0]
+    if identifier is None or iso not in identifier.nb_classes:
+        return None
+    identifier.set_languages(sorted({*COMMON, iso}))
+    found = [identifier.classify(text)[0] for text in texts]
+    identifier.set_languages(None)
+    return found
+
+
 def check_language(texts, code: str, what: str, *, sample=100) -> float | None:
     """Share of the first `sample` texts identified as `code`; `None` if it cannot be told.
 
     Raises:
         ValueError: If less than half of them are, naming the language they look like.
     """
-    identifier, iso = _identifier(), language(code).code.partition("_")[0]
-    if identifier is None or iso not in identifier.nb_classes:
-        reason = "py3langid is not installed" if identifier is None else f"py3langid does not know {iso}"
+    found, iso = identified(texts[:sample], code), language(code).code.partition("_")[0]
+    if found is None:
+        reason = "py3langid is not installed" if _identifier() is None else f"py3langid does not know {iso}"
         logger.warning("The language of %s is not checked: %s.", what, reason)
         return None
-    identifier.set_languages(sorted({*COMMON, iso}))
-    found = [identifier.classify(text)[0] for text in texts[:sample]]
-    identifier.set_languages(None)
     share = found.count(iso) / len(found)
     if share < 0.5:
         likely = max(set(found), key=found.count)

@@ -1,4 +1,4 @@
-"""Evaluate causal language models: FLORES-200 retrieval and perplexity, XCOPA, XStoryCloze, Belebele, generation.
+"""Evaluate causal language models: retrieval and perplexity on parallel text, multiple choice, generation.
 
     sensia evaluate evaluate --model my/model --target sw --output results/mine.json
     sensia evaluate compare results/a.json results/b.json --output results/EVALUATION.md
@@ -7,7 +7,8 @@ The second form puts any number of results beside the paper's Table 1 and marks 
 """
 
 from ..evaluation.report import compare
-from ..evaluation.suite import EvaluationConfig, items_file, run
+from ..evaluation.results import items_file
+from ..evaluation.suite import EvaluationConfig, run
 from ..training.memory import keep_freed_memory
 from ..utils.arguments import Parser, recipe_parser
 from ..utils.recipes import parse_recipe
@@ -31,13 +32,19 @@ def main(argv):
     keep_freed_memory()
     (config,) = parse_recipe(parser(), argv)
     result = run(config)
-    for name, value in result.get("flores", {}).items():
-        if isinstance(value, float):
-            print(f"{name:45s} {value:.4f}")
+    for where, found in {"": result.get("flores", {}), **result["bitexts"]}.items():
+        for name, value in found.items():
+            if isinstance(value, float):
+                print(f"{f'{where} {name}'.strip():45s} {value:.4f}")
     for task in result["tasks"]:
         for scoring, score in task["scores"].items():
             low, high = score["interval"]
             chance = ", at chance" if score["at_chance"] else ""
             where = f"{task['task']} {task['language']} {task['template']} {scoring}"
             print(f"{where:45s} {score['accuracy']:.4f} [{low:.3f}, {high:.3f}] of {score['total']}{chance}")
+    for task in result.get("writing", []):
+        print(f"{task['task'] + ' ' + task['language']:45s} chrF {task['chrf']:.1f}, ROUGE-L {task['rougeL']:.1f}")
+    for name in ("greedy", "sampled", "human") if "fluency" in result else ():
+        rates = ", ".join(f"{key} {value:.3f}" for key, value in result["fluency"][name].items() if value is not None)
+        print(f"{'continuations, ' + name:45s} {rates}")
     print(f"results: {config.output}\nitems:   {items_file(config.output)}")

@@ -168,7 +168,7 @@ def _beyond_overlap(found, bootstrap, seed) -> dict:
     for i, direction in enumerate(DIRECTIONS):
         unsolved = found["overlap"]["hits"][i] < 1
         metrics[f"beyond_overlap_pairs_{direction}"] = int(unsolved.sum())
-        for kind in found.keys() - {"overlap"} if unsolved.any() else ():
+        for kind in [kind for kind in found if kind != "overlap"] if unsolved.any() else ():
             hits = found[kind]["hits"][i].cpu()[unsolved]
             metrics[f"{kind}_beyond_overlap_{direction}"] = hits.double().mean().item()
             if bootstrap:

@@ -1,7 +1,6 @@
 """Reports from result files: Table 1 with the paper's columns beside measured ones, as Markdown, CSV and a figure."""
 
 import csv
-import json
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -9,46 +8,17 @@ from matplotlib.lines import Line2D
 
 from ..languages import language
 from ..utils.figures import save_figure
-from ..utils.markdown import bold, escape, table, with_interval
-from ..utils.statistics import mcnemar, paired_bootstrap
-from .suite import items_file
+from ..utils.markdown import escape, table, with_interval
+from ..utils.statistics import mcnemar
+from .report_tables import PAPER, pairs_tables, writing_tables
+from .results import read_result
 from .tasks import TASKS
 
 
-PAPER = json.loads((Path(__file__).parent / "data" / "paper_table1.json").read_text(encoding="utf-8"))
 TITLES = {
     "xcopa": "XCOPA", "copa": "COPA", "xstorycloze": "XStoryCloze", "belebele": "Belebele",
     "xstorycloze_like": "XStoryCloze-like (machine-translated)", "global_mmlu_lite": "Global-MMLU-Lite (stand-in)",
 }  # fmt: skip
-DIRECTIONS = {"source_to_target": "source → target", "target_to_source": "target → source"}
-FLORES_ROWS = {
-    f"{kind}_{direction}": f"{title}, {arrow}"
-    for kind, title in {
-        "sense_recall": "recall@1, sense vectors",
-        "context_recall": "recall@1, context vectors",
-        "overlap_recall": "recall@1, token overlap (no model)",
-        "random_sense_recall": "recall@1, sense vectors of random weights",
-        "random_context_recall": "recall@1, context vectors of random weights",
-        "sense_beyond_overlap": "recall@1 where overlap fails, sense vectors",
-        "context_beyond_overlap": "recall@1 where overlap fails, context vectors",
-        "sense_mean_rank": "mean rank, sense vectors",
-        "context_mean_rank": "mean rank, context vectors",
-        "sense_margin": "cosine margin, sense vectors",
-        "context_margin": "cosine margin, context vectors",
-    }.items()
-    for direction, arrow in DIRECTIONS.items()
-}
-FLORES_ROWS |= {
-    "sense_entropy_source": "sense entropy of the source (nats)",
-    "sense_entropy_target": "sense entropy of the target (nats)",
-    "source_perplexity": "source perplexity per token",
-    "target_perplexity": "target perplexity per token",
-}
-FROM_START_ROWS = {
-    "perplexity": "{} perplexity per token, from a start token",
-    "perplexity_per_word": "{} perplexity per word, from a start token",
-    "bits_per_byte": "{} bits per byte, from a start token",
-}
 PAPER_MARKERS = {"Goldfish": "x", "SENSIA": "*"}  # the paper's columns that the figure shows
 CHOICES = {"causal": 2, "story": 2, "reading": 4}  # choices of an item by kind of task
 CSV_FIELDS = [
@@ -58,15 +28,9 @@ CSV_FIELDS = [
 
 
 def load_results(paths) -> list[dict]:
-    """Result files with their per-item predictions under "items". `ValueError` for other files and equal names."""
-    results = []
-    for path in paths:
-        result = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(result, dict) or result.get("kind") != "evaluation":
-            raise ValueError(f"{path} is no result of examples/evaluate.py (its `kind` is not 'evaluation').")
-        items = items_file(path)
-        result["items"] = json.loads(items.read_text(encoding="utf-8")) if items.is_file() else {}
-        results.append(result)
+    """Result files with their per-item predictions under "items". `ValueError` as [`read_result`], and for equal
+    names."""
+    results = [read_result(path, with_items=True) for path in paths]
     names = [result["name"] for result in results]
     if len(set(names)) < len(names):
         raise ValueError(f"Each result needs a name of its own (got {names}); set `name` when evaluating.")
@@ -82,28 +46,6 @@ def significance(first: dict, other: dict, key: str, scoring: str) -> dict | Non
         return None
     hits = [[int(p == y) for p, y in zip(x["predictions"][scoring], x["labels"], strict=True)] for x in (a, b)]
     return mcnemar(*hits)
-
-
-def recall_significance(first: dict, other: dict, key: str) -> dict | None:
-    """Paired bootstrap of a recall of `other` minus that of `first` over the same sentence pairs; `None` if they
-    are not the same or one model has no such vectors."""
-    a, b = other["items"].get("flores", {}), first["items"].get("flores", {})
-    if a.get("fingerprint") != b.get("fingerprint") or not (key in a.get("hits", ()) and key in b.get("hits", ())):
-        return None
-    return paired_bootstrap(a["hits"][key], b["hits"][key], iterations=2000)["difference"]
-
-
-def nll_significance(first: dict, other: dict, side="target") -> dict | None:
-    """Paired bootstrap of the likelihood of the same whole sentences of one side under two models, whatever their
-    tokenizers: it decides about bits per byte and perplexity per word. `None` if the sentences are not the same or
-    some were cut."""
-    a, b = other["items"].get("flores", {}), first["items"].get("flores", {})
-    key = f"{side}_nll_from_start"
-    if a.get("fingerprint") != b.get("fingerprint") or not (key in a and key in b):
-        return None
-    if any(result["flores"][f"{side}_from_start"]["truncated"] for result in (first, other)):
-        return None
-    return paired_bootstrap(a[key], b[key], iterations=2000)["difference"]
 
 
 def accuracy_rows(results) -> list[dict]:
@@ -148,7 +90,7 @@ def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
     output = Path(output)
     results = load_results(paths)
     rows = accuracy_rows(results)
-    shown = [row for row in rows if (row["scoring"], row["template"]) == (scoring, template)]
+    shown = [row for row in rows if row["scoring"] == scoring and row["template"] in (template, "own")]
     if rows and not shown:
         present = sorted({(row["scoring"], row["template"]) for row in rows})
         raise ValueError(f"Nothing was scored by {scoring!r} with template {template!r}; there are {present}.")
@@ -156,9 +98,9 @@ def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
     output.parent.mkdir(parents=True, exist_ok=True)
     names = [result["name"] for result in results]
     parts = ["# Evaluation", "", *_accuracy_table(names, shown, paper, scoring, template), *_remarks(results, shown)]
-    parts += _flores_table(results)
+    parts += pairs_tables(results)
     parts += _all_scorings(names, rows)
-    parts += _generation(results)
+    parts += writing_tables(results)
     output.write_text("\n".join(parts) + "\n", encoding="utf-8")
     everything = output.with_suffix(".csv")
     with everything.open("w", encoding="utf-8", newline="") as file:
@@ -171,7 +113,7 @@ def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
 def _ordered_keys(shown, paper) -> list[tuple[str, str]]:
     order = list(TITLES)
     keys = {(row["task"], row["language"]) for row in shown + paper}
-    return sorted(keys, key=lambda key: (order.index(key[0]), key[1]))
+    return sorted(keys, key=lambda key: (order.index(key[0]) if key[0] in order else len(order), key))
 
 
 def _accuracy_table(names, shown, paper, scoring, template) -> list[str]:
@@ -183,7 +125,7 @@ def _accuracy_table(names, shown, paper, scoring, template) -> list[str]:
         cells = [by_paper.get((task, code, column)) for column in PAPER["columns"]]
         cells = [f"{cell['accuracy']:.3f}" if cell else "–" for cell in cells]
         cells += [_cell(by_model.get((task, code, name))) for name in names]
-        lines.append([TITLES[task], language(code).name, *cells])
+        lines.append([TITLES.get(task, task), language(code).name, *cells])
     return [
         "## Accuracy",
         "",
@@ -214,7 +156,10 @@ def _remarks(results, shown) -> list[str]:
     facts, cut = {}, {}
     for result in results:
         for task in result["tasks"]:
-            place, items = f"{TITLES[task['task']]}, {language(task['language']).name}", task["items"]
+            place, items = (
+                f"{TITLES.get(task['task'], task['task'])}, {language(task['language']).name}",
+                task["items"],
+            )
             if task["note"]:
                 facts.setdefault(f"- {place}: {task['note']}.")
             if task["questions_corrected"]:
@@ -232,51 +177,6 @@ def _remarks(results, shown) -> list[str]:
     ]
 
 
-def _flores_table(results) -> list[str]:
-    measured = [result for result in results if "flores" in result]
-    if not measured:
-        return []
-    pairs = sorted({f"{r['flores']['source']} – {r['flores']['target']}, {r['flores']['split']}" for r in measured})
-    rows = []
-    for key, title in FLORES_ROWS.items():
-        cells = []
-        for result in measured:
-            value, interval = result["flores"].get(key), result["flores"].get(f"{key}_interval")
-            test = None if result is measured[0] else recall_significance(measured[0], result, key)
-            mark = "*" if test and test["p_value"] < 0.05 else ""
-            cells.append(_readable(value, mark, interval))
-        rows.append([title, *cells])
-    for side in ("source", "target"):
-        for key, title in FROM_START_ROWS.items():
-            cells = []
-            for result in measured:
-                from_start = result["flores"].get(f"{side}_from_start", {})
-                test = None
-                if result is not measured[0] and key != "perplexity":
-                    test = nll_significance(measured[0], result, side)
-                mark = "*" if test and test["p_value"] < 0.05 else ""
-                cells.append(_readable(from_start.get(key), mark, from_start.get(f"{key}_interval")))
-            rows.append([title.format(side), *cells])
-    rows = [row for row in rows if set(row[1:]) != {"–"}]  # measured for one model at least
-    rows.append(["pairs (truncated)", *(f"{r['flores']['pairs']} ({r['flores']['truncated']})" for r in measured)])
-    lines = [
-        "",
-        f"## FLORES-200 ({'; '.join(pairs)})",
-        "",
-        table(["", *(r["name"] for r in measured)], rows),
-        "",
-        f"95 % bootstrap intervals over pairs; * differs from {escape(measured[0]['name'])} (paired bootstrap, "
-        "p < .05). Perplexity per token is not tested: models may split the text differently. Token overlap is TF-IDF "
-        "over the model's own tokens, without a model; where it fails, a wrong sentence shares as much as the "
-        "translation.",
-    ]
-    published = PAPER["flores_perplexity"]
-    for code in sorted({language(r["flores"]["target"]).code for r in measured} & set(published)):
-        name, value = language(code).name, published[code]
-        lines += ["", f"The paper's SENSIA in {name}: perplexity {value} per token ({published['source']})."]
-    return lines
-
-
 def _all_scorings(names, rows) -> list[str]:
     if not rows:
         return []
@@ -288,26 +188,13 @@ def _all_scorings(names, rows) -> list[str]:
                   == (task, code, template, scoring, name)), None)
             for name in names
         ]  # fmt: skip
-        lines.append([TITLES[task], language(code).name, template, scoring, *map(_cell, cells)])
+        lines.append([TITLES.get(task, task), language(code).name, template, scoring, *map(_cell, cells)])
     every = table(["Benchmark", "Language", "Template", "Scoring", *names], lines)
-    note = "`paper` uses λ and α of Table 11, `searched` those found on the validation split of the same task."
+    note = (
+        "`paper` uses λ and α of Table 11, `searched` those found on the validation split of the same task, `given` "
+        "those of the command."
+    )
     return ["", "## Every template and scoring", "", every, "", note]
-
-
-def _generation(results) -> list[str]:
-    lines = []
-    for result in results:
-        if "generation" in result:
-            sampling = ", ".join(f"{key}={value}" for key, value in result["generation"]["sampling"].items())
-            lines += ["", f"### {escape(result['name'])} ({sampling})", ""]
-            for example in result["generation"]["examples"]:
-                continuation = escape(example["continuation"]) or "*(ended at once)*"
-                lines.append(f"- {bold(example['prompt'])} {continuation}")
-    return ["", "## Generation", *lines] if lines else []
-
-
-def _readable(value: float | None, mark: str, interval) -> str:
-    return with_interval(value, interval, 1 if value is not None and abs(value) >= 100 else 3, mark)
 
 
 def _accuracy_figure(names, shown, paper, path) -> list[Path]:
@@ -346,7 +233,7 @@ def _accuracy_figure(names, shown, paper, path) -> list[Path]:
     for i, name in enumerate(names):
         marker, colour = styles[i % len(styles)]
         handles.append(Line2D([], [], color=colour, marker=marker, markerfacecolor="white", label=name))
-    ax.set_yticks(range(len(keys)), [f"{TITLES[task]}, {language(code).name}" for task, code in keys])
+    ax.set_yticks(range(len(keys)), [f"{TITLES.get(task, task)}, {language(code).name}" for task, code in keys])
     ax.invert_yaxis()
     ax.set_xlabel(f"accuracy, 95 % intervals\nfilled: differs from {names[0]} (p < .05)")
     ax.grid(axis="x", alpha=0.25)

@@ -1,7 +1,8 @@
-"""The whole evaluation of one model by one protocol, written as JSON: what `examples/evaluate.py` runs."""
+"""The whole evaluation of one model by one protocol, written as JSON: what `sensia evaluate` runs."""
 
 import os
 import platform
+import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,22 +12,30 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from transformers.utils import logging
 
-from ..bitext.flores import PURPOSES, load_flores
 from ..bitext.language_check import check_language
 from ..languages import language
-from ..utils.files import fingerprint, portable, write_json
-from .generation import generate_examples, prompts_for
+from ..utils.files import fingerprint, portable
+from .choices import load_choices
+from .generation import fluency, generate_examples, prompts_for
 from .intrinsic import evaluate_bitext, random_weights_recall
 from .likelihood import choice_likelihoods
 from .overlap import token_idf
+from .pairs import Pairs, check_pairs, flores_pairs, own_pairs, tatoeba_pairs
 from .perplexity import perplexity
+from .references import GENERATION_TASKS, evaluate_writing, load_writing
+from .results import Parts, write_result
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
 from .tasks import TASKS, TEMPLATES, TaskData, load_task, make_items
 
 
 logger = logging.get_logger(__name__)
 
-HUB_FLORES = "openlanguagedata/flores_plus"  # maintained, gated: its terms are accepted once, on its page
+PAIR_TASKS = {"tatoeba": tatoeba_pairs}
+KNOWN_TASKS = (*TASKS, *PAIR_TASKS, *GENERATION_TASKS)
+FLUENCY_PROMPTS = 200
+NEUTRAL = {"lambda": 1.0, "alpha": 0.0}
+# Settings that no number depends on.
+FREE = ("output", "name", "batch_size", "device", "progress")
 
 
 @dataclass
@@ -44,14 +53,40 @@ class EvaluationConfig:
     flores_purpose: str = field(default="reporting", metadata={"help": "reporting (devtest) or selection (dev)."})
     tasks: list[str] = field(
         default_factory=lambda: ["xcopa", "xstorycloze", "belebele"],
-        metadata={"help": f"Of {', '.join(TASKS)}; in another language as task:code, e.g. copa:en."},
+        metadata={"help": f"Of {', '.join(KNOWN_TASKS)}; in another language as task:code, e.g. copa:en; or none."},
     )
+    bitext: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Parallel text of your own: a TSV, JSONL or TMX file, two line-aligned files, a Hub id."},
+    )
+    bitext_name: str = field(default="own_bitext", metadata={"help": "What the results call it."})
+    bitext_split: str = field(default="train", metadata={"help": "Split of a Hub or saved dataset."})
+    choices: str | None = field(
+        default=None, metadata={"help": "Multiple-choice file of your own: JSONL, JSON, CSV or TSV, columns by name."}
+    )
+    choices_name: str = field(default="own_choices", metadata={"help": "What the results call it."})
+    choices_context: str = field(
+        default="{question}", metadata={"help": "What stands before a choice, columns in braces."}
+    )
+    choices_answers: list[str] = field(
+        default_factory=lambda: [" {choices}"],
+        metadata={"help": "A template a choice (' {a}' ' {b}'), or one with a column that holds a list."},
+    )
+    choices_label: str = field(default="label", metadata={"help": "Column of the right one: number, letter or text."})
+    choices_first_label: int = field(default=0, metadata={"help": "Number of the first choice, 0 or 1."})
+    choices_validation: str | None = field(
+        default=None, metadata={"help": "A file of the same kind, to search lambda and alpha on."}
+    )
+    scoring_lambda: float | None = field(default=None, metadata={"help": "Lambda of Appendix E, given for all tasks."})
+    scoring_alpha: float | None = field(default=None, metadata={"help": "Alpha of Appendix E, likewise."})
     templates: list[str] = field(
         default_factory=lambda: ["plain", "harness"], metadata={"help": "plain, harness, goldfish (reading tasks)."}
     )
     questions: str = field(default="corrected", metadata={"help": "XCOPA's question field: corrected or published."})
     grid_search: bool = field(default=True, metadata={"help": "Search lambda and alpha on the validation split."})
-    generate: bool = field(default=True, metadata={"help": "Whether to sample the prompts of Appendix F."})
+    generate: bool = field(
+        default=True, metadata={"help": "Whether to write continuations: Appendix F's prompts, and 200 measured."}
+    )
     max_items: int | None = field(default=None, metadata={"help": "First items of each task only."})
     batch_size: int = field(default=32, metadata={"help": "Items in a batch; results do not depend on it."})
     max_length: int | None = field(default=None, metadata={"help": "The model's positions by default."})
@@ -69,7 +104,7 @@ class EvaluationConfig:
         default=True, metadata={"help": "Whether retrieval also stands beside that of the same model, untrained."}
     )
     check_languages: bool = field(default=True, metadata={"help": "Refuse files in the wrong language."})
-    bootstrap: int = field(default=1000, metadata={"help": "Resamples for intervals on FLORES-200."})
+    bootstrap: int = field(default=1000, metadata={"help": "Resamples for intervals."})
     seed: int = 0
     progress: bool = True
 
@@ -99,20 +134,36 @@ def check_config(config: EvaluationConfig) -> None:
     """Refuses what would fail after an hour: unknown tasks, templates, languages, an output that is no JSON file."""
     if Path(config.output).suffix != ".json":
         raise ValueError(f"`output` must be a .json file (got {config.output!r}).")
-    known = sorted({name for templates in TEMPLATES.values() for name in templates})
+    known = sorted({name for kind, templates in TEMPLATES.items() for name in templates if kind != "own"})
     for template in config.templates:
         if template not in known:
             raise ValueError(f"`templates` may hold {known} (got {template!r}).")
     for entry in config.tasks:
         task, _, code = entry.partition(":")
-        if task not in TASKS:
-            raise ValueError(f"`tasks` may hold {sorted(TASKS)}, each with an optional `:language` (got {entry!r}).")
+        if task not in KNOWN_TASKS:
+            raise ValueError(
+                f"`tasks` may hold {sorted(KNOWN_TASKS)}, each with an optional `:language` (got {entry!r})."
+            )
         language(code or config.target)
+    for name in ("bitext_name", "choices_name"):
+        value = getattr(config, name)
+        if not re.fullmatch(r"[\w-]+", value) or value in (*KNOWN_TASKS, "flores"):
+            raise ValueError(
+                f"`{name}` must be letters, digits, - and _, and no name of a known task (got {value!r})."
+            )
+    for name, least in (("max_items", 1), ("batch_size", 1), ("max_length", 2), ("bootstrap", 0)):
+        value = getattr(config, name)
+        if value is not None and value < least:
+            raise ValueError(f"`{name}` must be at least {least} (got {value}).")
+    if config.scoring_lambda is not None and not 0 <= config.scoring_lambda <= 1:
+        raise ValueError(f"`scoring_lambda` must lie between 0 and 1 (got {config.scoring_lambda}).")
     language(config.source)
 
 
 def run(config: EvaluationConfig) -> dict:
     """Evaluates and writes `output` and its `.items.json`; returns what it wrote to `output`.
+
+    Interrupted and started again with the same settings, it goes on behind the last part that was measured.
 
     Raises:
         ValueError: Before the model is loaded for a wrong configuration; with the item named for wrong data.
@@ -123,82 +174,104 @@ def run(config: EvaluationConfig) -> dict:
     if data_dir and not Path(data_dir).is_dir():
         raise ValueError(f"`data_dir` {config.data_dir!r} is no folder; leave it out to load from the Hub.")
     # All data before the model, so that what is missing is missed at once.
-    flores = _load_flores(config, data_dir) if config.flores else None
-    tasks = [_load_task(config, entry, data_dir) for entry in config.tasks]
+    pairs, tasks, writings = _load_data(config, data_dir)
     prompts = prompts_for(config.target) if config.generate else []
     if config.generate and not prompts:
         logger.warning(f"No continuations are sampled: there are no prompts in {language(config.target).name}.")
     model, tokenizer = load_model(config)
+    settings = portable(asdict(config))
+    decisive = {key: value for key, value in settings.items() if key not in FREE}
+    parts = Parts(config.output, decisive | {"files": _files_of(config.model)})
     result = {
         "kind": "evaluation",
         "name": config.name or Path(config.model).name + (" (random)" if config.random_weights else ""),
         "parameters": model.num_parameters(),
-        "config": portable(asdict(config)),
+        "config": settings,
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
         },
+        "bitexts": {},
         "tasks": [],
     }  # fmt: skip
     items = {}
 
-    def write():
-        """After every part: an interrupted run keeps what it measured."""
-        result["seconds"] = round(time.perf_counter() - started, 1)
-        write_json(config.output, result)
-        write_json(items_file(config.output), items, indent=None)
+    def part(key, digest, measure, *arguments):
+        summary, items[key] = parts.measured(f"{key}/{digest}", lambda: measure(config, model, tokenizer, *arguments))
+        return summary
 
-    if flores:
-        result["flores"], items["flores"] = evaluate_flores(config, model, tokenizer, *flores)
-        write()
+    for found in pairs:
+        key = found.name if found.name == "flores" else f"bitext/{found.name}"
+        summary = part(key, fingerprint([found.source, found.target, found.counted]), evaluate_pairs, found)
+        if found.name == "flores":
+            result["flores"] = summary
+        else:
+            result["bitexts"][found.name] = summary
     for test, validation in tasks:
-        for template in config.templates:
-            if template in TEMPLATES[TASKS[test.task].kind]:
-                summary, detail = evaluate_task(config, model, tokenizer, test, validation, template)
-                result["tasks"].append(summary)
-                items[f"{test.task}/{test.language}/{template}"] = detail
-                write()
+        for template in ["own"] if test.kind == "own" else config.templates:
+            if template in TEMPLATES[test.kind]:
+                digest = test.fingerprint + (validation.fingerprint if validation else "")
+                key = f"{test.task}/{test.language}/{template}"
+                result["tasks"].append(part(key, digest, evaluate_task, test, validation, template))
+    if writings:
+        result["writing"] = [
+            part(f"{found.task}/{found.language}", found.fingerprint, _evaluate_writing, found) for found in writings
+        ]
     if prompts:
-        result["generation"] = generate_examples(model, tokenizer, prompts, seed=config.seed)
-    write()
+        result["generation"] = part("generation", fingerprint(prompts), _generate, prompts)
+    wanted = (found for found in pairs if config.generate and found.languages[1] == config.target)
+    sentences = next((found.target[:FLUENCY_PROMPTS] for found in wanted), [])
+    if sentences:
+        result["fluency"] = part("fluency", fingerprint(sentences), _fluency, sentences)
+    result["seconds"] = round(time.perf_counter() - started, 1)
+    result = write_result(config.output, result, items)
+    parts.finish()
     return result
 
 
-def items_file(output) -> Path:
-    """Where the per-item predictions of the result file `output` are."""
-    return Path(output).with_suffix(".items.json")
+def _files_of(model: str) -> list:
+    """What tells whether a model folder is still the same; a model of the Hub is known by its name."""
+    folder = Path(model)
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 
 
-def _load_flores(config, data_dir) -> tuple[list[str], list[str], list[list[str]] | None]:
-    """Both sides of the split that is evaluated, and both of the other one, for document frequencies."""
-    path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
-    codes = config.source, config.target
-    split = _flores_split(config)
-    texts = load_flores(path, split, codes, purpose=config.flores_purpose)
+def _load_data(config, data_dir):
+    """Pairs, multiple-choice tasks (test and validation), and what is to be written."""
+    sides, where = (config.source, config.target), {"data_dir": data_dir, "max_items": config.max_items}
+    pairs, tasks, writings = [], [], []
+    if config.flores:
+        pairs.append(flores_pairs(*sides, purpose=config.flores_purpose, **where))
+    for entry in config.tasks:
+        task, _, code = entry.partition(":")
+        if task in PAIR_TASKS:
+            found = PAIR_TASKS[task](config.source, code or config.target, **where)
+            pairs.append(found._replace(name=f"{task}-{code}") if code else found)
+        elif task in GENERATION_TASKS:
+            writings.append(load_writing(task, code or config.target, purpose=config.flores_purpose, **where))
+        else:
+            tasks.append(_load_task(config, task, code or config.target, where))
+    if config.bitext:
+        own = {"name": config.bitext_name, "split": config.bitext_split, "max_items": config.max_items}
+        pairs.append(own_pairs(config.bitext, *sides, **own))
+    if config.choices:
+        names = ("name", "context", "answers", "label", "first_label")
+        own = {name: getattr(config, f"choices_{name}") for name in names} | {"max_items": config.max_items}
+        files = {"test": config.choices, "validation": config.choices_validation}
+        tasks.append([file and load_choices(file, config.target, split=split, **own) for split, file in files.items()])
     if config.check_languages:
-        for code in codes:
-            check_language(texts[code], code, f"FLORES {split} {code}")
-    ((purpose, other),) = ((purpose, name) for purpose, name in PURPOSES.items() if name != split)
-    try:  # only to count in how many sentences a token is, for its overlap
-        counted = load_flores(path, other, codes, purpose=purpose)
-    except ValueError:
-        logger.warning(f"FLORES {other} is not there: document frequencies are counted on {split} itself.")
-        counted = None
-    texts, counted = ([*found.values()] if found else None for found in (texts, counted))
-    return *(side[: config.max_items] for side in texts), counted
+        for found in pairs:
+            check_pairs(found)
+    if not (pairs or tasks or writings or config.generate):
+        raise ValueError("There is nothing to evaluate: give `tasks`, `bitext`, `choices`, or leave `flores` on.")
+    return pairs, tasks, writings
 
 
-def _flores_split(config) -> str:
-    return PURPOSES.get(config.flores_purpose, config.flores_purpose)
-
-
-def _load_task(config, entry, data_dir) -> tuple[TaskData, TaskData | None]:
-    task, _, code = entry.partition(":")
-    load = {"data_dir": data_dir, "questions": config.questions, "max_items": config.max_items}
-    test = load_task(task, code or config.target, "test", **load)
+def _load_task(config, task, code, where) -> tuple[TaskData, TaskData | None]:
+    test = load_task(task, code, "test", questions=config.questions, **where)
     if config.check_languages:
         check_language([_text(row) for row in test.rows], test.language, f"{task} ({test.source})")
     searched = config.grid_search and "validation" in TASKS[task].splits
-    return test, load_task(task, code or config.target, "validation", **load) if searched else None
+    return test, load_task(task, code, "validation", questions=config.questions, **where) if searched else None
 
 
 def _text(row) -> str:
@@ -206,16 +279,29 @@ def _text(row) -> str:
     return " ".join(parts)
 
 
-def evaluate_flores(config, model, tokenizer, source, target, counted=None) -> tuple[dict, dict]:
-    """Retrieval, entropy and perplexity on FLORES-200: a summary; the hits of every pair and its likelihoods.
+def _generate(config, model, tokenizer, prompts):
+    return generate_examples(model, tokenizer, prompts, seed=config.seed), {}
 
-    `counted`, both sides of other sentences, are those that document frequencies for the overlap are counted on.
-    """
+
+def _fluency(config, model, tokenizer, sentences):
+    options = {"seed": config.seed, "batch_size": config.batch_size, "progress": config.progress}
+    return fluency(model, tokenizer, sentences, config.target, **options)
+
+
+def _evaluate_writing(config, model, tokenizer, writing):
+    names = ("bootstrap", "seed", "batch_size", "progress")
+    return evaluate_writing(model, tokenizer, writing, **{name: getattr(config, name) for name in names})
+
+
+def evaluate_pairs(config, model, tokenizer, pairs: Pairs) -> tuple[dict, dict]:
+    """Retrieval, entropy and perplexity on parallel sentences: a summary; hits and likelihoods of every pair."""
     options = {"batch_size": config.batch_size, "max_length": config.max_length, "progress": config.progress}
     names = ("pooling", "temperature", "context_state", "context_layer", "bootstrap", "seed")
     intrinsic = options | {name: getattr(config, name) for name in names}
-    if counted:
-        encoded = tokenizer([*counted[0], *counted[1]], add_special_tokens=False, verbose=False)["input_ids"]
+    source, target = pairs.source, pairs.target
+    if pairs.counted:
+        counted = [sentence for side in pairs.counted for sentence in side]
+        encoded = tokenizer(counted, add_special_tokens=False, verbose=False)["input_ids"]
         intrinsic["idf"] = token_idf(encoded, len(model.get_input_embeddings().weight))
     metrics = evaluate_bitext(model, tokenizer, source, target, by_pair=True, **intrinsic)
     if config.random_row:
@@ -228,12 +314,10 @@ def evaluate_flores(config, model, tokenizer, source, target, counted=None) -> t
         detail[f"{side}_nll_from_start"] = [round(value, 4) for value in found.pop("nll")]
         from_start[f"{side}_from_start"] = found
     summary = {
-        "split": _flores_split(config),
-        "purpose": config.flores_purpose,
-        "source": language(config.source).flores,
-        "target": language(config.target).flores,
+        **portable(pairs.facts),
+        **{side: language(code).flores for side, code in zip(("source", "target"), pairs.languages, strict=True)},
         "fingerprint": detail["fingerprint"],
-        "document_frequencies": "the other split" if counted else "the evaluated sentences",
+        "document_frequencies": "other sentences" if pairs.counted else "the evaluated sentences",
         **metrics,
         **from_start,
     }
@@ -253,8 +337,12 @@ def evaluate_task(config, model, tokenizer, data: TaskData, validation, template
     values = {name: scores(found, name) for name in SCORINGS if name != "pmi" or has_prior}
     parameters = {}
     preset = paper_parameters(data.task, data.language)
-    if preset and (preset["lambda"] == 1 or has_prior):
+    given = {"lambda": config.scoring_lambda, "alpha": config.scoring_alpha}
+    if set(given.values()) != {None}:
+        parameters["given"] = {key: default if given[key] is None else given[key] for key, default in NEUTRAL.items()}
+    if preset:
         parameters["paper"] = preset
+    parameters = {name: chosen for name, chosen in parameters.items() if chosen["lambda"] == 1 or has_prior}
     summary = {
         "task": data.task,
         "language": data.language,

@@ -96,6 +96,10 @@ class TaskData:
     fingerprint: str  # of the rows after any correction
     note: str = ""
     corrected: list[str] = field(default_factory=list)  # ids whose wrong `question` was corrected
+    kind: str = ""  # of its templates; that of TASKS by default
+
+    def __post_init__(self):
+        self.kind = self.kind or TASKS[self.task].kind
 
 
 def load_task(task: str, code: str, split: str, *, data_dir=None, questions="corrected", max_items=None) -> TaskData:
@@ -130,7 +134,7 @@ def load_task(task: str, code: str, split: str, *, data_dir=None, questions="cor
     rows = rows[:max_items]
     kept = {row["id"] for row in rows}
     for row in rows:
-        _check(row, f"{task} {iso} {split}")
+        check_row(row, f"{task} {iso} {split}")
     corrected = [i for i in corrected if i in kept]
     return TaskData(task, iso, split, rows, origin, fingerprint(rows)[:16], source.note, corrected)
 
@@ -204,13 +208,14 @@ def _reading_harness(row, iso):
 TEMPLATES = {
     "causal": {"plain": _causal_plain, "harness": _causal_harness},
     "story": {"plain": _story_plain, "harness": _story_harness},
+    "own": {"own": lambda row, iso: (row["context"], row["choices"])},  # asked as its file says: `choices.py`
     "reading": {"plain": _reading_plain, "harness": _reading_harness, "goldfish": _reading_goldfish},
 }
 
 
 def make_items(data: TaskData, template: str) -> list[Item]:
     """The items of a task in the words of a template ("plain", "harness"; "goldfish" for reading tasks)."""
-    templates = TEMPLATES[TASKS[data.task].kind]
+    templates = TEMPLATES[data.kind]
     if template not in templates:
         raise ValueError(f"{data.task} has no template {template!r}; it has {sorted(templates)}.")
     build = templates[template]
@@ -245,7 +250,7 @@ def _read_file(path: Path) -> list[dict]:
     if path.suffix == ".tsv":
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
 def _read_hub(source: TaskSource, task: str, config: str, split: str) -> tuple[list[dict], str]:
@@ -303,7 +308,8 @@ def _parse_reading(row, position):
 _PARSERS = {"causal": _parse_causal, "story": _parse_story, "reading": _parse_reading}
 
 
-def _check(row: dict, where: str) -> None:
+def check_row(row: dict, where: str) -> None:
+    """`ValueError` for an empty choice or a label that names none."""
     empty = [i for i, choice in enumerate(row["choices"]) if not choice.strip()]
     if empty:
         raise ValueError(f"Item {row['id']} of {where}: choice {empty[0]} is empty.")

@@ -41,6 +41,7 @@ from pathlib import Path
 
 import yaml
 
+from ..evaluation.results import is_whole
 from ..training.runs import METRICS_FILE
 from ..utils.files import fingerprint, portable, write_json
 from ..utils.recipes import find_recipe, read_recipe
@@ -270,17 +271,17 @@ def _run_steps(run, folder, launch) -> str | None:
         # The complete recipe, not fields on a command line: lists and empty values keep their types, and it is kept.
         recipe = folder / "recipe.yaml"
         command = [run.script, str(recipe), "--output_dir", str(folder)]
-        steps.append((recipe, run.recipe, command, folder / METRICS_FILE))
+        steps.append((recipe, run.recipe, command, folder / METRICS_FILE, Path.is_file))
     if run.evaluation:
         recipe, output = folder / "evaluation.yaml", folder / "evaluation.json"
         model = ["--model", str(folder)] if run.train else []
         command = [sys.executable, run.evaluation_script, str(recipe), *model, "--output", str(output)]
-        steps.append((recipe, run.evaluation, command, output))
+        steps.append((recipe, run.evaluation, command, output, is_whole))
     changed = False
-    for recipe, content, command, output in steps:
+    for recipe, content, command, output, is_there in steps:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         # A step that ended before the run was interrupted is not repeated: its output belongs to the recipe beside it.
-        if not changed and output.is_file() and recipe.is_file() and recipe.read_text(encoding="utf-8") == text:
+        if not changed and is_there(output) and recipe.is_file() and recipe.read_text(encoding="utf-8") == text:
             continue
         changed = True
         output.unlink(missing_ok=True)
@@ -288,8 +289,8 @@ def _run_steps(run, folder, launch) -> str | None:
         code = launch(command)
         if code != 0:
             return f"{shlex.join(command)} ended with code {code}"
-        if not output.is_file():
-            return f"{shlex.join(command)} left no {output.name}"
+        if not is_there(output):
+            return f"{shlex.join(command)} left no {output.name} that is whole"
     return None
 
 

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..evaluation.report import TITLES
+from ..evaluation.results import read_result
 from ..evaluation.tasks import TASKS
 from ..languages import language
 from ..training.runs import METRICS_FILE
@@ -56,7 +57,7 @@ def release(run_folder, destination, code_folder, dtype="float16", **evaluations
         if (run_folder / name).is_file():
             (destination / name).write_bytes((run_folder / name).read_bytes())
     metrics = json.loads((run_folder / METRICS_FILE).read_text(encoding="utf-8"))
-    measured = {k: json.loads(Path(file).read_text(encoding="utf-8")) for k, file in evaluations.items() if file}
+    measured = {name: read_result(file) for name, file in evaluations.items() if file}
     metrics |= reported(**measured) if measured else {}
     write_json(destination / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
     write_card(destination)

@@ -80,6 +80,7 @@ def recipe_parser(dataclass_types, *, prog=None, description=None):
             action.type = action.choices = None  # [`typed`] does it, for the command line and the recipe alike
             kinds = [kind for kind in map(_plain, _alternatives(hints[action.dest])) if kind in METAVARS]
             action.metavar = METAVARS[kinds[0]] if kinds and action.nargs != 0 else None
+            action.nargs = "*" if action.nargs == "+" else action.nargs  # a list may be empty
     return parser
 
 

@@ -1,6 +1,15 @@
 import pytest
 
-from sensia_trainer.evaluation.generation import SAMPLING, generate_examples, prompts_for
+from sensia_trainer.evaluation.generation import (
+    GREEDY,
+    SAMPLING,
+    complete,
+    cut_prompts,
+    fluency,
+    generate_examples,
+    prompts_for,
+    repetition,
+)
 
 
 def test_a_continuation_depends_on_its_prompt_and_the_seed_only(tiny_gpt2, tokenizer):
@@ -25,3 +34,36 @@ def test_continuations_end_with_the_positions(tiny_gpt2, tokenizer):
 def test_prompts_of_every_language_correspond():
     assert {len(prompts_for(code)) for code in ("et", "ind_Latn", "sw", "tr", "zh", "en")} == {3}
     assert prompts_for("fi") == []
+
+
+def test_repetition_of_known_texts():
+    assert repetition("a b c d a b c d") == pytest.approx(1 - 4 / 5)  # abcd bcda cdab dabc abcd
+    assert repetition("Opened the door and. opened the door and.") == pytest.approx(1 - 5 / 7)
+    assert repetition("all words are new") == 0 and repetition("too short") is None
+
+
+def test_prompts_are_cut_from_sentences():
+    assert cut_prompts(["One two three four five.", "Too short"], "en") == [("One two three four", " five.")]
+    assert cut_prompts(["今天的天气非常好，我们出去"], "zh") == [("今天的天气非常好", "，我们出去")]
+
+
+def test_batches_write_what_single_prompts_do(tiny_model, tokenizer):
+    prompts = ["The cat", "Kucing tidur di atas", "We will meet again", "A"]
+    model = tiny_model()
+    together = complete(model, tokenizer, prompts, batch_size=3, **GREEDY)
+    assert together == [complete(model, tokenizer, [prompt], **GREEDY)[0] for prompt in prompts]
+
+
+def test_fluency_stands_beside_that_of_people(tiny_model, tokenizer):
+    pytest.importorskip("py3langid")
+    sentences = [
+        "Kucing itu tidur di atas kursi dan tidak mau bangun.",
+        "Sungai itu mengalir ke laut yang biru dan luas.",
+    ]
+    found, written = fluency(tiny_model(), tokenizer, sentences, "ind_Latn")
+    assert found["prompts"] == 2 and len(written["greedy"]) == len(written["sampled"]) == 2
+    assert found["human"] == {"repetition": 0.0, "in_language": 1.0, "empty": 0.0}
+    for name in ("greedy", "sampled"):
+        assert 0 <= found[name]["in_language"] <= 1 and 0 <= found[name]["empty"] <= 1
+    with pytest.raises(ValueError, match="None of the 1 sentences"):
+        fluency(tiny_model(), tokenizer, ["Kucing"], "id")

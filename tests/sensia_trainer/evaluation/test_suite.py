@@ -5,9 +5,14 @@ import re
 import numpy as np
 import pytest
 
-from sensia_trainer.evaluation.report import compare, nll_significance, recall_significance, significance
-from sensia_trainer.evaluation.suite import EvaluationConfig, items_file, run
+from sensia_trainer.evaluation.report import compare, significance
+from sensia_trainer.evaluation.report_tables import nll_significance, recall_significance
+from sensia_trainer.evaluation.results import items_file
+from sensia_trainer.evaluation.suite import EvaluationConfig, run
 from tests.conftest import SENTENCES
+
+
+PAIRS = list(zip(SENTENCES[::2], SENTENCES[1::2], strict=True))
 
 
 @pytest.fixture
@@ -58,6 +63,7 @@ def test_everything_is_measured_and_written(config, tmp_path):
     assert task["scores"]["paper"]["lambda"] == 0.5 and task["scores"]["cond"]["total"] == 12
     assert task["questions_corrected"] == 6 and task["grid_search"]["items"] == 6
     assert len(result["generation"]["examples"]) == 3 and result["generation"]["sampling"]["seed"] == 0
+    assert result["complete"] is True and result["fluency"]["prompts"] == 5
     detail = json.loads(items_file(config.output).read_text(encoding="utf-8"))
     items, hits = detail["xcopa/id/plain"], detail["flores"]["hits"]["sense_recall_source_to_target"]
     assert np.mean(hits) == pytest.approx(result["flores"]["sense_recall_source_to_target"])
@@ -148,6 +154,11 @@ def test_significance_needs_the_same_items():
         ({"output": "results"}, "`output` must be a .json"),
         ({"data_dir": "/nowhere"}, "`data_dir` '/nowhere' is no folder"),
         ({"dtype": "float7"}, "`dtype` must name a torch dtype"),
+        ({"bitext_name": "a b"}, "`bitext_name` must be letters"),
+        ({"choices_name": "xcopa"}, "no name of a known task"),
+        ({"max_items": -1}, "`max_items` must be at least 1"),
+        ({"max_length": -3}, "`max_length` must be at least 2"),
+        ({"scoring_lambda": 2.0}, "`scoring_lambda` must lie between 0 and 1"),
         ({"flores_purpose": "fun"}, "`purpose` must be one of"),
         ({"target": "swh_Latn"}, "lacks .'swh_Latn'"),
     ],
@@ -168,15 +179,88 @@ def test_wrong_language_is_refused(config, data_dir):
         run(config)
 
 
-def test_an_interrupted_run_keeps_what_it_measured(config, monkeypatch):
+def test_an_interrupted_run_goes_on_behind_what_it_measured(config, tmp_path, monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sensia_trainer.evaluation.suite.generate_examples", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
+        patch.setattr("sensia_trainer.evaluation.suite.generate_examples", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert not (tmp_path / "results" / "tiny.json").exists()  # whole or absent
+    with monkeypatch.context() as patch:
+        for measured in ("evaluate_bitext", "choice_likelihoods"):
+            patch.setattr(f"sensia_trainer.evaluation.suite.{measured}", interrupted)
+        config.batch_size = 7  # no number depends on it
+        resumed = run(config)
+    assert [file.name for file in (tmp_path / "results").iterdir()] == ["tiny.items.json", "tiny.json"]
+    config.batch_size = 32
+    anew = run(config)
+    for result in (resumed, anew):
+        result.pop("seconds"), result["config"].pop("batch_size")
+    assert resumed == anew
+
+
+def test_other_settings_are_measured_anew(config, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sensia_trainer.evaluation.suite.generate_examples", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+        patch.setattr("sensia_trainer.evaluation.suite.evaluate_bitext", interrupted)
+        config.temperature = 0.5
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+
+
+def test_data_of_your_own_stand_under_their_own_names(config, tmp_path):
+    rows = [{"question": SENTENCES[i], "choices": SENTENCES[i : i + 2], "label": "AB"[i % 2]} for i in range(8)]
+    for name, some in (("quiz", rows), ("dev", rows[:4])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some), encoding="utf-8")
+    (tmp_path / "mine.tsv").write_text("en\tid\n" + "".join(f"{s}\t{t}\n" for s, t in PAIRS), encoding="utf-8")
+    config.tasks, config.flores, config.generate, config.data_dir = [], False, False, None
+    config.bitext, config.bitext_name = [str(tmp_path / "mine.tsv")], "mine"
+    config.choices, config.choices_name = str(tmp_path / "quiz.jsonl"), "quiz"
+    config.choices_validation = str(tmp_path / "dev.jsonl")
+    config.scoring_alpha = 0.3
+    result = run(config)
+    assert "flores" not in result and result["bitexts"]["mine"]["pairs"] == 5
+    assert result["bitexts"]["mine"]["data"] == "mine.tsv" and str(tmp_path) not in json.dumps(result)
+    (task,) = result["tasks"]
+    assert (task["task"], task["template"], task["items"]) == ("quiz", "own", 8)
+    assert set(task["scores"]) == {"sum", "cond", "pmi", "given", "searched"}
+    assert (task["scores"]["given"]["lambda"], task["scores"]["given"]["alpha"]) == (1.0, 0.3)
+    assert task["grid_search"]["items"] == 4
+    config.name, config.seed = "again", 3
+    first, config.output = config.output, str(tmp_path / "again.json")
+    run(config)
+    text = compare([first, config.output], tmp_path / "EVALUATION.md")[0].read_text(encoding="utf-8")
+    assert "| quiz | Indonesian |" in text and "## mine (eng_Latn – ind_Latn)" in text
+    assert "| recall@1, token overlap (no model), source → target |" in text
+
+
+def test_tatoeba_and_generation_are_tasks(config, data_dir):
+    pytest.importorskip("sacrebleu")
+    pytest.importorskip("rouge_score")
+    for code, lines in (("eng", SENTENCES[::2]), ("ind", SENTENCES[1::2])):
+        file = data_dir / f"tatoeba/tatoeba.ind-eng.{code}"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config.tasks, config.random_row, config.generate = ["tatoeba", "continuation"], False, False
+    result = run(config)
+    assert result["bitexts"]["tatoeba"]["pairs"] == 5 and result["bitexts"]["tatoeba"]["split"] == "test"
+    (writing,) = result["writing"]
+    assert writing["task"] == "continuation" and 0 <= writing["chrf"] <= 100
+    text = compare([config.output], data_dir / "EVALUATION.md")[0].read_text(encoding="utf-8")
+    assert "## Tatoeba (eng_Latn – ind_Latn, test)" in text and "| continuation | Indonesian | 5 |" in text
+
+
+def test_nothing_to_evaluate_is_said(config):
+    config.tasks, config.flores, config.generate = [], False, False
+    with pytest.raises(ValueError, match="There is nothing to evaluate"):
         run(config)
-    kept = json.loads(open(config.output, encoding="utf-8").read())
-    assert len(kept["tasks"]) == 2 and "flores" in kept and "generation" not in kept
 
 
 def test_missing_data_are_missed_before_the_model_is_loaded(config):

@@ -77,7 +77,7 @@ class Launcher:
         else:
             scores = {"cond": {"accuracy": 0.5, "interval": [0.45, 0.55]}}
             tasks = [{"task": "xcopa", "template": "plain", "scores": scores}]
-            Path(command[-1]).write_text(json.dumps({"tasks": tasks}))
+            Path(command[-1]).write_text(json.dumps({"kind": "evaluation", "complete": True, "tasks": tasks}))
         return 0
 
 
@@ -167,6 +167,17 @@ def test_training_is_not_repeated_when_only_the_evaluation_failed(matrix_file, t
     once_more = Launcher()
     execute([changed], tmp_path / "results", tmp_path / "runs", once_more)
     assert len(once_more.commands) == 2  # another model is evaluated again
+
+
+def test_an_evaluation_that_did_not_finish_is_no_result(matrix_file, tmp_path):
+    (run,) = select(expand(load_matrix(matrix_file())), ["full-s1"])
+    execute([run], tmp_path / "results", tmp_path / "runs", Launcher())
+    file = tmp_path / "runs" / "full-s1" / "evaluation.json"
+    file.write_text(file.read_text().replace("true", "false"))  # its mark
+    (tmp_path / "results" / "full-s1.json").unlink()
+    again = Launcher()
+    assert execute([run], tmp_path / "results", tmp_path / "runs", again)["finished"] == ["full-s1"]
+    assert [Path(command[-1]).name for command in again.commands] == ["evaluation.json"]
 
 
 def test_files_of_an_earlier_run_do_not_pass_for_new_ones(matrix_file, tmp_path):

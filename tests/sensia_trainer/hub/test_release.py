@@ -25,7 +25,7 @@ def evaluation(recall, accuracy, fingerprint="f00"):
     flores |= {"sense_recall_source_to_target_interval": [recall - 0.03, recall + 0.03], "pairs": 1012}
     scores = {"cond": {"accuracy": accuracy, "interval": [accuracy - 0.04, accuracy + 0.04], "at_chance": True}}
     task = {"task": "xcopa", "language": "id", "template": "plain", "split": "test", "items": 500, "scores": scores}
-    return {"flores": flores, "tasks": [task]}
+    return {"kind": "evaluation", "complete": True, "flores": flores, "tasks": [task]}
 
 
 @pytest.fixture

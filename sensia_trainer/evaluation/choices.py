@@ -1,0 +1,146 @@
+"""Multiple-choice files of your own: columns by name, and templates that say how an item is asked."""
+
+import csv
+import io
+import json
+import os
+import string
+from pathlib import Path
+
+from ..languages import language
+from ..utils.files import fingerprint
+from .tasks import TaskData, check_row
+
+
+LETTERS = string.ascii_uppercase
+SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
+
+
+def load_choices(
+    path,
+    code: str,
+    *,
+    name: str,
+    context: str,
+    answers: list[str],
+    label="label",
+    first_label=0,
+    split="test",
+    max_items=None,
+) -> TaskData:
+    """The items of a file as a task.
+
+    Args:
+        path: JSONL (an object a line), JSON (a list of objects), CSV or TSV (with a header). May name environment
+            variables.
+        code (`str`): Language of the items.
+        name (`str`): What the result calls the task.
+        context (`str`): What stands before the choice, with columns in braces: `"{passage}\\nQ: {question}\\nA:"`. The
+            backslash of `\\n` may be typed as such.
+        answers (`list[str]`): One template for each choice, `[" {option_a}", " {option_b}"]`; or a single one with a
+            column that holds a list, `[" {options}"]`.
+        label (`str`): Column of the right choice: its number, its letter (A is the first), or its text.
+        first_label (`int`): The number of the first choice where choices are numbered.
+        split (`str`): "test", or "validation" for items that choose scoring parameters.
+        max_items (`int`, *optional*): The first items only.
+
+    Raises:
+        ValueError: For a file that cannot be read so; the line, the item and what is there are named.
+    """
+    path = Path(os.path.expandvars(str(path)))
+    context, answers = _typed(context), [_typed(answer) for answer in answers]
+    rows = []
+    for number, row in enumerate(_read(path)[:max_items], 1):
+        where = f"{path.name}, item {number}"
+        choices, names = zip(*_choices(answers, row, where), strict=True)
+        item = {
+            "id": str(row.get("id", number)),
+            "context": _fill(context, row, where),
+            "choices": list(choices),
+            "label": _label(row, label, first_label, names, where),
+        }
+        check_row(item, path.name)
+        rows.append(item)
+    if not rows:
+        raise ValueError(f"{path} holds no items.")
+    return TaskData(name, language(code).code, split, rows, path.name, fingerprint(rows)[:16], kind="own")
+
+
+def _typed(template: str) -> str:
+    return template.replace("\\n", "\n").replace("\\t", "\t")
+
+
+def _read(path: Path) -> list[dict]:
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"`choices` must be a file of the kinds {', '.join(SUFFIXES)} (got {str(path)!r}).")
+    if not path.is_file():
+        raise ValueError(f"`choices` names {str(path)!r}, which is no file.")
+    text = path.read_text(encoding="utf-8-sig")
+    try:
+        if path.suffix == ".json":
+            rows = json.loads(text)
+        elif path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+        else:
+            delimiter = "\t" if path.suffix == ".tsv" else ","
+            rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except ValueError as error:
+        raise ValueError(f"{path} is no {path.suffix[1:].upper()}: {error}.") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"{path} must hold objects, one an item, with the columns by name.")
+    return rows
+
+
+def _parsed(template: str) -> list[tuple[str, str | None]]:
+    """Texts of a template and the column behind each: names only, so that it cannot reach into anything else."""
+    try:
+        return [(text, column) for text, column, *_ in string.Formatter().parse(template)]
+    except ValueError as error:
+        raise ValueError(f"The template {template!r} cannot be read ({error}); a brace itself is doubled.") from error
+
+
+def _columns(template: str) -> list[str]:
+    return [column for _, column in _parsed(template) if column is not None]
+
+
+def _fill(template: str, row: dict, where: str) -> str:
+    filled = []
+    for text, column in _parsed(template):
+        if column is not None and row.get(column) is None:
+            raise ValueError(f"{where}: the template {template!r} wants the column {column!r}; it has {list(row)}.")
+        filled += [text] if column is None else [text, str(row[column])]
+    return "".join(filled)
+
+
+def _choices(answers: list[str], row: dict, where: str) -> list[tuple[str, str]]:
+    """Each choice as it is asked, and what it is without the words of the template."""
+    if len(answers) > 1:
+        filled = [_fill(answer, row, where) for answer in answers]
+        return [(text, " ".join(str(row[column]) for column in _columns(a))) for a, text in zip(answers, filled)]
+    columns = _columns(answers[0])
+    options = row.get(columns[0]) if len(columns) == 1 else None
+    if isinstance(options, str) and options.lstrip().startswith("["):  # a list in a cell of a CSV file
+        options = json.loads(options)
+    if not isinstance(options, list) or len(options) < 2:
+        raise ValueError(
+            f"{where}: a single template of answers wants one column that holds a list of choices, such as "
+            f"' {{options}}' (got {answers[0]!r}, in which {columns} is {options!r}). Or give a template for each."
+        )
+    return [(_fill(answers[0], {columns[0]: option}, where), str(option)) for option in options]
+
+
+def _label(row: dict, column: str, first_label: int, choices: tuple[str, ...], where: str) -> int:
+    if row.get(column) is None:
+        raise ValueError(f"{where}: there is no column {column!r} with the right choice; it has {list(row)}.")
+    value = str(row[column]).strip()
+    if value in choices:
+        return choices.index(value)
+    if len(value) == 1 and value.upper() in LETTERS[: len(choices)]:
+        return LETTERS.index(value.upper())
+    number = int(value) - first_label if value.lstrip("-").isdigit() else -1
+    if not 0 <= number < len(choices):
+        raise ValueError(
+            f"{where}: {column!r} is {value!r}, which is neither the text nor the letter of one of its "
+            f"{len(choices)} choices, nor its number counted from {first_label} (`choices_first_label`)."
+        )
+    return number

@@ -1,0 +1,98 @@
+"""Parallel sentences to evaluate on: FLORES-200, Tatoeba, and any bitext of your own."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers.utils import logging
+
+from ..bitext.flores import PURPOSES, load_flores
+from ..bitext.hub_data import load_hub
+from ..bitext.language_check import check_language
+from ..bitext.sources import load_bitext
+from ..bitext.splits import without_blanks
+from ..languages import language
+
+
+logger = logging.get_logger(__name__)
+
+HUB_FLORES = "openlanguagedata/flores_plus"  # maintained, gated: its terms are accepted once, on its page
+HUB_TATOEBA = "mteb/tatoeba-bitext-mining"
+# Tatoeba's test sets name Chinese and a few others by the language that is written, not by the macrolanguage.
+TATOEBA_CODES = {"als": "sqi", "arb": "ara", "azj": "aze", "khk": "mon", "zho": "cmn"}
+
+
+class Pairs(NamedTuple):
+    """Sentences and their translations, and both sides of other pairs, on which document frequencies are counted."""
+
+    name: str
+    languages: tuple[str, str]  # codes of the two sides
+    source: list[str]
+    target: list[str]
+    facts: dict  # what a result says of them
+    counted: list[list[str]] | None = None
+
+
+def flores_pairs(source: str, target: str, *, data_dir=None, purpose="reporting", max_items=None) -> Pairs:
+    """The split of FLORES-200 that `purpose` may read (see `load_flores`), from `data_dir/flores200` or the Hub."""
+    path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
+    codes, split = (source, target), PURPOSES.get(purpose, purpose)
+    texts = load_flores(path, split, codes, purpose=purpose)
+    ((other_purpose, other),) = (item for item in PURPOSES.items() if item[1] != split)
+    try:  # only to count in how many sentences a token is, for its overlap
+        counted = [*load_flores(path, other, codes, purpose=other_purpose).values()]
+    except ValueError:
+        logger.warning(f"FLORES {other} is not there: document frequencies are counted on {split} itself.")
+        counted = None
+    facts = {"split": split, "purpose": purpose}
+    return Pairs("flores", codes, *(texts[code][:max_items] for code in codes), facts, counted)
+
+
+def tatoeba_pairs(source: str, target: str, *, data_dir=None, max_items=None) -> Pairs:
+    """Tatoeba's test set of a language and English (Artetxe and Schwenk, 2019): at most 1,000 short sentences.
+
+    Local files are those published with LASER: `tatoeba/tatoeba.ind-eng.ind` and `.eng`.
+
+    Raises:
+        ValueError: If none of the two languages is English, or a file is missing.
+    """
+    sides = [TATOEBA_CODES.get(iso3, iso3) for iso3 in (language(source).iso3, language(target).iso3)]
+    if "eng" not in sides or sides == ["eng", "eng"]:
+        raise ValueError(f"Tatoeba's test sets are with English on one side (got {source!r} and {target!r}).")
+    other = next(code for code in sides if code != "eng")
+    if data_dir is None:
+        rows = load_hub(HUB_TATOEBA, f"{other}-eng", "test")
+        texts = {other: list(rows["sentence1"]), "eng": list(rows["sentence2"])}
+    else:
+        files = {code: Path(data_dir) / "tatoeba" / f"tatoeba.{other}-eng.{code}" for code in sides}
+        missing = [file.name for file in files.values() if not file.is_file()]
+        if missing:
+            raise ValueError(f"tatoeba is not in {data_dir}: {' and '.join(missing)} are missing in its tatoeba/.")
+        texts = {code: file.read_text(encoding="utf-8").rstrip("\n").split("\n") for code, file in files.items()}
+    sentences = (texts[code][:max_items] for code in sides)
+    return Pairs("tatoeba", (source, target), *sentences, {"data": f"Tatoeba test, {other}-eng", "split": "test"})
+
+
+def own_pairs(paths, source: str, target: str, *, name: str, split="train", max_items=None) -> Pairs:
+    """Any bitext that `load_bitext` reads: two line-aligned files, a TSV, JSONL or TMX file, a dataset of the Hub.
+
+    Args:
+        paths (`list[str]`): One path or id, or the two files of the source and of the target.
+        name (`str`): What the result calls it.
+        split (`str`): Of a dataset of the Hub.
+    """
+    paths = [os.path.expandvars(path) for path in paths]
+    sides = [language(code).code for code in (source, target)]
+    read = load_bitext(paths[0] if len(paths) == 1 else paths, *sides, split=split)
+    pairs = without_blanks(read)
+    rows = pairs[:max_items]["translation"] if max_items else pairs["translation"]
+    sentences = ([row[side] for row in rows] for side in sides)
+    return Pairs(
+        name, (source, target), *sentences, {"data": ", ".join(paths), "pairs_without_text": len(read) - len(pairs)}
+    )
+
+
+def check_pairs(pairs: Pairs) -> None:
+    """`ValueError` where a side is in another language than its code says."""
+    for side, code in zip((pairs.source, pairs.target), pairs.languages, strict=True):
+        check_language(side, code, f"{pairs.name} {code}")

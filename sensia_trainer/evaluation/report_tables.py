@@ -1,0 +1,183 @@
+"""Tables of a report: retrieval and likelihood on parallel sentences, and what the model writes."""
+
+import json
+from pathlib import Path
+
+from ..languages import language
+from ..utils.markdown import bold, escape, table, with_interval
+from ..utils.statistics import paired_bootstrap
+
+
+PAPER = json.loads((Path(__file__).parent / "data" / "paper_table1.json").read_text(encoding="utf-8"))
+PAIR_TITLES = {"flores": "FLORES-200", "tatoeba": "Tatoeba"}
+DIRECTIONS = {"source_to_target": "source → target", "target_to_source": "target → source"}
+PAIR_ROWS = {
+    f"{kind}_{direction}": f"{title}, {arrow}"
+    for kind, title in {
+        "sense_recall": "recall@1, sense vectors",
+        "context_recall": "recall@1, context vectors",
+        "overlap_recall": "recall@1, token overlap (no model)",
+        "random_sense_recall": "recall@1, sense vectors of random weights",
+        "random_context_recall": "recall@1, context vectors of random weights",
+        "sense_beyond_overlap": "recall@1 where overlap fails, sense vectors",
+        "context_beyond_overlap": "recall@1 where overlap fails, context vectors",
+        "sense_mean_rank": "mean rank, sense vectors",
+        "context_mean_rank": "mean rank, context vectors",
+        "sense_margin": "cosine margin, sense vectors",
+        "context_margin": "cosine margin, context vectors",
+    }.items()
+    for direction, arrow in DIRECTIONS.items()
+}
+PAIR_ROWS |= {
+    "sense_entropy_source": "sense entropy of the source (nats)",
+    "sense_entropy_target": "sense entropy of the target (nats)",
+    "source_perplexity": "source perplexity per token",
+    "target_perplexity": "target perplexity per token",
+}
+FROM_START_ROWS = {
+    "perplexity": "{} perplexity per token, from a start token",
+    "perplexity_per_word": "{} perplexity per word, from a start token",
+    "bits_per_byte": "{} bits per byte, from a start token",
+}
+
+
+def measured_on(result: dict, name: str) -> dict:
+    """What a result has measured on a bitext: "flores", or a name under `bitexts`; empty where it did not."""
+    return result.get("flores", {}) if name == "flores" else result.get("bitexts", {}).get(name, {})
+
+
+def _items_key(name: str) -> str:
+    return name if name == "flores" else f"bitext/{name}"
+
+
+def recall_significance(first: dict, other: dict, key: str, name="flores") -> dict | None:
+    """Paired bootstrap of a recall of `other` minus that of `first` over the same sentence pairs; `None` if they
+    are not the same or one model has no such vectors."""
+    a, b = (result["items"].get(_items_key(name), {}) for result in (other, first))
+    if a.get("fingerprint") != b.get("fingerprint") or not (key in a.get("hits", ()) and key in b.get("hits", ())):
+        return None
+    return paired_bootstrap(a["hits"][key], b["hits"][key], iterations=2000)["difference"]
+
+
+def nll_significance(first: dict, other: dict, side="target", name="flores") -> dict | None:
+    """Paired bootstrap of the likelihood of the same whole sentences of one side under two models, whatever their
+    tokenizers: it decides about bits per byte and perplexity per word. `None` if the sentences are not the same or
+    some were cut."""
+    a, b = (result["items"].get(_items_key(name), {}) for result in (other, first))
+    key = f"{side}_nll_from_start"
+    if a.get("fingerprint") != b.get("fingerprint") or not (key in a and key in b):
+        return None
+    if any(measured_on(result, name)[f"{side}_from_start"]["truncated"] for result in (first, other)):
+        return None
+    return paired_bootstrap(a[key], b[key], iterations=2000)["difference"]
+
+
+def pairs_tables(results: list[dict]) -> list[str]:
+    """Retrieval and likelihood on FLORES-200 and on every other bitext, each a table, with tests against the first."""
+    others = dict.fromkeys(name for result in results for name in result.get("bitexts", {}))
+    return [line for name in ("flores", *others) for line in _pairs_table(results, name)]
+
+
+def _pairs_table(results, name) -> list[str]:
+    measured = [result for result in results if measured_on(result, name)]
+    if not measured:
+        return []
+    found = [measured_on(result, name) for result in measured]
+    pairs = sorted({f"{r['source']} – {r['target']}{', ' + r['split'] if 'split' in r else ''}" for r in found})
+    rows = []
+    for key, title in PAIR_ROWS.items():
+        cells = []
+        for result in measured:
+            value, interval = measured_on(result, name).get(key), measured_on(result, name).get(f"{key}_interval")
+            test = None if result is measured[0] else recall_significance(measured[0], result, key, name)
+            mark = "*" if test and test["p_value"] < 0.05 else ""
+            cells.append(_readable(value, mark, interval))
+        rows.append([title, *cells])
+    for side in ("source", "target"):
+        for key, title in FROM_START_ROWS.items():
+            cells = []
+            for result in measured:
+                from_start = measured_on(result, name).get(f"{side}_from_start", {})
+                test = None
+                if result is not measured[0] and key != "perplexity":
+                    test = nll_significance(measured[0], result, side, name)
+                mark = "*" if test and test["p_value"] < 0.05 else ""
+                cells.append(_readable(from_start.get(key), mark, from_start.get(f"{key}_interval")))
+            rows.append([title.format(side), *cells])
+    rows = [row for row in rows if set(row[1:]) != {"–"}]  # measured for one model at least
+    rows.append(["pairs (truncated)", *(f"{r['pairs']} ({r['truncated']})" for r in found)])
+    lines = [
+        "",
+        f"## {PAIR_TITLES.get(name, escape(name))} ({'; '.join(pairs)})",
+        "",
+        table(["", *(r["name"] for r in measured)], rows),
+        "",
+        f"95 % bootstrap intervals over pairs; * differs from {escape(measured[0]['name'])} (paired bootstrap, "
+        "p < .05). Perplexity per token is not tested: models may split the text differently. Token overlap is TF-IDF "
+        "over the model's own tokens, without a model; where it fails, a wrong sentence shares as much as the "
+        "translation.",
+    ]
+    published = PAPER["flores_perplexity"] if name == "flores" else {}
+    for code in sorted({language(r["target"]).code for r in found} & set(published)):
+        value = published[code]
+        lines += [
+            "",
+            f"The paper's SENSIA in {language(code).name}: perplexity {value} per token ({published['source']}).",
+        ]
+    return lines
+
+
+def writing_tables(results: list[dict]) -> list[str]:
+    """Whether continuations read like the language, scores against references, and the continuations of prompts."""
+    return [*_fluency(results), *_against_references(results), *_examples(results)]
+
+
+def _fluency(results) -> list[str]:
+    rows = [
+        [result["name"], kind, found[kind]["repetition"], found[kind]["in_language"], found[kind]["empty"]]
+        for result in results
+        for found in [result.get("fluency")]
+        for kind in (("greedy", "sampled", "human") if found else ())
+    ]
+    if not rows:
+        return []
+    rows = [[name, kind, *(with_interval(value) for value in values)] for name, kind, *values in rows]
+    counts = sorted({result["fluency"]["prompts"] for result in results if "fluency" in result})
+    return [
+        "",
+        f"## Does it read like the language? ({' or '.join(map(str, counts))} prompts)",
+        "",
+        table(["", "continuations", "repeated 4-grams", "identified as the language", "empty"], rows),
+        "",
+        "Continuations of the first words of real sentences; *human* is how those go on, cut to the same length.",
+    ]
+
+
+def _against_references(results) -> list[str]:
+    rows = []
+    for result in results:
+        for task in result.get("writing", []):
+            scores = [with_interval(task[name], task[f"{name}_interval"], 1) for name in ("chrf", "rougeL")]
+            scores += [with_interval(task["other_references"][name], digits=1) for name in ("chrf", "rougeL")]
+            place = [task["task"], language(task["language"]).name, task["items"]]
+            rows.append([result["name"], *place, *scores])
+    if not rows:
+        return []
+    header = ["", "task", "language", "items", "chrF", "ROUGE-L", "chrF of another's reference", "ROUGE-L of it"]
+    return ["", "## Generation against references", "", table(header, rows)]
+
+
+def _examples(results) -> list[str]:
+    lines = []
+    for result in results:
+        if "generation" in result:
+            sampling = ", ".join(f"{key}={value}" for key, value in result["generation"]["sampling"].items())
+            lines += ["", f"### {escape(result['name'])} ({sampling})", ""]
+            for example in result["generation"]["examples"]:
+                continuation = escape(example["continuation"]) or "*(ended at once)*"
+                lines.append(f"- {bold(example['prompt'])} {continuation}")
+    return ["", "## Generation", *lines] if lines else []
+
+
+def _readable(value: float | None, mark: str, interval) -> str:
+    return with_interval(value, interval, 1 if value is not None and abs(value) >= 100 else 3, mark)

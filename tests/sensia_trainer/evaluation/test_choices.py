@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from sensia_trainer.evaluation.choices import load_choices
+from sensia_trainer.evaluation.tasks import make_items
+
+
+OWN = {"name": "quiz", "context": "{question}\\nAnswer:", "answers": [" {a}", " {b}", " {c}"]}
+
+
+def test_columns_and_templates(tmp_path):
+    file = tmp_path / "quiz.csv"
+    text = 'question,a,b,c,label\n"Where, then?",here,"over ""there""",nowhere,B\n"two\nlines {x}",1,2,3,2\n'
+    file.write_text(text, encoding="utf-8")
+    data = load_choices(file, "ind_Latn", **OWN)
+    items = make_items(data, "own")
+    assert items[0].context == "Where, then?\nAnswer:"
+    assert items[0].continuations == (" here", ' over "there"', " nowhere") and items[0].label == 1
+    assert (
+        items[1].context == "two\nlines {x}\nAnswer:" and items[1].label == 1
+    )  # the text of a choice, not its number
+    assert (data.task, data.language, data.kind, data.split) == ("quiz", "id", "own", "test")
+    assert load_choices(file, "id", **OWN, max_items=1).rows == data.rows[:1]
+
+
+def test_a_column_may_hold_the_list_of_choices(tmp_path):
+    rows = [{"id": "x", "q": "Who\u2028?", "options": ["I", "you"], "answer": 2}]
+    (tmp_path / "quiz.jsonl").write_text(json.dumps(rows[0], ensure_ascii=False) + "\n", encoding="utf-8")
+    (tmp_path / "quiz.json").write_text(json.dumps(rows), encoding="utf-8")
+    (tmp_path / "quiz.tsv").write_text('id\tq\toptions\tanswer\nx\tWho\u2028?\t"[""I"", ""you""]"\tyou\n')
+    own = {"name": "quiz", "context": "{q}", "answers": [" {options}!"], "label": "answer", "first_label": 1}
+    for suffix in ("jsonl", "json", "tsv"):
+        (item,) = make_items(load_choices(tmp_path / f"quiz.{suffix}", "en", **own), "own")
+        assert item == ("x", "Who\u2028?", (" I!", " you!"), 1)
+
+
+@pytest.mark.parametrize(
+    "change, row, message",
+    [
+        ({"context": "{topic}"}, {}, r"quiz.jsonl, item 1: the template '\{topic\}' wants the column 'topic'; it has"),
+        ({"context": "{question"}, {}, "cannot be read"),
+        ({"context": "{question.__class__}"}, {}, "wants the column"),
+        ({"label": "gold"}, {}, "no column 'gold'"),
+        ({}, {"label": 3}, r"neither the text nor the letter of one of its 3 choices, nor its number counted from 0"),
+        ({}, {"label": "perhaps"}, "neither the text"),
+        ({}, {"b": " "}, "choice 1 is empty"),
+        ({"answers": [" {a"]}, {}, "cannot be read"),
+        ({"answers": [" {a}"]}, {}, "wants one column that holds a list"),
+    ],
+)
+def test_what_cannot_be_asked(tmp_path, change, row, message):
+    file = tmp_path / "quiz.jsonl"
+    file.write_text(json.dumps({"question": "Q", "a": "x", "b": "y", "c": "z", "label": 0} | row))
+    with pytest.raises(ValueError, match=message):
+        load_choices(file, "en", **OWN | change)
+
+
+def test_files_that_are_none(tmp_path):
+    for name, text, message in (
+        ("a.txt", "", "of the kinds .jsonl"),
+        ("a.jsonl", "{", "is no JSONL"),
+        ("a.json", "{}", "must hold objects"),
+        ("a.csv", "question,a,b,c,label\n", "holds no items"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_choices(tmp_path / name, "en", **OWN)
+    with pytest.raises(ValueError, match="is no file"):
+        load_choices(tmp_path / "nowhere.csv", "en", **OWN)
