@@ -2,19 +2,26 @@
 
 import ast
 import configparser
+import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from setuptools import find_packages
+
+import sensia_trainer
 
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("modeling_backpack", "sensia_trainer")
 
 
 def canonical(name: str) -> str:
@@ -89,44 +96,78 @@ def test_pins_have_no_local_versions(pins):
     assert not [name for name, version in pins.items() if "+" in version]
 
 
-def test_every_package_is_listed(setup):
-    listed = set(setup["options"]["packages"].split())
-    found = {
-        ".".join(file.parent.relative_to(ROOT).parts)
-        for package in ("modeling_backpack", "sensia_trainer")
-        for file in (ROOT / package).rglob("__init__.py")
-    }
-    assert listed == found
+def files_of(folder, package):
+    """All files of a package, also those in linked folders, without what Python leaves there."""
+    names = (Path(parent, name) for parent, _, names in os.walk(folder / package, followlinks=True) for name in names)
+    return {name for name in names if "__pycache__" not in name.parts}
 
 
-def test_every_file_that_is_no_module_is_package_data(setup):
+def test_every_package_is_found():
+    found = set(find_packages(str(ROOT), include=["modeling_backpack*", "sensia_trainer*"]))
+    folders = {file.parent for package in PACKAGES for file in files_of(ROOT, package) if file.suffix == ".py"}
+    folders = {folder for folder in folders if "models" not in folder.parts}  # the code of a model is its own
+    assert found == {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+
+
+def test_every_file_that_is_not_a_module_is_package_data(setup):
     packaged = {
         file
         for package, patterns in setup["options.package_data"].items()
         for pattern in patterns.split()
         for file in ROOT.joinpath(*package.split(".")).glob(pattern)
     }
-    files = {f for package in ("modeling_backpack", "sensia_trainer") for f in (ROOT / package).rglob("*.*")}
-    assert packaged == {f for f in files if f.is_file() and f.suffix not in (".py", ".pyc")}
-    assert {"paper_table1.json", "adaptation.md"} <= {file.name for file in packaged}
+    files = {file for package in PACKAGES for file in files_of(ROOT, package)}
+    assert packaged == {file for file in files if file.suffix != ".py" or "models" in file.parts}
+    assert {"paper_table1.json", "adaptation.md", "py.typed", "model.safetensors"} <= {file.name for file in packaged}
 
 
-@pytest.mark.slow
-def test_a_wheel_holds_every_file_of_the_packages(tmp_path):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
     """Built from a copy, so that nothing of an earlier build in the tree slips in."""
-    source = tmp_path / "source"
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
     source.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("modeling_backpack", "sensia_trainer"):
-        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for name in (*PACKAGES, "model_cards"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     build = "import sys; from setuptools.build_meta import build_wheel; print(build_wheel(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=source, check=True, capture_output=True)
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    files = {f for name in ("modeling_backpack", "sensia_trainer") for f in (source / name).rglob("*") if f.is_file()}
-    assert held == {file.relative_to(source).as_posix() for file in files}
+    subprocess.run([sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_every_file_of_the_packages(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+        (entry_points,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        assert b"sensia = sensia_trainer.cli:main" in archive.read(entry_points)
+    files = {file for package in PACKAGES for file in files_of(ROOT, package)}
+    assert held == {file.relative_to(ROOT).as_posix() for file in files}
+    assert wheel.stat().st_size < 10e6
+
+
+@pytest.mark.slow
+def test_a_wheel_is_all_that_the_quickstart_needs(wheel, tmp_path):
+    """Installed beside nothing of the repository, called from another folder: from `sensia` to a model folder."""
+    pytest.importorskip("django")
+    site, here = tmp_path / "site", tmp_path / "here"
+    here.mkdir()
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+    environment = os.environ | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    run = partial(subprocess.run, cwd=here, env=environment, capture_output=True, text=True)
+    where = run([sys.executable, "-c", "import sensia_trainer, modeling_backpack; print(sensia_trainer.__file__)"])
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    assert run([str(site / "bin" / "sensia"), "--version"]).stdout.strip() == f"sensia {sensia_trainer.__version__}"
+    short = "--max_steps 3 --per_device_train_batch_size 8 --held_out_pairs 8 --eval_strategy no"
+    done = run([str(site / "bin" / "sensia"), "adapt", "quickstart", *short.split()])
+    assert done.returncode == 0, done.stderr
+    folder = here / "outputs" / "quickstart"
+    assert {"README.md", "metrics.json", "model.safetensors", "modeling_backpack.py"} <= {
+        f.name for f in folder.iterdir()
+    }
+    assert json.loads((folder / "metrics.json").read_text())["base_model"] == "backpack-micro-en"
 
 
 def test_the_linter_is_the_pinned_one(pins):

@@ -37,9 +37,7 @@ def adapt(run, data, lora, args):
     late, so that `--help` comes fast."""
     from dataclasses import asdict
 
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-
-    import modeling_backpack  # noqa: F401 (registers the model with the Auto classes)
+    from transformers import set_seed
 
     from ..baselines import DenseTrainer
     from ..evaluation.dynamics import training_dynamics
@@ -50,6 +48,7 @@ def adapt(run, data, lora, args):
     from ..training.lora import add_lora, merge_lora
     from ..training.memory import keep_freed_memory
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
+    from ..utils.models import load_model, load_tokenizer
 
     base, control = base_model(data), read_control(data.control)
     has_senses = data.method not in METHODS_WITHOUT_SENSES
@@ -57,7 +56,8 @@ def adapt(run, data, lora, args):
     keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(base, dtype="float32"), AutoTokenizer.from_pretrained(base)
+    model = load_model(base)
+    tokenizer = load_tokenizer(base, model)
     run.settle(
         lambda: {
             "training pairs": facts["fingerprint"],

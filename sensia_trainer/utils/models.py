@@ -5,6 +5,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from modeling_backpack import BackpackForCausalLM, is_published_layout
 
+from .recipes import find_model
+
 
 PROBES = ("The cat sat on 2 chairs.", "Kucing tidur di kursi.", "猫坐在椅子上。", "القطة تجلس.")  # fmt: skip
 
@@ -13,7 +15,7 @@ def load_model(name_or_path: str, **kwargs) -> PreTrainedModel:
     """A causal language model: a Backpack, one in the published layout, or any other.
 
     Args:
-        name_or_path (`str`): Folder or Hub id.
+        name_or_path (`str`): Folder, Hub id, or a model that comes with the package ([`find_model`]).
         kwargs: Arguments of `from_pretrained`. `dtype` defaults to float32, whatever the file holds.
 
     Returns:
@@ -22,6 +24,7 @@ def load_model(name_or_path: str, **kwargs) -> PreTrainedModel:
     Raises:
         `ValueError`: for weights that are missing, unexpected or of another shape, with their names.
     """
+    name_or_path = find_model(name_or_path)
     model_class = BackpackForCausalLM if is_published_layout(name_or_path, **kwargs) else AutoModelForCausalLM
     # Weights of another shape are reported with the others, instead of raised alone.
     kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -49,7 +52,7 @@ def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kw
             where it knows more tokens than `model` has embeddings.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(find_model(name_or_path), **kwargs)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{str(name_or_path)!r} has no tokenizer that can be loaded ({str(error).splitlines()[0]}). Name another "
