@@ -23,7 +23,7 @@ from ..analysis.drawings import save_figures
 from ..analysis.summary import render_report
 from ..utils.arguments import Parser, recipe_parser
 from ..utils.files import read_json, write_json, write_text
-from ..utils.recipes import expand_variables, parse_recipe
+from ..utils.recipes import expand_variables, find_model, parse_recipe
 
 
 PACKAGES = ("torch", "transformers", "numpy", "simalign")
@@ -63,7 +63,7 @@ def read_lines(path, limit):
 
 
 def run(arguments):
-    paths = {name: getattr(arguments, name) for name in ("model", "control", "base")}
+    paths = {name: find_model(getattr(arguments, name)) for name in ("model", "control", "base")}
     models = {
         name: BackpackForCausalLM.from_pretrained(path).to(arguments.device) for name, path in paths.items() if path
     }

@@ -2,14 +2,13 @@
 
 import dataclasses
 import difflib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
 from ..languages import language
-from ..utils.recipes import find_recipe
+from ..utils.recipes import expand_variables, find_recipe
 from .filters import FilterRules
 from .similarity import default_threshold
 
@@ -216,10 +215,4 @@ def _expand(value):
         return {key: _expand(one) for key, one in value.items()}
     if isinstance(value, list):
         return [_expand(one) for one in value]
-    if isinstance(value, str) and "$" in value:
-        expanded = os.path.expandvars(value)
-        if "${" in expanded:
-            name = expanded.split("${")[1].split("}")[0]
-            raise ValueError(f"{value!r}: the environment variable {name} is not set; set it to the folder meant")
-        return expanded
-    return value
+    return expand_variables(value)

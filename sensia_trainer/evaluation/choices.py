@@ -3,12 +3,12 @@
 import csv
 import io
 import json
-import os
 import string
 from pathlib import Path
 
 from ..languages import language
 from ..utils.files import fingerprint
+from ..utils.recipes import expand_variables
 from .tasks import TaskData, check_row
 
 
@@ -47,7 +47,7 @@ def load_choices(
     Raises:
         ValueError: For a file that cannot be read so; the line, the item and what is there are named.
     """
-    path = Path(os.path.expandvars(str(path)))
+    path = Path(expand_variables(str(path)))
     context, answers = _typed(context), [_typed(answer) for answer in answers]
     rows = []
     for number, row in enumerate(_read(path)[:max_items], 1):

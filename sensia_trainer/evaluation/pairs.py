@@ -1,6 +1,5 @@
 """Parallel sentences to evaluate on: FLORES-200, Tatoeba, and any bitext of your own."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +11,7 @@ from ..bitext.language_check import check_language
 from ..bitext.sources import load_bitext
 from ..bitext.splits import without_blanks
 from ..languages import language
+from ..utils.recipes import expand_variables
 
 
 logger = logging.get_logger(__name__)
@@ -81,7 +81,7 @@ def own_pairs(paths, source: str, target: str, *, name: str, split="train", max_
         name (`str`): What the result calls it.
         split (`str`): Of a dataset of the Hub.
     """
-    paths = [os.path.expandvars(path) for path in paths]
+    paths = [expand_variables(path) for path in paths]
     sides = [language(code).code for code in (source, target)]
     read = load_bitext(paths[0] if len(paths) == 1 else paths, *sides, split=split)
     pairs = without_blanks(read)

@@ -1,6 +1,5 @@
 """The whole evaluation of one model by one protocol, written as JSON: what `sensia evaluate` runs."""
 
-import os
 import platform
 import re
 import time
@@ -15,6 +14,7 @@ from transformers.utils import logging
 from ..bitext.language_check import check_language
 from ..languages import language
 from ..utils.files import fingerprint, portable
+from ..utils.recipes import expand_variables, find_model
 from .choices import load_choices
 from .generation import fluency, generate_examples, prompts_for
 from .intrinsic import evaluate_bitext, random_weights_recall
@@ -115,15 +115,16 @@ def load_model(config: EvaluationConfig):
 
     set_seed(config.seed)
     trust = {"trust_remote_code": config.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or config.model, **trust)
+    folder = find_model(config.model)
+    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or folder, **trust)
     dtype = getattr(torch, config.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"`dtype` must name a torch dtype such as 'float32' or 'bfloat16' (got {config.dtype!r}).")
     if config.random_weights:
-        model_config = transformers.AutoConfig.from_pretrained(config.model, **trust)
+        model_config = transformers.AutoConfig.from_pretrained(folder, **trust)
         model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, **trust)
     else:
-        model = AutoModelForCausalLM.from_pretrained(config.model, dtype=dtype, **trust)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **trust)
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -170,7 +171,7 @@ def run(config: EvaluationConfig) -> dict:
     """
     check_config(config)
     started = time.perf_counter()
-    data_dir = os.path.expandvars(config.data_dir) if config.data_dir else None
+    data_dir = expand_variables(config.data_dir)
     if data_dir and not Path(data_dir).is_dir():
         raise ValueError(f"`data_dir` {config.data_dir!r} is no folder; leave it out to load from the Hub.")
     # All data before the model, so that what is missing is missed at once.

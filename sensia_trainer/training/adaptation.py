@@ -1,7 +1,6 @@
 """What `examples/adapt.py` reads: a base model and a bitext, parted into training and held-out pairs."""
 
 import json
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata
@@ -15,6 +14,7 @@ from ..bitext.splits import cap_per_group, fingerprint, hold_out, keep_rows, wit
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..languages import language
 from ..utils.files import read_json
+from ..utils.recipes import expand_variables
 
 
 @dataclass
@@ -27,7 +27,9 @@ class AdaptationData:
 
     FREE: ClassVar = ("model", "dense_model", "bitext", "eval_bitext", "eval_flores", "licence", "control")
 
-    model: str = field(metadata={"help": "English Backpack to adapt: Hub id or folder."})
+    model: str = field(
+        metadata={"help": "English Backpack to adapt: Hub id, folder, or the packaged backpack-micro-en."}
+    )
     bitext: list[str] = field(
         metadata={
             "help": "Parallel text: a Hub dataset id, a folder saved by datasets, a TSV file whose first line names "
@@ -119,7 +121,7 @@ def load_pairs(data, args):
         pairs = cap_per_group(pairs, column, maximum, args.seed)
         facts["counts"][f"at most {maximum} per {column}"] = len(pairs)
     if data.eval_flores:
-        dev = load_flores(os.path.expandvars(data.eval_flores), "dev", languages, purpose="selection")
+        dev = load_flores(expand_variables(data.eval_flores), "dev", languages, purpose="selection")
         rows = [dict(zip(languages, pair, strict=True)) for pair in zip(*dev.values(), strict=True)]
         held_out = Dataset.from_dict({"translation": rows})
     elif data.eval_bitext:
@@ -181,7 +183,7 @@ def read_control(path):
     """
     if not path:
         return None
-    metrics = read_json(os.path.expandvars(path))
+    metrics = read_json(expand_variables(path))
     if not isinstance(metrics, dict) or not isinstance(metrics.get("after"), dict):
         raise ValueError(f"`control` is {path!r}, which holds no metrics of a finished run: give its metrics.json.")
     return metrics["after"]
@@ -220,6 +222,6 @@ def _package_licence(paths):
 
 
 def _load(paths, languages, split):
-    paths = [os.path.expandvars(path) for path in paths]
+    paths = [expand_variables(path) for path in paths]
     path = paths[0] if len(paths) == 1 else paths
     return load_bitext(path, *languages, split=split)

@@ -4,7 +4,6 @@ import csv
 import gzip
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Tokenizer
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 
 from ..losses import check_head, head_of, last_state, next_token_loss
+from ..utils.recipes import expand_variables
 from .checkpointing import ResumableTrainer
 
 
@@ -112,7 +112,7 @@ def load_documents(data):
         return dataset.select_columns([data.text_column]).rename_column(data.text_column, "text")
     seen, documents = set(), []
     for path in tqdm(data.text_files, desc="reading", unit="file"):
-        path = os.path.expandvars(path)
+        path = expand_variables(path)
         for document in read_documents(path, data.text_column, data.tsv_column, data.tsv_keep):
             if document and hash(document) not in seen:
                 seen.add(hash(document))

@@ -27,13 +27,14 @@ def find_recipe(name) -> Path:
             return path
     known = [file.relative_to(RECIPES).with_suffix("").as_posix() for file in sorted(RECIPES.rglob("*.yaml"))]
     near = did_you_mean(name, known) or f" Among the names are {', '.join(one for one in known if '/' not in one)}."
-    raise UsageError(f"There is no recipe {str(name)!r}: give the path of a YAML file, or a name.{near}")
+    raise UsageError(f"The recipe {str(name)!r} does not exist: give the path of a YAML file, or a name.{near}")
 
 
 def find_model(name) -> str:
     """A model that comes with the package (`backpack-micro-en`) as its folder; any other name as it is."""
-    packaged = MODELS / str(name)
-    return str(packaged) if not Path(name).exists() and (packaged / "config.json").is_file() else str(name)
+    if name and not Path(name).exists() and (MODELS / name / "config.json").is_file():
+        return str(MODELS / name)
+    return name
 
 
 def read_recipe(name):
@@ -102,8 +103,8 @@ def expand_variables(value):
     def look_up(match):
         if match[1] not in os.environ:
             raise UsageError(
-                f"The environment variable {match[1]} of {value!r} is not set: `export {match[1]}=...`, or give the "
-                "path in full."
+                f"The environment variable {match[1]} is not set, but {value!r} names it: `export {match[1]}=...`, or "
+                "give the path in full."
             )
         return os.environ[match[1]]
 

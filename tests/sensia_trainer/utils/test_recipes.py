@@ -57,7 +57,7 @@ def test_unknown_fields_are_refused_with_near_names(tmp_path):
 
 
 def test_missing_recipe_and_wrong_shape(tmp_path):
-    with pytest.raises(ValueError, match="no recipe 'quikstart'.*Did you mean 'quickstart'"):
+    with pytest.raises(ValueError, match="recipe 'quikstart' does not exist.*Did you mean 'quickstart'"):
         find_recipe("quikstart")
     with pytest.raises(ValueError, match="must be a mapping"):
         read_recipe(write(tmp_path / "list.yaml", [1, 2]))
@@ -125,9 +125,7 @@ def test_variables_of_the_environment(monkeypatch):
     monkeypatch.delenv("NO_FRUIT", raising=False)
     assert expand_variables("${FRUIT}/a$b") == "/pears/a$b" and expand_variables(3) == 3
     assert parse((Fruit,), ["--name", "${FRUIT}/a"])[0].name == "${FRUIT}/a"  # expanded where it is read
-    with pytest.raises(
-        ValueError, match="`colours`: The environment variable NO_FRUIT of '\\$.NO_FRUIT./a' is not set"
-    ):
+    with pytest.raises(ValueError, match="`colours`: The environment variable NO_FRUIT is not set"):
         parse((Fruit,), ["--name", "a", "--colours", "b", "${NO_FRUIT}/a"])
 
 
