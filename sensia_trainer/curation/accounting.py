@@ -283,6 +283,7 @@ def data_card(statistics: dict) -> str:
     rules, semantic, caps = statistics["filters"], statistics["semantic"], statistics["caps"]
     steps = [
         "Unicode NFC, the punctuation of each language, single spaces",
+        f"sides of at most {rules['side_characters']} characters, words of at most {rules['word_characters']}",
         f"length {rules['source_length'][0]} to {rules['source_length'][1]} ({_unit(source)}) and "
         f"{rules['target_length'][0]} to {rules['target_length'][1]} ({_unit(target)})",
         f"length ratio {rules['length_ratio'][0]:.3g} to {rules['length_ratio'][1]:.3g} in {_ratio_unit(statistics)}",
@@ -292,7 +293,8 @@ def data_card(statistics: dict) -> str:
         "match_urls"
     ]
     if rules["language_confidence"] is not None:
-        steps += [f"py3langid between the two languages, wrong with at least {rules['language_confidence']} dropped"]
+        confidence = rules["language_confidence"]
+        steps += [f"py3langid: sides in another language with at least {confidence} dropped, close relatives excepted"]
     if statistics["evaluation_texts"]:
         steps += ["no side in common, up to case, punctuation and numbers, with the evaluation texts listed below"]
     steps += [f"exact and near duplicates dropped, at most {rules['max_targets_per_source']} targets of a source"]

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..bitext.langid import PairIdentifier
+from ..bitext.langid import MIN_BYTES, elsewhere, identifier
 from ..languages import language
 
 
@@ -32,8 +32,9 @@ class FilterRules:
         drop_identical: drop pairs whose sides are the same text (up to case).
         match_digits: drop pairs whose sides do not have the same digits.
         match_urls: drop pairs whose sides do not have the same URLs and e-mail addresses.
-        language_confidence: drop a pair when a side is in the other language with at least this probability; null for
-            no language identification.
+        word_characters, side_characters: most characters of a word (in languages with spaces) and of a side.
+        language_confidence: drop a pair when a side is in another language, close relatives excepted, with at least
+            this probability; null for no language identification.
         max_targets_per_source: of one source sentence (up to case, punctuation and digits), keep so many targets.
     """
 
@@ -41,6 +42,8 @@ class FilterRules:
     target_length: tuple[int, int] = (4, 64)
     length_ratio: tuple[float, float] | None = None
     ratio_unit: str = "words"
+    word_characters: int = 100
+    side_characters: int = 2000
     drop_identical: bool = True
     match_digits: bool = False
     match_urls: bool = False
@@ -61,8 +64,9 @@ class FilterRules:
             raise ValueError(
                 f"filters.language_confidence={self.language_confidence}: give 0.5 to 1, or null for none"
             )
-        if self.max_targets_per_source < 1:
-            raise ValueError(f"filters.max_targets_per_source={self.max_targets_per_source}: give at least 1")
+        for field in ("max_targets_per_source", "word_characters", "side_characters"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"filters.{field}={getattr(self, field)}: give at least 1")
 
 
 # --- normalisation ---------------------------------------------------------------------------------------------------
@@ -194,6 +198,21 @@ def keep_not_empty(sources, targets, context) -> np.ndarray:
     return np.array([bool(_WORD.search(s) and _WORD.search(t)) for s, t in zip(sources, targets)], bool)
 
 
+def keep_characters(sources, targets, context) -> np.ndarray:
+    """No side, and no word in a language with spaces, is longer than its limit in characters.
+
+    The sides are held to it before they are normalised too: what Unicode does with a run of marks takes the square of
+    its length.
+    """
+    keep = np.ones(len(sources), bool)
+    for texts, code in ((sources, context.source), (targets, context.target)):
+        keep &= np.array([len(text) <= context.rules.side_characters for text in texts], bool)
+        if language(code).has_spaces:
+            longest = (max(map(len, text.split()), default=0) for text in texts)
+            keep &= np.array([length <= context.rules.word_characters for length in longest], bool)
+    return keep
+
+
 def keep_length(sources, targets, context) -> np.ndarray:
     """Each side is within its bounds of length."""
     (low, high), (target_low, target_high) = context.rules.source_length, context.rules.target_length
@@ -250,7 +269,10 @@ def keep_same_digits(sources, targets, context) -> np.ndarray:
     return np.array([_digits(s) == _digits(t) for s, t in zip(sources, targets)], bool)
 
 
-_URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'，。）)]+|[\w.+-]+@[\w-]+\.[\w.-]+", re.IGNORECASE)
+# Bounded on both sides of the @, and begun where a word begins: else each letter of a long word would be tried.
+_URL = re.compile(
+    r"(?:https?://|www\.)[^\s<>\"'，。）)]+|(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{1,190}", re.IGNORECASE
+)
 
 
 def _urls(text: str) -> list[str]:
@@ -265,25 +287,23 @@ def keep_same_urls(sources, targets, context) -> np.ndarray:
 
 
 def keep_languages(sources, targets, context) -> np.ndarray:
-    """Neither side is, with at least `language_confidence`, in the language of the other.
+    """Neither side is, with at least `language_confidence`, in another language.
 
-    Sides of fewer than MIN_LANGUAGE_BYTES are not judged: on a word or two ("Save Metadata", "24 bits") the identifier
-    is sure and wrong.
+    Not in the other side's, the two compared with each other, and not in any but its own and its close relatives.
+    Sides of fewer than MIN_BYTES are not judged.
     """
-    identifier = _identifier(language(context.source).code, language(context.target).code)
+    try:
+        identifier(context.source, context.target)
+    except ValueError as error:
+        raise ValueError(f"{error}; or set filters.language_confidence to null for this pair") from error
     keep = np.ones(len(sources), bool)
-    for texts, wrong in ((sources, identifier.second), (targets, lambda texts: 1 - identifier.second(texts))):
-        long = np.flatnonzero([len(text.encode()) >= MIN_LANGUAGE_BYTES for text in texts])
-        keep[long] &= wrong([texts[n] for n in long]) < context.rules.language_confidence
+    for texts, code, other in (
+        (sources, context.source, context.target),
+        (targets, context.target, context.source),
+    ):
+        long = np.flatnonzero([len(text.encode()) >= MIN_BYTES for text in texts])
+        keep[long] &= elsewhere([texts[n] for n in long], code, other) < context.rules.language_confidence
     return keep
-
-
-MIN_LANGUAGE_BYTES = 20
-
-
-@lru_cache(maxsize=4)
-def _identifier(source: str, target: str) -> PairIdentifier:
-    return PairIdentifier(source, target)
 
 
 def keep_uncontaminated(sources, targets, context) -> np.ndarray:
@@ -294,6 +314,7 @@ def keep_uncontaminated(sources, targets, context) -> np.ndarray:
 
 FILTERS = {
     "empty": (keep_not_empty, lambda rules: True),
+    "characters": (keep_characters, lambda rules: True),
     "length": (keep_length, lambda rules: True),
     "length_ratio": (keep_length_ratio, lambda rules: True),
     "identical": (keep_different, lambda rules: rules.drop_identical),

@@ -88,11 +88,14 @@ def _filter_shard(
     for name in (*wanted, *columns):
         if name not in rows[0][2]:
             raise ValueError(f"{source.label}: {name!r} is not a column; there are: {', '.join(rows[0][2]) or 'none'}")
-    chosen = [n for n, row in enumerate(rows) if all(str(row[2][name]) in values for name, values in wanted.items())]
-    if len(chosen) < len(rows):
-        dropped.update((group, "where") for group in groups)
-        dropped.subtract((groups[n], "where") for n in chosen)
-        dropped = +dropped
+    chosen = []
+    for n, (left, right, others) in enumerate(rows):
+        if not all(str(others[name]) in values for name, values in wanted.items()):
+            dropped[groups[n], "where"] += 1
+        elif max(len(left), len(right)) > context.rules.side_characters:
+            dropped[groups[n], "characters"] += 1
+        else:
+            chosen.append(n)
     groups = [groups[n] for n in chosen]
     sources = [normalise(rows[n][0], context.source) for n in chosen]
     targets = [normalise(rows[n][1], context.target) for n in chosen]

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, set_seed
 
 from ..analysis.words import segment_words
-from ..bitext.language_check import identified
+from ..bitext.langid import identified
 from ..languages import language
 from .batching import evaluating, max_positions, right_pad, start_token
 

@@ -7,7 +7,7 @@ from transformers.utils import logging
 
 from ..bitext.flores import PURPOSES, load_flores
 from ..bitext.hub_data import load_hub
-from ..bitext.language_check import check_language
+from ..bitext.langid import check_language
 from ..bitext.sources import load_bitext
 from ..bitext.splits import without_blanks
 from ..languages import language

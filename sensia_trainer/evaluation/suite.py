@@ -11,7 +11,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from transformers.utils import logging
 
-from ..bitext.language_check import check_language
+from ..bitext.langid import check_language
 from ..languages import language
 from ..utils.files import fingerprint, portable
 from ..utils.recipes import expand_variables, find_model

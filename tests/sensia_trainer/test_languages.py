@@ -1,6 +1,8 @@
+import sys
+
 import pytest
 
-from sensia_trainer.languages import LANGUAGES, codes_of, language
+from sensia_trainer.languages import LANGUAGES, codes_of, find_language, language
 
 
 def test_every_code_of_a_language_gives_its_row():
@@ -23,8 +25,59 @@ def test_a_region_is_left_out_and_another_script_is_a_language_of_its_own():
 def test_the_table_has_flores_200():
     others = "ace_Arab arb_Latn bjn_Arab kas_Deva knc_Arab min_Arab taq_Tfng zho_Hant".split()
     assert all(language(code).flores == code for code in others)
-    # What ISO 639-1 adds stands at the end, from Abkhazian on.
-    assert [row.code for row in LANGUAGES].index("ab") + len(others) == 204
+    assert len(LANGUAGES) + len(others) == 204
+
+
+# FLORES code, code, name, whether it runs from right to left
+BEYOND_THE_TABLE = {
+    "haw": ("haw_Latn", "haw", "Hawaiian", False),
+    "pcm": ("pcm_Latn", "pcm", "Nigerian Pidgin", False),
+    "sah": ("sah_Cyrl", "sah", "Yakut", False),
+    "quc": ("quc_Latn", "quc", "Kʼicheʼ", False),
+    "TET": ("tet_Latn", "tet", "Tetum", False),
+    "dv-MV": ("div_Thaa", "dv", "Divehi", True),
+    "la": ("lat_Latn", "la", "Latin", False),
+    "ger": ("deu_Latn", "de", "German", False),
+    "de-CH-1996": ("deu_Latn", "de", "German", False),
+    "mni_Mtei": ("mni_Mtei", "mni_Mtei", "Meitei (Mtei)", False),
+    "crk_Cans": ("crk_Cans", "crk", "Plains Cree", False),
+    "qab": ("qab_Latn", "qab", "qab", False),  # for private use
+    "qab_Arab": ("qab_Arab", "qab_Arab", "qab (Arab)", True),
+}
+
+
+@pytest.mark.parametrize("code", BEYOND_THE_TABLE)
+def test_any_code_of_the_registry(code):
+    pytest.importorskip("langcodes")
+    found = language(code)
+    assert (*found, found.is_right_to_left) == BEYOND_THE_TABLE[code]
+    assert language(found.code) == language(found.flores) == found
+
+
+def test_every_code_of_the_registry_names_one_language():
+    langcodes = pytest.importorskip("langcodes")
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    found = {}
+    for code in (a + b + c for a in letters for b in letters for c in ["", *letters]):
+        if (row := language(code) if langcodes.tag_is_valid(code) and code not in NO_LANGUAGE else None) is not None:
+            found.setdefault(row.code, set()).add(row)
+    assert len(found) > 7000 and all(len(rows) == 1 for rows in found.values())
+    assert all(language(row.code) == row == language(row.flores) for rows in found.values() for row in rows)
+
+
+NO_LANGUAGE = ("und", "mul", "mis", "zxx")
+
+
+def test_without_the_library_the_table_is_left(monkeypatch):
+    monkeypatch.setitem(sys.modules, "langcodes", None)
+    find_language.cache_clear()
+    assert language("id").name == "Indonesian" and find_language("haw") is None
+    find_language.cache_clear()
+
+
+def test_direction():
+    assert language("ar").is_right_to_left and language("ks").is_right_to_left and language("he").is_right_to_left
+    assert not any(language(code).is_right_to_left for code in ("en", "zh", "kas_Deva"))
 
 
 def test_no_code_is_given_twice():

@@ -40,7 +40,7 @@ STATISTICS = {
     "filters": {
         "source_length": [4, 64], "target_length": [5, 128], "length_ratio": [1.3, 6.0], "ratio_unit": "words",
         "drop_identical": True, "match_digits": True, "match_urls": False, "language_confidence": 0.9,
-        "max_targets_per_source": 4,
+        "max_targets_per_source": 4, "word_characters": 100, "side_characters": 2000,
     },
     "semantic": {"encoder": "sentence-transformers/LaBSE", "mode": "cosine", "threshold": 0.82, "max_pairs": 1600},
     "caps": {"corpus": None, "total": 2000, "sample": None},

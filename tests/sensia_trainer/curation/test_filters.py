@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from sensia_trainer.bitext import langid
-from sensia_trainer.bitext.langid import PairIdentifier
+from sensia_trainer.bitext.langid import Identifier, elsewhere
 from sensia_trainer.curation.filters import (
     FilterContext,
     FilterRules,
     apply_filters,
+    keep_characters,
     keep_different,
     keep_languages,
     keep_length,
@@ -113,6 +114,26 @@ def test_languages_are_judged_on_sides_long_enough():
     assert keep_languages(sources, targets, context()).tolist() == [True, False, False, True, True]
 
 
+def test_a_third_language_is_out_and_a_close_relative_is_not():
+    turkish, malay = "Kadın kapıyı açtı ve bahçeye çıktı.", "Wanita itu membuka pintu dan pergi ke taman."
+    english, chinese = "The woman opened the door and went out.", "那个女人打开门走进了花园。"
+    sources = [english, english, english, turkish, english]
+    targets = [turkish, malay, chinese, malay, "Mulher abriu a porta e saiu."]
+    assert keep_languages(sources, targets, context()).tolist() == [False, True, False, False, False]
+
+
+def test_no_pattern_takes_the_square_of_a_length():
+    for text in ("a" * 300_000 + "@", "a." * 150_000 + "@", "@" + "a" * 300_000, "www." * 100_000, "a@" * 100_000):
+        keep_same_urls([text], [text], context())  # would take minutes
+
+
+def test_sides_and_words_have_a_limit_in_characters():
+    sources, targets = ["a b", "x" * 101, "a b", "a " * 1001], ["c d", "y", "y " * 50 + "z" * 101, "b"]
+    assert keep_characters(sources, targets, context()).tolist() == [True, False, False, False]
+    chinese = FilterContext("en", "zh", FilterRules(), np.zeros(0, np.uint64))
+    assert keep_characters(["word"] * 2, ["字" * 101, "字" * 2001], chinese).tolist() == [True, False]
+
+
 @pytest.mark.parametrize("pair", [("sw", "en"), ("en", "sr")])  # Serbian has two scripts
 def test_the_identifier_agrees_with_py3langid(pair):
     plain = langid._model()
@@ -123,12 +144,19 @@ def test_the_identifier_agrees_with_py3langid(pair):
         expected = [dict(plain.rank(text))[pair[1]] for text in texts]
     finally:
         plain.set_languages(None)
-    np.testing.assert_allclose(PairIdentifier(*pair).second(texts), expected, atol=1e-5)
+    np.testing.assert_allclose(Identifier(pair).probabilities(texts)[:, 1], expected, atol=1e-5)
+    every = Identifier()
+    expected = [[dict(plain.rank(text))[code] for code in every.codes] for text in texts[2:]]
+    np.testing.assert_allclose(every.probabilities(texts[2:]), expected, atol=1e-3)
+    compared = elsewhere(texts, *pair[::-1])  # sure enough of a third language, or of the other one
+    assert (compared >= 1 - Identifier(pair).probabilities(texts)[:, 1] - 1e-6).all()
 
 
 def test_an_unknown_language_or_a_missing_package_says_the_way_out(monkeypatch):
-    with pytest.raises(ValueError, match="does not know.*language_confidence"):
-        PairIdentifier("en", "xx")
+    with pytest.raises(ValueError, match=r"does not know \['ti'\]; or set filters.language_confidence to null"):
+        keep_languages([], [], FilterContext("en", "ti", FilterRules(), np.zeros(0, np.uint64)))
+    with pytest.raises(ValueError, match="does not know the scripts of"):
+        Identifier(("zh", "zh_Hant"))
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)
     with pytest.raises(ValueError, match="pip install py3langid"):
         langid._model.__wrapped__()

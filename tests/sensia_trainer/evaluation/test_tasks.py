@@ -1,8 +1,10 @@
 import json
+import sys
 
 import pytest
 
-from sensia_trainer.bitext.language_check import check_language
+from sensia_trainer.bitext import langid
+from sensia_trainer.bitext.langid import check_language
 from sensia_trainer.evaluation.tasks import TASKS, correct_questions, load_task, make_items
 
 
@@ -137,9 +139,12 @@ def test_files_in_the_wrong_language_are_refused():
 
 
 def test_a_language_that_cannot_be_told_is_said_so(monkeypatch, caplog):
-    monkeypatch.setattr("sensia_trainer.bitext.language_check._identifier", lambda: None)
-    assert check_language(["Bugün hava çok güzel."], "id", "FLORES") is None
-    assert "The language of FLORES is not checked: py3langid is not installed" in caplog.text
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)
+    for cached in (langid._model, langid.identifier, langid._say_unchecked):
+        cached.cache_clear()
+    for _ in range(2):
+        assert check_language(["Bugün hava çok güzel."], "id", "FLORES") is None
+    assert caplog.text.count("The language of FLORES is not checked: py3langid is not installed") == 1
 
 
 @pytest.mark.data
