@@ -19,26 +19,31 @@ pretrained language models.
 import inspect
 
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
-from transformers.utils import cached_file
-from transformers.utils.hub import get_checkpoint_shard_files
+from transformers.conversion_mapping import register_checkpoint_conversion_mapping
+from transformers.core_model_loading import Transpose, WeightConverter, WeightRenaming
 
-from .configuration_backpack import is_flat_layout, nest_published_config, refuse_unfit_backbone
+from .configuration_backpack import is_flat_layout, refuse_unfit_backbone
 
 
-WORD_EMBEDDINGS = "backpack.backbone.wte.weight"
-POSITION_EMBEDDINGS = "backpack.backbone.wpe.weight"
-# Published names of one tensor each; a file may carry any of them.
-ALIASES = {
-    "backpack.gpt2_model.wte.weight": WORD_EMBEDDINGS,
-    "backpack.word_embeddings.weight": WORD_EMBEDDINGS,
-    "lm_head.weight": WORD_EMBEDDINGS,
-    "backpack.gpt2_model.wpe.weight": POSITION_EMBEDDINGS,
-    "backpack.position_embeddings.weight": POSITION_EMBEDDINGS,
-}
-# Buffers that old releases of transformers saved with GPT-2.
-STALE_SUFFIXES = (".attn.bias", ".attn.masked_bias")
+# Under this `model_type`, while it is loaded, a Backpack reads the published layout by the library's own mapping.
+PUBLISHED = "backpack-published"
+register_checkpoint_conversion_mapping(
+    PUBLISHED,
+    [
+        WeightRenaming("gpt2_model", "backbone"),
+        # Other names of the same tensors; a file may carry any of them.
+        WeightRenaming("word_embeddings", "backbone.wte"),
+        WeightRenaming("^lm_head", "backpack.backbone.wte"),
+        WeightRenaming("position_embeddings", "backbone.wpe"),
+        # Matrices of the sense network are stored as `Conv1D` (in, out); ours are `nn.Linear` (out, in).
+        *(
+            WeightConverter(f"sense_network.{name}.weight", f"sense_network.{name}.weight", [Transpose(0, 1)])
+            for name in ("block.mlp.c_fc", "block.mlp.c_proj", "final_mlp.c_fc", "final_mlp.c_proj")
+        ),
+    ],
+    overwrite=True,  # the file is run once for each copy of it that is loaded
+)
 HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -68,78 +73,50 @@ def refuse_nano_backpack(state_dict):
         )
 
 
-def convert_published_state_dict(state_dict):
+def set_inverse_layer_scaling(model, enabled):
     """
-    Rename published weights to ours.
+    Switch GPT-2's division of attention scores by the layer number on or off, in the model and its configuration.
 
-    Args:
-        state_dict (`dict[str, torch.Tensor]`): Names of stanfordnlp/backpack-gpt2, with any one of the aliases of the
-            tied embeddings, with or without stale attention buffers.
-
-    Returns:
-        `dict[str, torch.Tensor]` with our names. Matrices of the sense network are transposed: they were stored as
-        `Conv1D` (in, out), ours are `nn.Linear` (out, in).
+    The flag of a published configuration is no proof that a checkpoint was trained that way: releases 4.42 to 5.3
+    of transformers ignored it in their default attention.
 
     Raises:
-        `ValueError`: for weights of nanoBackpackLM, another architecture, and for missing embeddings.
+        `ValueError`: for a backbone that is no GPT-2.
     """
-    refuse_nano_backpack(state_dict)
-    converted = {}
-    for key, tensor in state_dict.items():
-        if key in ALIASES:
-            converted.setdefault(ALIASES[key], tensor)
-        elif key.endswith(STALE_SUFFIXES) and "c_attn" not in key:
-            continue
-        elif key.startswith("backpack.gpt2_model."):
-            converted[key.replace("gpt2_model", "backbone", 1)] = tensor
-        elif key.startswith("backpack.sense_network.") and tensor.ndim == 2:
-            converted[key] = tensor.t().contiguous()
-        else:
-            converted[key] = tensor
-    for name in (WORD_EMBEDDINGS, POSITION_EMBEDDINGS):
-        if name not in converted:
-            accepted = sorted(alias for alias, target in ALIASES.items() if target == name)
-            raise ValueError(f"The checkpoint has none of {accepted}: it is no Backpack of the published layout.")
-    return converted
+    attentions = [module for module in model.modules() if hasattr(module, "scale_attn_by_inverse_layer_idx")]
+    if not attentions:
+        raise ValueError(
+            "Only a GPT-2 backbone scales attention by the layer; this one is "
+            f"`model_type`={model.config.backbone_config.model_type!r}."
+        )
+    for module in attentions:
+        module.scale_attn_by_inverse_layer_idx = enabled
+        module.scaling = module.head_dim**-0.5 if module.scale_attn_weights else 1.0
+        module.scaling /= module.layer_idx + 1 if enabled else 1
+    model.config.backbone_config.scale_attn_by_inverse_layer_idx = enabled
 
 
-def published_checkpoint(pretrained_model_name_or_path, **kwargs):
+@torch.no_grad()
+def inverse_layer_losses(model, input_ids, attention_mask=None):
     """
-    Arguments of [`BackpackConfig`] and the converted weights of a published checkpoint; `None` for other layouts.
+    Cross-entropy (nats a token) of a text with and without the inverse-layer factor. The lower one tells which setting
+    the checkpoint was trained with; the model is left as it was.
 
     Args:
-        pretrained_model_name_or_path (`str`): Folder or Hub id.
-        kwargs: Hub arguments (`revision`, `token`, `cache_dir`, …); others are ignored.
+        model (`BackpackForCausalLM`): A Backpack on a GPT-2.
+        input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): A text the model should know.
+
+    Returns:
+        `dict[bool, float]`: the loss by setting.
     """
-    hub = {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
-    config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
-    if not is_flat_layout(config_dict):
-        return None
-    state_dict = read_weights(pretrained_model_name_or_path, hub)
-    return nest_published_config(config_dict), convert_published_state_dict(state_dict)
-
-
-def read_weights(pretrained_model_name_or_path, hub):
-    """The state dict of a folder or repository: safetensors or .bin (weights only), in one file or in shards."""
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        for file in (name, f"{name}.index.json"):
-            path = cached_file(pretrained_model_name_or_path, file, _raise_exceptions_for_missing_entries=False, **hub)
-            if path is None:
-                continue
-            if file == name:
-                return read_file(path)
-            shards, _ = get_checkpoint_shard_files(pretrained_model_name_or_path, path, **hub)
-            return {key: tensor for shard in shards for key, tensor in read_file(shard).items()}
-    raise ValueError(
-        f"{pretrained_model_name_or_path} has neither `model.safetensors` nor `pytorch_model.bin`, whole or sharded; "
-        "a published Backpack has one of them."
-    )
-
-
-def read_file(path):
-    if path.endswith(".safetensors"):
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    was = model.config.backbone_config.scale_attn_by_inverse_layer_idx
+    labels = input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -100)
+    losses = {}
+    for enabled in (True, False):
+        set_inverse_layer_scaling(model, enabled)
+        losses[enabled] = model(input_ids, attention_mask=attention_mask, labels=labels).loss.item()
+    set_inverse_layer_scaling(model, was)
+    return losses
 
 
 def load_language_model(pretrained_model_name_or_path, **kwargs):

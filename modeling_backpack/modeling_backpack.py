@@ -40,25 +40,28 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, StaticLa
 from transformers.generation import GenerationMixin
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .configuration_backpack import MIXTURE_MODES, BackpackConfig, sense_network_settings
 from .conversion_backpack import (
+    PUBLISHED,
     copy_module,
+    is_published_layout,
     load_language_model,
-    published_checkpoint,
     refuse_inexact,
     refuse_nano_backpack,
+    set_inverse_layer_scaling,
 )
 
 
 # What the installed transformers calls a cache in outputs and arguments: `cache` since 5.24, `past_key_values` before.
 # Both are accepted; this one is returned, and handed to the backbone.
 CACHE_NAME = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
+# `Trainer` and pipelines tell causal language models, whose labels it shifts to smooth them, by this table of names.
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.setdefault("backpack", "BackpackForCausalLM")
 # Queries whose senses are weighed at once.
 QUERY_BLOCK = 256
-# Largest block of logits that `skip_logits` ever holds, in bytes of float32.
-LOGITS_BUDGET = 64 * 2**20
 # Distinct tokens of a training batch are padded to a multiple of this.
 SHAPE_STEP = 64
 
@@ -98,7 +101,7 @@ class BackpackCausalLMOutputWithPast(CausalLMOutputWithPast):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`): Next-token cross-entropy in nats, when `labels` are given.
-        logits (`torch.FloatTensor` of shape `(batch_size, kept_length, vocab_size)`): `None` with `skip_logits`.
+        logits (`torch.FloatTensor` of shape `(batch_size, kept_length, vocab_size)`): scores of every word.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -324,96 +327,6 @@ def causal_sense_mask(attention_mask, query_positions, packed_positions=None, pr
     return mask
 
 
-class LinearCrossEntropy(torch.autograd.Function):
-    """
-    Sum of the label-smoothed cross-entropies of `hidden @ weight.T`, block by block.
-
-    The gradient is computed with the loss, because each block of logits is then needed once and dropped: the memory
-    is `LOGITS_BUDGET` whatever the number of tokens.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden, weight, labels, label_smoothing):
-        compute_dtype = hidden.dtype
-        if torch.is_autocast_enabled(hidden.device.type):
-            compute_dtype = torch.get_autocast_dtype(hidden.device.type)
-        vocab_size = weight.shape[0]
-        need_hidden, need_weight = ctx.needs_input_grad[:2]
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
-        rows = max(1, LOGITS_BUDGET // (4 * vocab_size))
-        loss = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        with torch.autocast(hidden.device.type, enabled=False):
-            weight = weight.to(compute_dtype)
-            for start in range(0, len(labels), rows):
-                block, target = hidden[start : start + rows].to(compute_dtype), labels[start : start + rows, None]
-                log_probs = torch.log_softmax((block @ weight.T).to(loss.dtype), dim=-1)
-                loss -= (1 - label_smoothing) * log_probs.gather(1, target).sum()
-                if label_smoothing:
-                    loss -= label_smoothing / vocab_size * log_probs.sum()
-                if not (need_hidden or need_weight):
-                    continue
-                # d loss / d logits = softmax - ((1 - eps) onehot + eps / V)
-                grad_logits = log_probs.exp_().sub_(label_smoothing / vocab_size)
-                grad_logits.scatter_add_(1, target, grad_logits.new_full(target.shape, label_smoothing - 1.0))
-                grad_logits = grad_logits.to(compute_dtype)
-                if need_hidden:
-                    grad_hidden[start : start + rows] = grad_logits @ weight
-                if need_weight:
-                    if compute_dtype == grad_weight.dtype:
-                        grad_weight.addmm_(grad_logits.T, block)
-                    else:
-                        grad_weight += grad_logits.T @ block
-        ctx.save_for_backward(grad_hidden, grad_weight)
-        return loss
-
-    @staticmethod
-    def backward(ctx, grad_loss):
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return (
-            None if grad_hidden is None else grad_hidden * grad_loss.to(grad_hidden.dtype),
-            None if grad_weight is None else grad_weight * grad_loss.to(grad_weight.dtype),
-            None,
-            None,
-        )
-
-
-def next_token_loss(
-    hidden_states,
-    weight,
-    labels,
-    label_smoothing=0.0,
-    num_items_in_batch=None,
-    ignore_index=-100,
-    shift_labels=None,
-):
-    """
-    Next-token cross-entropy (nats) of a head `weight`, with logits only where a label wants them.
-
-    Args:
-        hidden_states: `(B, T, d)`; position t predicts label t + 1.
-        weight: `(V, d)`.
-        labels: `(B, T)`, `ignore_index` where nothing is predicted.
-        label_smoothing: Share epsilon of the target spread evenly over the vocabulary (Section 2.1).
-        num_items_in_batch: Divisor of the sum; the number of labels predicted by default.
-        shift_labels: `(B, T)`, instead of `labels`: position t predicts label t.
-
-    Returns:
-        A scalar, float32 at least; zero when there is no label.
-    """
-    if shift_labels is None:
-        hidden_states, shift_labels = hidden_states[:, :-1], labels[:, 1:]
-    predicted = shift_labels != ignore_index
-    if torch.compiler.is_compiling():  # the number of labels has no static shape
-        logits = nn.functional.linear(hidden_states, weight).flatten(0, 1).float()
-        settings = dict(reduction="sum", ignore_index=ignore_index, label_smoothing=label_smoothing)
-        total = nn.functional.cross_entropy(logits, shift_labels.flatten(), **settings)
-        return total / (predicted.sum().clamp_min(1) if num_items_in_batch is None else num_items_in_batch)
-    targets = shift_labels[predicted]
-    total = LinearCrossEntropy.apply(hidden_states[predicted], weight, targets, label_smoothing)
-    return total / (max(len(targets), 1) if num_items_in_batch is None else num_items_in_batch)
-
-
 class BackpackPreTrainedModel(PreTrainedModel):
     config: BackpackConfig
     config_class = BackpackConfig
@@ -426,6 +339,8 @@ class BackpackPreTrainedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _can_compile_fullgraph = True
+    # Buffers that old releases of transformers saved with GPT-2.
+    _keys_to_ignore_on_load_unexpected = [r"\.attn\.(masked_)?bias$"]
 
     @torch.no_grad()
     def _init_weights(self, module):
@@ -453,61 +368,46 @@ class BackpackPreTrainedModel(PreTrainedModel):
 
         Published checkpoints claim `scale_attn_by_inverse_layer_idx=True`, yet some were trained with a transformers
         release (4.42 to 5.3) that ignored it; pass `scale_attn_by_inverse_layer_idx=False` for those, and see
-        [`BackpackForCausalLM.inverse_layer_losses`] to find out.
+        `conversion_backpack.inverse_layer_losses` to find out.
         """
         inverse_layer = kwargs.pop("scale_attn_by_inverse_layer_idx", None)
         wants_info = kwargs.pop("output_loading_info", False)
-        published = None
-        if state_dict is not None:
-            refuse_nano_backpack(state_dict)
-        elif pretrained_model_name_or_path is not None:
-            published = published_checkpoint(pretrained_model_name_or_path, **kwargs)
-        if published is not None:
-            pretrained_model_name_or_path, state_dict = None, published[1]
+        name = pretrained_model_name_or_path
+        published = state_dict is None and name is not None and is_published_layout(name, **kwargs)
+        if published:
             if config is None:
-                config, kwargs = BackpackConfig.from_dict(published[0], return_unused_kwargs=True, **kwargs)
-
+                config, kwargs = BackpackConfig.from_pretrained(name, return_unused_kwargs=True, **kwargs)
+            config = copy.deepcopy(config)
+            config.model_type = PUBLISHED
+        refuse_nano_backpack(state_dict or ())
         model, info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *args,
-            config=config,
-            state_dict=state_dict,
-            output_loading_info=True,
-            **kwargs,
+            name, *args, config=config, state_dict=state_dict, output_loading_info=True, **kwargs
         )
         refuse_nano_backpack(info["unexpected_keys"])
-        if published is not None and (info["missing_keys"] or info["unexpected_keys"]):
-            raise ValueError(
-                f"The checkpoint lacks {sorted(info['missing_keys'])} and holds {sorted(info['unexpected_keys'])}, "
-                "which are unknown: it is no complete Backpack of the published layout."
-            )
+        if published:
+            if info["missing_keys"] or info["unexpected_keys"]:
+                lacks, holds = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+                raise ValueError(
+                    f"The checkpoint lacks {lacks} and holds {holds}, which are unknown: it is no complete Backpack "
+                    "of the published layout."
+                )
+            # From here on a Backpack like any other, saved in our layout.
+            model.config.model_type, model._weight_conversions = BackpackConfig.model_type, None
         if inverse_layer is not None:
-            model.set_inverse_layer_scaling(inverse_layer)
+            set_inverse_layer_scaling(model, inverse_layer)
         return (model, info) if wants_info else model
+
+    def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
+        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
+        if self.base_model.sense_embeddings is not None:
+            self.base_model.sense_embeddings = self._get_resized_embeddings(
+                self.base_model.sense_embeddings, embeddings.num_embeddings, mean_resizing=mean_resizing
+            )
+        return embeddings
 
     def load_state_dict(self, state_dict, *args, **kwargs):
         refuse_nano_backpack(state_dict)
         return super().load_state_dict(state_dict, *args, **kwargs)
-
-    # The value is put on the config too, and saved with it. trf-ignore: TRF033
-    def set_inverse_layer_scaling(self, enabled):
-        """
-        Switch GPT-2's division of attention scores by the layer number on or off.
-
-        The flag of a published configuration is no proof that a checkpoint was trained that way: releases 4.42 to 5.3
-        of transformers ignored it in their default attention.
-        """
-        attentions = [m for m in self.modules() if hasattr(m, "scale_attn_by_inverse_layer_idx")]
-        if not attentions:
-            raise ValueError(
-                f"Only a GPT-2 backbone scales attention by the layer; this one is "
-                f"`model_type`={self.config.backbone_config.model_type!r}."
-            )
-        for module in attentions:
-            module.scale_attn_by_inverse_layer_idx = enabled
-            module.scaling = module.head_dim**-0.5 if module.scale_attn_weights else 1.0
-            module.scaling /= module.layer_idx + 1 if enabled else 1
-        self.config.backbone_config.scale_attn_by_inverse_layer_idx = enabled
 
 
 # What `is_custom_code` asks was asked of `is_remote_code` at first.
@@ -548,14 +448,6 @@ class BackpackModel(BackpackPreTrainedModel):
             # A module of the same class: Gemma's scales its embeddings.
             self.sense_embeddings = copy.deepcopy(self.get_input_embeddings()).requires_grad_()
             self.config.tie_sense_embeddings = False
-
-    def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
-        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        if self.sense_embeddings is not None:
-            self.sense_embeddings = self._get_resized_embeddings(
-                self.sense_embeddings, embeddings.num_embeddings, mean_resizing=mean_resizing
-            )
-        return embeddings
 
     def compute_senses(self, input_ids=None, inputs_embeds=None):
         """
@@ -806,14 +698,6 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
             refuse_inexact(model, language_model)
         return model
 
-    def resize_token_embeddings(self, new_num_tokens=None, pad_to_multiple_of=None, mean_resizing=True):
-        embeddings = super().resize_token_embeddings(new_num_tokens, pad_to_multiple_of, mean_resizing)
-        if self.backpack.sense_embeddings is not None:
-            self.backpack.sense_embeddings = self._get_resized_embeddings(
-                self.backpack.sense_embeddings, embeddings.num_embeddings, mean_resizing=mean_resizing
-            )
-        return embeddings
-
     @can_return_tuple
     def forward(
         self,
@@ -825,7 +709,6 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
-        skip_logits: bool = False,
         cache: Cache | None = None,
         **kwargs,
     ) -> BackpackCausalLMOutputWithPast:
@@ -835,11 +718,6 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
                 Usually `input_ids`; shifted here. Positions with -100 are not predicted.
             logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0):
                 Logits of that many last positions only (0: all), or of these position indices.
-            skip_logits (`bool`, *optional*, defaults to `False`):
-                Return no logits, and compute the loss from labelled positions in blocks: for training.
-            label_smoothing (`float`, *optional*, defaults to 0.0):
-                Share of each target spread evenly over the vocabulary. (Not in the signature: `Trainer` takes every
-                argument with "label" in its name for one that evaluation data must have.)
             num_items_in_batch (`int` or `torch.Tensor`, *optional*):
                 Divisor of the summed loss; the number of labels predicted by default.
             shift_labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
@@ -847,7 +725,6 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
 
         For the other arguments see [`BackpackModel.forward`].
         """
-        label_smoothing = kwargs.pop("label_smoothing", 0.0)
         targets = {name: kwargs.pop(name, None) for name in ("num_items_in_batch", "shift_labels")}
         outputs = self.backpack(
             input_ids=input_ids,
@@ -858,16 +735,11 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
             use_cache=use_cache,
             **kwargs,
         )
-        hidden_states = outputs.last_hidden_state
-        logits = None
-        if not skip_logits:
-            kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-            logits = self.compute_logits(hidden_states[:, kept, :])
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.compute_logits(outputs.last_hidden_state[:, kept, :])
 
         loss = None
-        if labels is not None and (skip_logits or label_smoothing):
-            loss = next_token_loss(hidden_states, self.lm_head.weight, labels, label_smoothing, **targets)
-        elif labels is not None:
+        if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **targets)
         return BackpackCausalLMOutputWithPast(loss=loss, logits=logits, **outputs)
 
@@ -924,28 +796,6 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
     def intervene_on_senses(self, token_ids, sense, scale=None, vector=None):
         """See [`BackpackModel.intervene_on_senses`]."""
         return self.backpack.intervene_on_senses(token_ids, sense, scale=scale, vector=vector)
-
-    @torch.no_grad()
-    def inverse_layer_losses(self, input_ids, attention_mask=None):
-        """
-        Cross-entropy (nats a token) of a text with and without the inverse-layer factor. The lower one tells which
-        setting the checkpoint was trained with; the model is left as it was.
-
-        Args:
-            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): A text the model should know.
-
-        Returns:
-            `dict[bool, float]`: the loss by setting.
-        """
-        was = self.config.backbone_config.scale_attn_by_inverse_layer_idx
-        labels = input_ids if attention_mask is None else input_ids.masked_fill(attention_mask == 0, -100)
-        losses = {}
-        for enabled in (True, False):
-            self.set_inverse_layer_scaling(enabled)
-            outputs = self(input_ids, attention_mask=attention_mask, labels=labels, skip_logits=True)
-            losses[enabled] = outputs.loss.item()
-        self.set_inverse_layer_scaling(was)
-        return losses
 
 
 __all__ = ["BackpackForCausalLM", "BackpackModel", "BackpackPreTrainedModel"]

@@ -5,20 +5,22 @@ far as possible; run with one thread (the default) for that to be exact. Peak me
 does one training step and nothing else.
 """
 
+import json
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from examples.benchmarks.process import process_memory
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
-from modeling_backpack.conversion_backpack import convert_published_state_dict
 from sensia_trainer.losses import head_of, next_token_loss
 
 
@@ -70,6 +72,16 @@ def text(shape, vocab_size=50257):
     frequencies = 1.0 / torch.arange(3, vocab_size + 3)
     generator = torch.Generator().manual_seed(0)
     return torch.multinomial(frequencies, shape[0] * shape[1], replacement=True, generator=generator).view(shape)
+
+
+def as_ours(plain, args):
+    """The same weights in our model, by way of a checkpoint in the published layout."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = backbone_config(args).to_dict() | {"num_senses": NUM_SENSES}
+        Path(folder, "config.json").write_text(json.dumps(config))
+        # The aliases of one tensor are written as copies.
+        save_file({name: tensor.clone() for name, tensor in plain.state_dict().items()}, f"{folder}/model.safetensors")
+        return BackpackForCausalLM.from_pretrained(folder)
 
 
 def train_step(kind, model, input_ids):
@@ -244,8 +256,8 @@ def measure_sense_cache(args, model, length=288, rounds=5):
 def run(args) -> dict:
     """Measures training, memory, generation and the cache of senses; returns them with ratios to the plain form."""
     torch.set_num_threads(args.threads)
-    models = {"plain": build("plain", args), "ours": build("ours", args)}
-    models["ours"].load_state_dict(convert_published_state_dict(models["plain"].state_dict()), strict=False)
+    plain = build("plain", args)
+    models = {"plain": plain, "ours": as_ours(plain, args)}
     rate = matmul_rate()
     return {
         "settings": {name: value for name, value in vars(args).items() if name != "run"} | {"num_senses": NUM_SENSES},

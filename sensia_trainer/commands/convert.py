@@ -10,11 +10,11 @@ words of plain text that the model should know, decides: the setting with the lo
 
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from modeling_backpack import BackpackForCausalLM
+from modeling_backpack.conversion_backpack import inverse_layer_losses, set_inverse_layer_scaling
 
 from ..utils.arguments import Parser
+from ..utils.models import load_tokenizer
 
 
 def parser():
@@ -36,15 +36,15 @@ def main(argv):
         f"{model.num_parameters():,} parameters, {model.config.num_senses} senses, scale {model.config.sense_scale:g}"
     )
     if args.tokenizer:
-        tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+        tokenizer = load_tokenizer(args.tokenizer, model)
         tokenizer.save_pretrained(args.output_dir)
     if args.text:
         text = Path(args.text).read_text(encoding="utf-8")
         length = model.config.max_position_embeddings
         inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=length)
-        losses = model.inverse_layer_losses(inputs["input_ids"])
+        losses = inverse_layer_losses(model, inputs["input_ids"])
         print(f"loss with inverse-layer scaling {losses[True]:.4f}, without {losses[False]:.4f} nats a token")
-        model.set_inverse_layer_scaling(losses[True] <= losses[False])
+        set_inverse_layer_scaling(model, losses[True] <= losses[False])
     model.save_pretrained(args.output_dir)
     scaling = model.config.backbone_config.scale_attn_by_inverse_layer_idx
     print(f"Saved to {args.output_dir}, inverse-layer scaling {'on' if scaling else 'off'}")

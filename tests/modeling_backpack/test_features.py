@@ -72,7 +72,7 @@ def test_gradient_checkpointing(padded, backbone, use_reentrant):
             assert model.backpack.sense_network.gradient_checkpointing
             assert model.backpack.sense_weight_net.gradient_checkpointing
         model.train()
-        model(**padded, labels=padded["input_ids"], skip_logits=True, use_cache=False).loss.backward()
+        model(**padded, labels=padded["input_ids"], use_cache=False).loss.backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
@@ -105,7 +105,7 @@ def test_resize_token_embeddings(tmp_path, tied):
     torch.testing.assert_close(after[..., :VOCAB_SIZE], before)
     assert model.get_senses([VOCAB_SIZE + 10]).isfinite().all()
     with torch.enable_grad():
-        model(input_ids + 11, labels=input_ids + 11, skip_logits=True).loss.backward()
+        model(input_ids + 11, labels=input_ids + 11).loss.backward()
     model.save_pretrained(tmp_path)
     torch.testing.assert_close(BackpackForCausalLM.from_pretrained(tmp_path)(input_ids).logits, after)
     model.resize_token_embeddings(VOCAB_SIZE)
@@ -155,7 +155,7 @@ def test_compile_without_graph_breaks(padded, backbone):
 def test_compiled_training_step(padded, backbone):
     model = tiny_backpack(backbone)
     labels = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, -100)
-    settings = dict(labels=labels, skip_logits=True, label_smoothing=0.1, use_cache=False)
+    settings = dict(labels=labels, use_cache=False)
     gradients = []
     torch._dynamo.reset()
     for step in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
