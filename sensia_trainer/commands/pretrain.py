@@ -8,25 +8,7 @@ Every field can be overridden on the command line; arguments of `accelerate laun
 interrupted goes on from its last checkpoint.
 """
 
-import math
-from dataclasses import dataclass
-from functools import partial
-
-from transformers import AutoTokenizer, TrainingArguments, set_seed
-
-from ..hub.model_card import write_card
-from ..training.memory import keep_freed_memory
-from ..training.pretraining import (
-    PretrainingData,
-    PretrainingTrainer,
-    blocks_fingerprint,
-    build_model,
-    collate_blocks,
-    load_documents,
-    pack,
-    train_tokenizer,
-)
-from ..training.runs import run_folder, run_metrics, tokenizer_fingerprint, warn_of_one_process
+from ..training.pretraining import PretrainingArguments, PretrainingData
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import parse_recipe
 
@@ -34,23 +16,13 @@ from ..utils.recipes import parse_recipe
 MAX_EXPONENT = 700.0  # of a floating-point number
 
 
-def describe(keep):
-    """`{"licence_class": "open"}` as a card shows it."""
-    return ", ".join(f"{column} {value}" for column, value in keep.items())
-
-
-@dataclass
-class PretrainingArguments(TrainingArguments):
-    """TrainingArguments with `remove_unused_columns=False`, because the collator names the model's inputs."""
-
-    remove_unused_columns: bool = False
-
-
 def parser():
     return recipe_parser((PretrainingData, PretrainingArguments), prog="sensia pretrain", description=__doc__)
 
 
 def main(argv=None):
+    from ..training.runs import run_folder, warn_of_one_process
+
     data, args = parse_recipe(parser(), argv)
     warn_of_one_process(args)
     with run_folder(args, data=data) as run:
@@ -62,23 +34,41 @@ def main(argv=None):
 
 def pretrain(run, data, args):
     """Bring the run, wherever it was left, to its end: a model folder with its card."""
+    import math
+    import shutil
+    from functools import partial
+
+    from transformers import set_seed
+
+    from ..hub.model_card import write_card
+    from ..training.memory import keep_freed_memory
+    from ..training.pretraining import PretrainingTrainer, build_model, collate_blocks
+    from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
+    from ..training.text import TEXT_FOLDER, text_blocks
+    from ..utils.models import load_tokenizer
+
     set_seed(args.seed)
     keep_freed_memory()
-    with args.main_process_first(desc="reading the text"):
-        documents = load_documents(data)
-        if data.tokenizer:
-            tokenizer = AutoTokenizer.from_pretrained(data.tokenizer)
-        else:
-            tokenizer = train_tokenizer(documents, data.vocab_size, data.block_size)
-        blocks = pack(documents, tokenizer, data.block_size)
-    run.settle(lambda: {"text": blocks_fingerprint(blocks), "tokenizer": tokenizer_fingerprint(tokenizer)})
-    split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
-
+    name = data.tokenizer or data.model
+    blocks, tokenizer, facts = text_blocks(
+        data,
+        run.path,
+        tokenizer=load_tokenizer(name) if name else None,
+        vocab_size=data.vocab_size,
+        makes=args.process_index == 0 or args.save_on_each_node and args.local_process_index == 0,
+    )
     model = build_model(data, tokenizer)
+    run.settle(
+        lambda: (
+            {"text": facts["fingerprint"], "tokenizer": tokenizer_fingerprint(tokenizer)}
+            | ({"model": weights_fingerprint(model)} if data.model else {})
+        )
+    )
+    split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
     trainer = PretrainingTrainer(
         model,
         args,
-        data_collator=partial(collate_blocks, senses=data.senses),
+        data_collator=partial(collate_blocks, senses=hasattr(model, "backpack")),
         train_dataset=split["train"],
         eval_dataset=split["test"],
         processing_class=tokenizer,
@@ -95,10 +85,13 @@ def pretrain(run, data, args):
                 "sources": data.dataset or data.text_files,
                 "licence": data.licence,
                 **({"rows_kept": describe(data.tsv_keep)} if data.tsv_keep else {}),
-                "documents": len(documents),
+                "documents": facts["documents"],
+                **{f"{kind.replace('_', ' ')} left out": count for kind, count in facts["problems"].items()},
                 "tokens": len(split["train"]) * data.block_size,
                 "block_size": data.block_size,
                 "held_out_blocks": data.held_out_blocks,
+                "fingerprint": facts["fingerprint"],
+                **({"continued from": data.model} if data.model else {}),
             },
             after={"perplexity": math.exp(loss) if loss < MAX_EXPONENT else None, "cross_entropy": loss},
             state=trainer.state,
@@ -115,4 +108,10 @@ def pretrain(run, data, args):
     trainer.save_model()
     if trainer.is_world_process_zero():
         run.finish(metrics(loss), write_card)
-        print(f"perplexity on held-out text: {math.exp(loss):.2f}\nmodel folder: {args.output_dir}")
+        shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
+        print(f"perplexity on held-out text: {math.exp(min(loss, MAX_EXPONENT)):.2f}\nmodel folder: {args.output_dir}")
+
+
+def describe(keep):
+    """`{"licence_class": "open"}` as a card shows it."""
+    return ", ".join(f"{column} {value}" for column, value in keep.items())

@@ -12,6 +12,7 @@ from ..bitext.flores import load_flores
 from ..bitext.sources import load_bitext
 from ..bitext.splits import cap_per_group, fingerprint, hold_out, keep_rows, without_blanks, without_sentences_of
 from ..config import METHODS, METHODS_WITHOUT_SENSES
+from ..languages import language
 from ..utils.files import read_json
 from ..utils.recipes import expand_variables
 
@@ -24,7 +25,16 @@ class AdaptationData:
     `FREE` fields do not tell runs apart: what the first ones name is compared itself, see [`RunFolder.settle`].
     """
 
-    FREE: ClassVar = ("model", "dense_model", "bitext", "eval_bitext", "eval_flores", "licence", "control")
+    FREE: ClassVar = (
+        "model",
+        "dense_model",
+        "tokenizer",
+        "bitext",
+        "eval_bitext",
+        "eval_flores",
+        "licence",
+        "control",
+    )
 
     model: str = field(
         metadata={"help": "English Backpack to adapt: Hub id, folder, or the packaged backpack-micro-en."}
@@ -51,6 +61,9 @@ class AdaptationData:
             "help": "What the methods without senses (fine-tuning, mcl) adapt instead: a causal language model, best "
             "the backbone of `model` pretrained on the same text."
         },
+    )
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Tokenizer of the model, where its folder has none: Hub id or folder."}
     )
     bitext_split: str = field(default="train", metadata={"help": "Split of a Hub or saved dataset."})
     bitext_keep: dict | str | None = field(
@@ -189,8 +202,8 @@ def read_control(path):
 
 
 def summary(before, after, source, target):
-    """A printed table of the held-out metrics before and after adaptation, by the names of the two languages."""
-    names = {"source": source, "target": target}
+    """A printed table of the held-out metrics before and after adaptation."""
+    names = {"source": language(source).name, "target": language(target).name}
     labels = {
         "sense_recall_source_to_target": "recall@1 {source} -> {target}, sense vectors",
         "sense_recall_target_to_source": "recall@1 {target} -> {source}, sense vectors",

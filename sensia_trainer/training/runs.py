@@ -33,7 +33,7 @@ logger = logging.get_logger(__name__)
 
 SETTINGS_FILE = "settings.json"
 METRICS_FILE = "metrics.json"
-LOCK_FILE = ".lock"
+LOCK_FILE, HOLDER_FILE = ".lock", ".lock-holder"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
 # Fields of `TrainingArguments` that decide nothing of what is computed: what is said, kept and sent, where and by what
 # means. Dataclasses of this package list theirs as `FREE`.
@@ -307,9 +307,10 @@ def _acquire(lock, folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        (folder / LOCK_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+        (folder / HOLDER_FILE).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
     except Timeout:
-        holder = (folder / LOCK_FILE).read_text(encoding="utf-8").strip() or "another process"
+        note = folder / HOLDER_FILE
+        holder = note.read_text(encoding="utf-8").strip() if note.is_file() else "another process"
         raise ValueError(
             f"`output_dir`={str(folder)!r} is in use: {holder} trains in it. Wait until that run ends, or choose "
             "another `output_dir`."

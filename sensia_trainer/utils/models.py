@@ -58,7 +58,9 @@ def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kw
             f"{str(name_or_path)!r} has no tokenizer that can be loaded ({str(error).splitlines()[0]}). Name another "
             "folder or Hub id that holds the tokenizer of the model."
         ) from error
-    tokens = [token for text in PROBES for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    tokens = [
+        token for text in PROBES for token in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    ]
     if not set(tokens) - {tokenizer.unk_token_id}:
         raise ValueError(
             f"The tokenizer of {str(name_or_path)!r} gives {'unknown tokens alone' if tokens else 'no tokens'} for "

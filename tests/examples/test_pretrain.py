@@ -56,6 +56,7 @@ def test_from_text_to_a_model_folder(tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "## Training data" in card and "80" in card
 
+    assert not (tmp_path / "out" / ".text").exists()
     weights = tmp_path / "out" / "model.safetensors"
     written = weights.stat().st_mtime_ns
     again = pretrain(tmp_path)

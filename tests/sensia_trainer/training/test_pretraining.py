@@ -1,65 +1,87 @@
-"""Reading text of each kind, the tokenizer, and packing."""
-
-import gzip
+"""The model of a pretraining: fresh, or one to go on from."""
 
 import pytest
-from datasets import Dataset
+import torch
+from transformers import TrainingArguments
 
+from sensia_trainer.training.callbacks import NonFiniteError
+from sensia_trainer.training.checkpoint_files import checkpoints
 from sensia_trainer.training.pretraining import (
+    PretrainingArguments,
     PretrainingData,
+    PretrainingTrainer,
+    build_model,
     collate_blocks,
-    load_documents,
-    pack,
-    read_documents,
-    train_tokenizer,
 )
+from tests.tiny import tiny_model, tiny_tokenizer
 
 
-def test_kinds_of_files(tmp_path):
-    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
-        file.write("one\ntwo\n")
-    (tmp_path / "b.jsonl").write_text('{"text": "three"}\n')
-    (tmp_path / "c.tsv").write_text('en\tid\tkind\n"four" it\tx\ta\nfive\ty\tb\n')
-    files = [str(tmp_path / name) for name in ("a.txt.gz", "b.jsonl", "c.tsv")]
-    documents = load_documents(PretrainingData(text_files=files, tsv_keep='{"kind": "a"}'))
-    assert documents["text"] == ["one", "two", "three", '"four" it']
-    with pytest.raises(ValueError, match="`tsv_column`='et'"):
-        list(read_documents(files[2], tsv_column="et"))
-    with pytest.raises(ValueError, match="unknown kind"):
-        list(read_documents(__file__))
+SMALL = {"n_embd": 16, "n_layer": 1, "n_head": 2}
 
 
-def test_documents_are_distinct(tmp_path):
-    (tmp_path / "a.txt").write_text("one\n\none\ntwo\n")
-    assert load_documents(PretrainingData(text_files=[str(tmp_path / "a.txt")]))["text"] == ["one", "two"]
-    (tmp_path / "a.txt").write_text("\n")
-    with pytest.raises(ValueError, match="hold no text"):
-        load_documents(PretrainingData(text_files=[str(tmp_path / "a.txt")]))
+def data(**fields):
+    return PretrainingData(text_files=["a.txt"], **{"block_size": 8, "vocab_size": 280} | fields)
 
 
-def test_exactly_one_source():
-    with pytest.raises(ValueError, match="exactly one of"):
-        PretrainingData()
-    with pytest.raises(ValueError, match="exactly one of"):
-        PretrainingData(dataset="a", text_files=["b"])
+def test_fresh_models():
+    tokenizer = tiny_tokenizer()
+    model = build_model(data(backbone_config=SMALL, backpack_config={"num_senses": 4}), tokenizer)
+    assert model.config.num_senses == 4 and model.config.get_text_config().max_position_embeddings == 8
+    dense = build_model(data(backbone_config=SMALL, senses=False), tokenizer)
+    assert type(dense).__name__ == "GPT2LMHeadModel"
+    batch = collate_blocks([{"input_ids": [1, 2]}, {"input_ids": [3, 4]}])
+    assert batch["input_ids"].tolist() == batch["labels"].tolist() == [[1, 2], [3, 4]]
 
 
-def test_packing_joins_documents_by_the_end_of_text(tmp_path):
-    documents = Dataset.from_dict({"text": ["a quick fox", "jumps over", "the dog again and again"]})
-    tokenizer = train_tokenizer(documents, 270, 8)
-    assert tokenizer("a quick fox")["input_ids"][0] == tokenizer.bos_token_id == tokenizer.eos_token_id
-    tokenizer.save_pretrained(tmp_path)
-    assert type(tokenizer).from_pretrained(tmp_path)("a")["input_ids"][0] == tokenizer.bos_token_id
+def test_going_on_from_a_model(tmp_path):
+    tokenizer = tiny_tokenizer()
+    base = tiny_model(tokenizer)
+    base.save_pretrained(tmp_path)
+    model = build_model(data(model=str(tmp_path)), tokenizer)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), base.state_dict().values(), strict=True))
+    with pytest.raises(ValueError, match="`block_size` needs 64 positions, but the model has 40"):
+        build_model(data(model=str(tmp_path), block_size=64), tokenizer)
+    tokenizer.add_tokens([f"word{n}" for n in range(90)])
+    with pytest.raises(ValueError, match="`tokenizer` needs 370 ids, but the model has 280"):
+        build_model(data(model=str(tmp_path)), tokenizer)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises((ValueError, OSError), match="model.safetensors"):
+        build_model(data(model=str(tmp_path)), tiny_tokenizer())
 
-    blocks = pack(documents, tokenizer, 8)
-    stream = [token for row in blocks["input_ids"] for token in row]
-    whole = [i for text in documents["text"] for i in tokenizer(text)["input_ids"]]
-    assert stream == whole[: len(stream)] and len(whole) - len(stream) < 8
-    batch = collate_blocks([blocks[0], blocks[1]])
-    assert batch["input_ids"].tolist() == batch["labels"].tolist() == blocks["input_ids"][:2]
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "m", "backbone_config": {"n_layer": 2}}, "`model` is 'm', which has a configuration"),
+        ({"vocab_size": 200}, "`vocab_size` is 200"),
+    ],
+)
+def test_settings_that_make_no_sense(fields, message):
+    with pytest.raises(ValueError, match=message):
+        data(**fields)
 
 
-def test_less_text_than_a_block():
-    documents = Dataset.from_dict({"text": ["a"]})
-    with pytest.raises(ValueError, match="`block_size`=512"):
-        pack(documents, train_tokenizer(documents, 260, 512), 512)
+class Explodes(PretrainingTrainer):
+    """From step 5 on gradients are infinite, and losses are not."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.state.global_step >= 4:
+            next(model.parameters()).grad.fill_(float("inf"))
+        return loss
+
+
+def test_bad_gradients_never_reach_a_checkpoint(tmp_path):
+    rows = [{"input_ids": torch.randint(280, (8,)).tolist()} for _ in range(16)]
+    trainer = Explodes(
+        tiny_model(tiny_tokenizer()),
+        PretrainingArguments(
+            output_dir=str(tmp_path), max_steps=8, save_steps=1, save_total_limit=1, use_cpu=True, disable_tqdm=True
+        ),
+        data_collator=collate_blocks,
+        train_dataset=rows,
+    )
+    with pytest.raises(NonFiniteError, match="gradients at step 5"):
+        trainer.train()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4"]
+    assert isinstance(trainer.args, TrainingArguments)

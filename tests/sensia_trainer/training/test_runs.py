@@ -37,6 +37,7 @@ class Data:
     FREE: ClassVar = ("licence",)
 
     rows: int = 3
+    share: float = 0.5
     licence: str = ""
 
 
@@ -44,9 +45,9 @@ def arguments(folder, **fields):
     return SensiaConfig(output_dir=str(folder), use_cpu=True, target_language="id", **fields)
 
 
-def start(folder, rows=3, licence="", train="a", **fields):
+def start(folder, rows=3, licence="", train="a", share=0.5, **fields):
     """A run that has settled and stops before its first step."""
-    with run_folder(arguments(folder, **fields), data=Data(rows, licence)) as run:
+    with run_folder(arguments(folder, **fields), data=Data(rows, share, licence)) as run:
         if not run.finished:
             run.settle(lambda: {"training pairs": train})
         return run
@@ -102,15 +103,15 @@ def test_a_field_that_a_new_version_adds_counts_as_its_default(tmp_path):
 
 
 def test_a_setting_that_is_nan_does_not_refuse_itself(tmp_path):
-    start(tmp_path, adam_epsilon=float("nan"))
+    start(tmp_path, share=float("nan"))
     train(tmp_path)
     assert "NaN" not in (tmp_path / "settings.json").read_text()
-    assert start(tmp_path, adam_epsilon=float("nan")).interrupted
+    assert start(tmp_path, share=float("nan")).interrupted
 
 
 def test_names_decide_nothing_where_contents_are_compared():
     free = {field.name for field in fields(AdaptationData)} - set(deciding_fields(AdaptationData("m", bitext="b")))
-    assert free == {"model", "dense_model", "bitext", "eval_bitext", "eval_flores", "licence", "control"}
+    assert free == {"model", "dense_model", "tokenizer", "bitext", "eval_bitext", "eval_flores", "licence", "control"}
     deciding = deciding_fields(TrainingArguments("x", use_cpu=True))
     assert {"seed", "max_steps", "learning_rate", "eval_steps", "dataloader_drop_last", "bf16"} <= set(deciding)
     assert not {"hub_token", "logging_steps", "output_dir", "save_steps", "dataloader_num_workers"} & set(deciding)

@@ -1,0 +1,292 @@
+"""Plain text in blocks of tokens: read, tokenized and packed once, for all processes of a run and for its resumes."""
+
+import csv
+import hashlib
+import itertools
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+from datasets import Dataset, Features, List, Value, concatenate_datasets, load_dataset
+from tqdm.auto import tqdm
+from transformers import GPT2Tokenizer
+from transformers.utils import logging
+
+from ..bitext.streams import Problems, open_binary, plain_name, read_lines, refuse_other_encodings
+from ..utils.files import fingerprint, read_json, write_json
+from ..utils.models import load_tokenizer
+from ..utils.recipes import expand_variables
+from .runs import tokenizer_fingerprint
+
+
+logger = logging.get_logger(__name__)
+
+END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
+PACKED_TOGETHER = 10_000  # documents
+TEXT_FOLDER = ".text"
+
+
+@dataclass
+class TextData:
+    """Text to train a language model on. `FREE` fields do not tell runs apart."""
+
+    FREE: ClassVar = ("dataset", "text_files", "licence", "language", "num_proc")
+
+    dataset: str | None = field(default=None, metadata={"help": "Hub dataset id, e.g. Skylion007/openwebtext."})
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of `dataset`, if it has some."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of `dataset`."})
+    text_files: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Text (a document a line), JSONL or TSV files, compressed or not. Paths may hold environment "
+            "variables."
+        },
+    )
+    text_column: str = field(default="text", metadata={"help": "Column of `dataset` and of JSONL files."})
+    tsv_column: str = field(default="en", metadata={"help": "Column of TSV files."})
+    tsv_keep: dict | None = field(
+        default_factory=dict, metadata={"help": 'Rows of TSV files kept, e.g. {"licence_class": "open"}.'}
+    )
+    licence: str | None = field(default=None, metadata={"help": "Licence of the text, for the model card."})
+    language: str = field(default="en", metadata={"help": "Language of the text, for the model card."})
+    block_size: int = field(default=512, metadata={"help": "Tokens of a training example."})
+    held_out_blocks: int = field(default=200, metadata={"help": "Blocks kept for measuring perplexity."})
+    num_proc: int = field(default=1, metadata={"help": "Processes that tokenize; the result does not depend on it."})
+
+    def __post_init__(self):
+        if isinstance(self.text_files, str):
+            self.text_files = [self.text_files]
+        if bool(self.dataset) == bool(self.text_files):
+            raise ValueError(
+                "Give exactly one of `dataset` (a Hub id) and `text_files` (local files); got "
+                f"dataset={self.dataset!r} and {len(self.text_files)} text files."
+            )
+        for name, least in (("block_size", 2), ("held_out_blocks", 1), ("num_proc", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be {least} or more.")
+
+
+def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, makes: bool = True):
+    """
+    The text of `data` as blocks of tokens. One process makes them in `folder`, while the others wait for its files,
+    however long that takes; a run that goes on finds them there.
+
+    Args:
+        data ([`TextData`]): The text.
+        folder (`str` or `Path`): The run's folder; the blocks are in `.text` in it.
+        tokenizer (*optional*): What cuts the text; without one, a byte-level BPE is trained on it.
+        vocab_size (`int`, *optional*): Size of a tokenizer trained here.
+        makes (`bool`, *optional*, defaults to `True`): Whether this is the process that makes them.
+
+    Returns:
+        Blocks (`Dataset` with a column `input_ids`, every row `block_size` long), the tokenizer, and facts (`dict`):
+        number of `documents`, `fingerprint` of the tokens, `problems` with lines (`{kind: count}`).
+
+    Raises:
+        `ValueError`: for files that are missing, damaged or hold no text, and a text of too few blocks.
+    """
+    folder = Path(folder) / TEXT_FOLDER
+    files = [Path(expand_variables(path)) for path in data.text_files]
+    for file in files:
+        if not file.is_file():
+            raise ValueError(f"`text_files` holds {str(file)!r}, which is not a file.")
+    cut_by = vocab_size if tokenizer is None else tokenizer_fingerprint(tokenizer)
+    settings = {name: value for name, value in asdict(data).items() if name not in ("licence", "language", "num_proc")}
+    key = fingerprint([settings, [(file.stat().st_size, file.stat().st_mtime_ns) for file in files], cut_by])
+    if makes and _finished(folder, key) is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        _make_blocks(data, files, folder, tokenizer, vocab_size, key)
+    since = time.monotonic()
+    while (facts := _finished(folder, key)) is None:
+        if time.monotonic() - since > 60:
+            logger.warning(f"Waiting for the first process, which tokenizes the text into {folder}.")
+            since = time.monotonic() + 3600  # once is enough
+        time.sleep(0.5)
+    blocks = concatenate_datasets([Dataset.from_file(str(folder / name)) for name in facts.pop("files")])
+    if len(blocks) <= data.held_out_blocks:
+        raise ValueError(
+            f"The text fills {len(blocks)} blocks of `block_size`={data.block_size} tokens, and `held_out_blocks`="
+            f"{data.held_out_blocks} of them are held out: nothing is left to train on. Give more text, or lower them."
+        )
+    return blocks, tokenizer or load_tokenizer(str(folder / "tokenizer")), facts
+
+
+def _finished(folder: Path, key: str) -> dict | None:
+    """Facts about the blocks in `folder`, if they are all there and those of `key`."""
+    try:
+        facts = read_json(folder / "blocks.json")
+        sizes = facts.pop("sizes")
+        whole = facts.pop("key") == key and all((folder / n).stat().st_size == size for n, size in sizes.items())
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return None
+    return facts | {"files": list(sizes)} if whole else None
+
+
+def _make_blocks(data, files, folder, tokenizer, vocab_size, key):
+    problems = Problems()
+    if data.dataset:
+        documents = load_dataset(data.dataset, data.dataset_config, split=data.dataset_split)
+        if data.text_column not in documents.column_names:
+            raise ValueError(
+                f"`text_column` is {data.text_column!r}, but {data.dataset} has the columns {documents.column_names}."
+            )
+        documents = documents.select_columns([data.text_column]).rename_column(data.text_column, "text")
+    else:
+        documents = _on_disk(distinct_documents(data, files, problems), folder / "documents.arrow")
+    for sentence in problems.described():
+        logger.warning(f"In {', '.join(data.text_files)}: {sentence}")
+    if not len(documents):
+        raise ValueError(f"`text_files`={data.text_files} hold no text{problems.described() or ''}.")
+    if tokenizer is None:
+        tokenizer = train_tokenizer(documents, vocab_size, data.block_size)
+        tokenizer.save_pretrained(folder / "tokenizer")
+    blocks = pack(documents, tokenizer, data.block_size, num_proc=data.num_proc, file=str(folder / "blocks.arrow"))
+    sizes = {Path(part["filename"]).name: Path(part["filename"]).stat().st_size for part in blocks.cache_files}
+    facts = {"documents": len(documents), "fingerprint": blocks_fingerprint(blocks), "problems": dict(problems)}
+    write_json(folder / "blocks.json", facts | {"key": key, "sizes": sizes})
+    (folder / "documents.arrow").unlink(missing_ok=True)
+
+
+def _on_disk(documents: Iterator[str], file: Path) -> Dataset:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema([("text", pa.string())])
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        while part := list(itertools.islice(documents, 1000)):
+            writer.write_batch(pa.record_batch([pa.array(part, pa.string())], schema=schema))
+    return Dataset.from_file(str(file))
+
+
+def distinct_documents(data: TextData, files: list[Path], problems: Problems) -> Iterator[str]:
+    """The documents of some files in reading order, without empty ones and copies."""
+    seen = set()
+    for file in tqdm(files, desc="reading", unit="file"):
+        for document in read_documents(file, data.text_column, data.tsv_column, data.tsv_keep, problems):
+            if document and hash(document) not in seen:
+                seen.add(hash(document))
+                yield document
+
+
+def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, problems=None) -> Iterator[str]:
+    """
+    The documents of one file: lines of `.txt`, a column of `.jsonl` or `.tsv`; what it is compressed with is read
+    through. What is no document is left out and counted in `problems`.
+
+    Raises:
+        `ValueError`: for another kind of file, a damaged one, another encoding or a missing column.
+    """
+    path, problems = Path(path), Problems() if problems is None else problems
+    suffix = Path(plain_name(path)).suffix
+    if suffix not in (".txt", ".jsonl", ".tsv"):
+        raise ValueError(f"{path}: unknown kind of text file; known are .txt, .jsonl and .tsv, compressed or not.")
+    refuse_other_encodings(path)
+    with open_binary(path) as handle:
+        lines = ((n, line) for n, line in enumerate(read_lines(handle, problems), 1) if line is not None)
+        if suffix == ".txt":
+            yield from (line.strip() for _, line in lines)
+        elif suffix == ".jsonl":
+            for number, line in lines:
+                try:
+                    text = json.loads(line)[text_column] if line.strip() else ""
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    text = None
+                if isinstance(text, str):
+                    yield text
+                else:
+                    problems.add("malformed_lines", number)
+        else:
+            _, first = next(lines, (1, ""))
+            names = first.split("\t")
+            missing = [name for name in (tsv_column, *(tsv_keep or {})) if name not in names]
+            if missing:
+                argument = "tsv_column" if tsv_column in missing else "tsv_keep"
+                raise ValueError(f"`{argument}`={missing[0]!r} is not a column of {path}: it has {names}.")
+            for number, line in lines:
+                row = dict(zip(names, next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE), [])))
+                if tsv_column not in row:
+                    problems.add("malformed_lines", number)
+                elif all(row.get(name) == str(value) for name, value in (tsv_keep or {}).items()):
+                    yield row[tsv_column]
+
+
+def train_tokenizer(documents, vocab_size: int, model_max_length: int):
+    """
+    A byte-level BPE of `vocab_size` ids, among them the end-of-text token, which also starts texts, and one for
+    padding.
+
+    It puts the end-of-text token before every text, as every document begins in pretraining. Padding is a token of its
+    own, so that a collator that masks padding leaves the end of a text to be learned.
+    """
+    texts = (documents[i : i + 1000]["text"] for i in range(0, len(documents), 1000))
+    tokenizer = GPT2Tokenizer().train_new_from_iterator(
+        ([text or "" for text in part] for part in texts), vocab_size=vocab_size, new_special_tokens=[PADDING]
+    )
+    tokenizer.add_special_tokens(
+        {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT, "unk_token": END_OF_TEXT, "pad_token": PADDING}
+    )
+    tokenizer.model_max_length = model_max_length
+    tokenizer.add_bos_token = True
+    tokenizer.update_post_processor()
+    return tokenizer
+
+
+def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | None = None) -> Dataset:
+    """
+    Tokenize and cut into blocks: documents, each behind an end-of-text token, joined; nothing padded. Of every
+    `PACKED_TOGETHER` documents, the rest that fills no block is dropped.
+
+    Args:
+        documents (`Dataset`): With a column `text`.
+        tokenizer: What cuts them.
+        block_size (`int`): Tokens of a block.
+        num_proc (`int`, *optional*, defaults to 1): Processes at work; the blocks do not depend on it.
+        file (`str`, *optional*): Where the blocks are kept.
+
+    Returns:
+        `Dataset` with a column `input_ids`, every row `block_size` long.
+
+    Raises:
+        `ValueError`: for text shorter than one block, and a tokenizer without an end-of-text token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ValueError(
+            f"{tokenizer.name_or_path or 'The tokenizer'} has no end-of-text token, which parts documents."
+        )
+
+    def cut(batch):
+        texts = documents[batch["start"][0] : batch["start"][0] + PACKED_TOGETHER]["text"]
+        ids = tokenizer([text or "" for text in texts], add_special_tokens=False, verbose=False)["input_ids"]
+        stream = [token for text in ids for token in (tokenizer.eos_token_id, *text)]
+        stop = len(stream) - len(stream) % block_size
+        return {"input_ids": [stream[i : i + block_size] for i in range(0, stop, block_size)]}
+
+    # Each row stands for the documents that are packed together, so that no process parts them.
+    parts = Dataset.from_dict({"start": list(range(0, len(documents), PACKED_TOGETHER))})
+    blocks = parts.map(
+        cut,
+        batched=True,
+        batch_size=1,
+        remove_columns=["start"],
+        features=Features({"input_ids": List(Value("int32"))}),
+        num_proc=min(num_proc, len(parts)) if min(num_proc, len(parts)) > 1 else None,
+        cache_file_name=file,
+        load_from_cache_file=False,
+        desc="tokenizing",
+    )
+    if not len(blocks):
+        raise ValueError(f"The text is shorter than one block of `block_size`={block_size} tokens.")
+    return blocks
+
+
+def blocks_fingerprint(blocks) -> str:
+    """16 hexadecimal digits of the SHA-256 of the tokens of a packed text."""
+    digest = hashlib.sha256()
+    for table in blocks.with_format("arrow").iter(1000):
+        rows = table["input_ids"].combine_chunks()
+        digest.update(f"{len(rows)} {len(rows[0])}".encode())
+        digest.update(rows.flatten().to_numpy())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,158 @@
+"""Text of each kind, its tokenizer, its blocks; made once, by one process, while others wait."""
+
+import gzip
+import json
+import multiprocessing
+import time
+
+import pytest
+from datasets import Dataset
+from transformers import DataCollatorForLanguageModeling
+
+from sensia_trainer.bitext.streams import Problems
+from sensia_trainer.training import text as text_module
+from sensia_trainer.training.text import TextData, pack, read_documents, text_blocks, train_tokenizer
+from tests.tiny import tiny_tokenizer
+
+
+LINES = [f"The {animal} has {number} books about the sea." for animal in ("cat", "dog") for number in range(40)]
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(LINES))
+    return str(tmp_path / "text.txt")
+
+
+def data(*files, **fields):
+    return TextData(text_files=list(files), **{"block_size": 16, "held_out_blocks": 2} | fields)
+
+
+def test_kinds_of_files(tmp_path):
+    with gzip.open(tmp_path / "a.txt.gz", "wt") as file:
+        file.write("one\ntwo\n\nthree\none\n")
+    (tmp_path / "b.jsonl").write_text('{"text": "four"}\n')
+    (tmp_path / "c.tsv").write_text('en\tid\tkind\n"five" it\tx\ta\nsix\ty\tb\n')
+    (tmp_path / "d.txt").write_bytes(gzip.compress(b"seven\n"))  # by content, not by name
+    files = [str(tmp_path / name) for name in ("a.txt.gz", "b.jsonl", "c.tsv", "d.txt")]
+    some = data(*files, tsv_keep={"kind": "a"})
+    problems = Problems()
+    documents = list(text_module.distinct_documents(some, files, problems))
+    assert documents == ["one", "two", "three", "four", '"five" it', "seven"] and not problems
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fields", "message"),
+    [
+        ("a.tsv", b"en\tid\nx\ty\n", {"tsv_column": "et"}, "`tsv_column`='et' is not a column"),
+        ("a.tsv", b"en\tid\nx\ty\n", {"tsv_keep": {"kind": "a"}}, "`tsv_keep`='kind' is not a column"),
+        ("a.pdf", b"x", {}, "unknown kind"),
+        ("a.txt", "x\n".encode("utf-16"), {}, "is in UTF-16"),
+        ("a.txt.gz", gzip.compress(b"some text\n" * 99)[:-9], {}, "cut off or damaged"),
+        ("a.txt", b"\n \n", {}, "hold no text"),
+        ("a.txt", b"short\n", {}, "shorter than one block of `block_size`=16"),
+        ("a.txt", b"a b c d e f g h i j k l m n o p q r s t\n", {}, "nothing is left to train on"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path, name, content, fields, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        text_blocks(data(str(tmp_path / name), **fields), tmp_path / "run", tokenizer=tiny_tokenizer())
+
+
+def test_malformed_lines_are_counted(tmp_path):
+    lines = ['{"text": "one"}', "{", "[1]", '{"text": 3}', '{"other": "x"}', "[" * 5000, '{"text": "two"}', ""]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "a.tsv").write_text("id\ten\nx\tone\nno tab\ny\ttwo\n")
+    for name, count in (("a.jsonl", 5), ("a.tsv", 1)):
+        problems = Problems()
+        documents = read_documents(tmp_path / name, problems=problems)
+        assert [d for d in documents if d] == ["one", "two"] and problems == {"malformed_lines": count}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "exactly one of"),
+        ({"dataset": "a", "text_files": ["b"]}, "exactly one of"),
+        ({"text_files": "b", "block_size": 1}, "`block_size` is 1"),
+        ({"text_files": "b", "held_out_blocks": 0}, "`held_out_blocks` is 0"),
+        ({"text_files": "b", "num_proc": 0}, "`num_proc` is 0"),
+    ],
+)
+def test_settings_that_make_no_sense(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TextData(**fields)
+
+
+def test_packing_joins_documents_by_the_end_of_text(tmp_path):
+    documents = Dataset.from_dict({"text": ["a quick fox", "jumps over", "the dog again and again"]})
+    tokenizer = train_tokenizer(documents, 270, 8)
+    assert tokenizer("a quick fox")["input_ids"][0] == tokenizer.bos_token_id == tokenizer.eos_token_id
+    tokenizer.save_pretrained(tmp_path)
+    assert type(tokenizer).from_pretrained(tmp_path)("a")["input_ids"][0] == tokenizer.bos_token_id
+    blocks = pack(documents, tokenizer, 8)
+    stream = [token for row in blocks["input_ids"] for token in row]
+    whole = [i for text in documents["text"] for i in tokenizer(text)["input_ids"]]
+    assert stream == whole[: len(stream)] and len(whole) - len(stream) < 8
+
+
+def test_blocks_do_not_depend_on_the_number_of_processes(monkeypatch):
+    monkeypatch.setattr(text_module, "PACKED_TOGETHER", 7)
+    documents, tokenizer = Dataset.from_dict({"text": LINES}), tiny_tokenizer()
+    one, three = (pack(documents, tokenizer, 16, num_proc=n)["input_ids"] for n in (1, 3))
+    assert one[:] == three[:]
+
+
+def test_padding_is_not_the_end_of_a_text(tmp_path):
+    """A collator that masks padding leaves the end to be learned."""
+    tokenizer = train_tokenizer(Dataset.from_dict({"text": LINES}), 280, 64)
+    assert len(tokenizer) == 280 and tokenizer.pad_token_id != tokenizer.eos_token_id
+    tokenizer.save_pretrained(tmp_path)
+    tokenizer = type(tokenizer).from_pretrained(tmp_path)
+    assert tokenizer.pad_token == "<|pad|>"
+    rows = [{"input_ids": [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]} for text in ("a cat", "the sea")]
+    labels = DataCollatorForLanguageModeling(tokenizer, mlm=False)(rows)["labels"]
+    assert ((labels == tokenizer.eos_token_id).sum(1) == 2).all() and (labels == -100).any()
+
+
+def test_blocks_are_made_once(tmp_path, file, monkeypatch):
+    blocks, tokenizer, facts = text_blocks(data(file), tmp_path, vocab_size=280)
+    assert facts["documents"] == 80 and not (tmp_path / ".text" / "documents.arrow").exists()
+    rows = blocks["input_ids"][:]
+    with monkeypatch.context() as patch:
+        patch.setattr(text_module, "_make_blocks", None)
+        again, same, told = text_blocks(data(file, licence="CC0", num_proc=2), tmp_path, vocab_size=280)
+    assert again["input_ids"][:] == rows and told == facts and same.get_vocab() == tokenizer.get_vocab()
+    changed, _, told = text_blocks(data(file, block_size=8), tmp_path, vocab_size=280)
+    assert len(changed["input_ids"][0]) == 8 and told["fingerprint"] != facts["fingerprint"]
+    (tmp_path / ".text" / "blocks.arrow").unlink()  # not cut in place: it is mapped here
+    (tmp_path / ".text" / "blocks.arrow").write_bytes(b"ARROW")
+    assert (
+        text_blocks(data(file, block_size=8), tmp_path, vocab_size=280)[0]["input_ids"][:] == changed["input_ids"][:]
+    )
+    (tmp_path / "text.txt").write_text("\n".join(LINES[::-1]))
+    assert text_blocks(data(file), tmp_path, vocab_size=280)[2]["fingerprint"] != facts["fingerprint"]
+
+
+def wait_for_blocks(file, folder, queue):
+    blocks, tokenizer, _ = text_blocks(data(file), folder, vocab_size=280, makes=False)
+    queue.put((blocks["input_ids"][:], len(tokenizer)))
+
+
+def test_the_other_processes_wait(tmp_path, file):
+    context = multiprocessing.get_context("forkserver")
+    queue = context.Queue()
+    other = context.Process(target=wait_for_blocks, args=(file, tmp_path, queue))
+    other.start()
+    time.sleep(1)
+    blocks, tokenizer, _ = text_blocks(data(file), tmp_path, vocab_size=280)
+    assert queue.get(timeout=60) == (blocks["input_ids"][:], len(tokenizer))
+    other.join()
+
+
+def test_a_note_that_is_damaged_is_no_note(tmp_path, file):
+    text_blocks(data(file), tmp_path, vocab_size=280)
+    for content in ("", "{", "[]", "{}", json.dumps({"sizes": 3})):
+        (tmp_path / ".text" / "blocks.json").write_text(content)
+        assert text_blocks(data(file), tmp_path, vocab_size=280)[2]["documents"] == 80
