@@ -5,6 +5,7 @@ from itertools import zip_longest
 
 from transformers import TrainingArguments
 
+from .languages import language
 from .representations import POOLINGS
 from .schedule import PHASES, PhaseSchedule
 from .training.limits import check_numbers
@@ -129,9 +130,15 @@ class SensiaConfig(TrainingArguments):
     )
 
     # Data
-    source_language: str = field(default="en", metadata={"help": "Key of the source side in `translation`."})
+    source_language: str = field(
+        default="en", metadata={"help": "Code of the source side, in any form: en, eng_Latn."}
+    )
     target_language: str | None = field(
-        default=None, metadata={"help": "Key of the target side. Default: the bitext's other language."}
+        default=None,
+        metadata={"help": "Code of the target side (sw, swh_Latn, zh-CN, haw). Default: the bitext's other language."},
+    )
+    target_language_name: str | None = field(
+        default=None, metadata={"help": "What cards and figures call it, where the code's own name will not do."}
     )
     max_length: int | None = field(
         default=None,
@@ -168,6 +175,17 @@ class SensiaConfig(TrainingArguments):
 
     def __post_init__(self):
         check_numbers(self)
+        for name in ("source_language", "target_language"):
+            code = getattr(self, name)
+            if code is not None:
+                try:
+                    setattr(self, name, language(code).code)
+                except ValueError as error:
+                    raise ValueError(f"`{name}`: {error}.") from None
+        if self.source_language == self.target_language:
+            raise ValueError(
+                f"`target_language` is {self.target_language!r}, which is `source_language` too; give another."
+            )
         for name, allowed in (
             ("sense_pooling", POOLINGS),
             ("context_state", CONTEXT_STATES),
@@ -223,6 +241,12 @@ class SensiaConfig(TrainingArguments):
                 f"{self.gradient_accumulation_steps} on {self.world_size} processes: where the last batch of a step "
                 "is skipped, the gradients of the others are never averaged. Use 'stop', or no gradient accumulation."
             )
+
+    @property
+    def languages(self):
+        """The codes of both sides, and the name of the target where one was given: what `metrics.json` holds."""
+        name = {"target_name": self.target_language_name} if self.target_language_name else {}
+        return {"source": self.source_language, "target": self.target_language} | name
 
     @property
     def schedule(self):

@@ -133,6 +133,11 @@ def language(code: str) -> Language:
     return row
 
 
+def named(code: str, name: str | None = None) -> Language:
+    """[`language`], with a name of one's own where one is given."""
+    return language(code)._replace(name=name) if name else language(code)
+
+
 @functools.cache
 def find_language(code: str) -> Language | None:
     """`language`, but None for an unknown code."""
@@ -185,6 +190,24 @@ def codes_of(code: str) -> list[str]:
     script = [f"{row.code}_{row.script}"] if in_main_script else []
     codes = [str(code), row.code, row.flores, *iso3, *script, *_CHINESE.get(row.code, []), *aliases]
     return list(dict.fromkeys(codes))
+
+
+def other_language(names, source: str, where: str) -> str:
+    """
+    The code of the one language beside `source` among some names, of columns or of files, whatever else these are.
+
+    Raises:
+        `ValueError`: if there is none, or more than one.
+    """
+    known = {name: row.code for name in names if (row := find_language(str(name))) and row != language(source)}
+    in_table = {code for code in known.values() if code.partition("_")[0] in _BY_CODE}
+    found = in_table or set(known.values())  # a short name, such as "url", may be the code of some small language
+    if len(found) != 1:
+        what = f"is in {', '.join(sorted(found))}" if found else f"names none ({', '.join(map(str, names))})"
+        raise ValueError(
+            f"`target_language` is not set and cannot be told: beside {source!r}, {where} {what}. Set it."
+        )
+    return found.pop()
 
 
 def _suggestions(code: str) -> str:

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME
 
+from .bitext.columns import sides, texts
 from .bitext.tokens import tokenize_bitext
 from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
 from .evaluation.overlap import token_idf
 from .hub.model_card import write_card
+from .languages import other_language
 from .losses import head_of, info_nce, last_state, next_token_loss
 from .representations import context_hidden_state, context_sentence_vectors, sense_entropy, sense_sentence_vectors
 from .schedule import PHASES
@@ -64,7 +65,9 @@ class BitextTrainer(ResumableTrainer):
                 "launch`, which makes a process for each, or set CUDA_VISIBLE_DEVICES to one."
             )
         if train_dataset is not None:
-            args.target_language = args.target_language or _other_language(train_dataset, args.source_language)
+            args.target_language = args.target_language or other_language(
+                sides(train_dataset) if len(train_dataset) else [], args.source_language, "the bitext"
+            )
             limit = args.max_length or model.config.get_text_config().max_position_embeddings
             # One position is the end token's, which is predicted.
             limit = min(limit, model.config.get_text_config().max_position_embeddings - int(args.predict_end))
@@ -279,12 +282,11 @@ class BitextTrainer(ResumableTrainer):
         return found
 
     def _measure(self, measure, dataset):
-        pairs = dataset["translation"]
         return measure(
             self._whole_model(),
             self.processing_class,
-            [pair[self.args.source_language] for pair in pairs],
-            [pair[self.args.target_language] for pair in pairs],
+            texts(dataset, self.args.source_language).to_pylist(),
+            texts(dataset, self.args.target_language).to_pylist(),
             batch_size=self.args.eval_batch_size,
             max_length=self.args.max_length,
             pooling=self.args.sense_pooling,
@@ -323,7 +325,7 @@ class BitextTrainer(ResumableTrainer):
                 kind=self.card_kind,
                 model=self.model,
                 base_model=self.base_model,
-                languages={"source": self.args.source_language, "target": self.args.target_language},
+                languages=self.args.languages,
                 data={"pairs": len(self.train_dataset), "truncated pairs": self.truncated_pairs},
                 after={key[5:]: value for key, value in evaluations[-1].items() if key.startswith("eval_")}
                 if evaluations
@@ -443,13 +445,3 @@ def _check_a_batch(pairs, args):
             f"{args.per_device_train_batch_size} on {args.world_size} processes, and `dataloader_drop_last` leaves "
             "out what does not fill a batch. Lower `per_device_train_batch_size`, or add pairs."
         )
-
-
-def _other_language(dataset: Dataset, source_language):
-    languages = set(dataset[0]["translation"]) - {source_language} if len(dataset) else set()
-    if len(languages) != 1:
-        raise ValueError(
-            f"`target_language` is not set and cannot be told: beside {source_language!r} the bitext holds "
-            f"{sorted(languages)}. Set `target_language`."
-        )
-    return languages.pop()

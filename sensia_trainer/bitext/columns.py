@@ -5,6 +5,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..languages import find_language
+
 
 # What `str.strip` removes and `str.isspace` knows; none of it lies further on.
 WHITESPACE = "".join(character for character in map(chr, range(0x3001)) if character.isspace())
@@ -28,9 +30,19 @@ def column(dataset: datasets.Dataset, name: str) -> pa.ChunkedArray:
     return values.filter(mask)
 
 
-def texts(dataset: datasets.Dataset, side: str) -> pa.ChunkedArray:
-    """The texts of one side, `(n,)` strings."""
-    return pc.struct_field(column(dataset, "translation"), side).cast(pa.string())
+def key_of(dataset: datasets.Dataset, code: str) -> str | None:
+    """The key of `translation` that holds a language, in whatever form it is given there; `None` where none does."""
+    keys = sides(dataset)
+    same = [key for key in keys if find_language(key) is not None and find_language(key) == find_language(code)]
+    return code if code in keys else next(iter(same), None)
+
+
+def texts(dataset: datasets.Dataset, code: str) -> pa.ChunkedArray:
+    """The texts of one side, `(n,)` strings. `ValueError` where the bitext does not hold the language."""
+    key = key_of(dataset, code)
+    if key is None:
+        raise ValueError(f"The bitext has no side in {code!r}; its `translation` holds {sorted(sides(dataset))}.")
+    return pc.struct_field(column(dataset, "translation"), key).cast(pa.string())
 
 
 def is_blank(values: pa.Array | pa.ChunkedArray) -> np.ndarray:

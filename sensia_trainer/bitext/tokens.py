@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
-from .columns import is_blank, sides
+from .columns import is_blank, key_of, sides
 
 
 logger = logging.get_logger(__name__)
@@ -24,7 +24,7 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
         dataset (`datasets.Dataset`): With a column `translation`, `{source: str, target: str}` in each row. Where it
             lies in files, the result is kept beside them and found again by every process and after a restart.
         tokenizer: The model's; whatever it puts before a text stays.
-        source, target (`str`): Keys of `translation`.
+        source, target (`str`): Codes of the languages, whose keys in `translation` may be of another form.
         max_length (`int`): Tokens of a sentence at most.
 
     Returns:
@@ -39,21 +39,21 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
         raise ValueError("The bitext has no pairs. Check its path, its split and the filters applied to it.")
     if "translation" not in dataset.column_names:
         raise ValueError(f"The bitext needs a column `translation`; it has {dataset.column_names}.")
+    keys = {"source": key_of(dataset, source), "target": key_of(dataset, target)}
     for name, language in (("source", source), ("target", target)):
-        if language not in sides(dataset):
+        if keys[name] is None:
             raise ValueError(f"`{name}_language` is {language!r}, but the bitext holds {sorted(sides(dataset))}.")
     encode = encoder(tokenizer)
 
     def tokenize(table, rows):
         rows, column = pa.array(rows), table["translation"].combine_chunks()
         columns = {"row": rows}
-        for side, language in (("source", source), ("target", target)):
-            values = pc.struct_field(column, language)
+        for side, key in keys.items():
+            values = pc.struct_field(column, key)
             blank = np.flatnonzero(is_blank(values))
             if len(blank):
                 raise ValueError(
-                    f"pair {rows[blank[0]]} of the bitext has no text in {language!r}, so no vectors; leave such "
-                    "pairs out"
+                    f"pair {rows[blank[0]]} of the bitext has no text in {key!r}, so no vectors; leave such pairs out"
                 )
             columns[f"{side}_ids"], columns[f"{side}_length"] = encode(values.to_pylist(), max_length)
         table = pa.table(columns).filter(

@@ -42,7 +42,7 @@ def adapt(run, data, lora, args):
     from ..baselines import DenseTrainer
     from ..evaluation.dynamics import training_dynamics
     from ..hub.model_card import write_card
-    from ..languages import language
+    from ..languages import language, named
     from ..trainer import SensiaTrainer
     from ..training.adaptation import base_model, evaluations, held_out_name, load_pairs, read_control, summary
     from ..training.lora import add_lora, merge_lora
@@ -82,7 +82,7 @@ def adapt(run, data, lora, args):
             kind="adaptation" if has_senses else "baseline",
             model=trainer.accelerator.unwrap_model(trainer.model),
             base_model=base,
-            languages={"source": args.source_language, "target": args.target_language},
+            languages=args.languages,
             data=facts,
             method={"method": data.method} | (asdict(lora) if lora.use_peft else {}),
             before=before,
@@ -92,6 +92,7 @@ def adapt(run, data, lora, args):
             state=trainer.state,
         )
 
+    names = language(args.source_language).name, named(args.target_language, args.target_language_name).name
     before = run.once(
         "before", lambda: trainer.evaluate(metric_key_prefix="before") | trainer.random_weights_recall("before")
     )
@@ -108,11 +109,11 @@ def adapt(run, data, lora, args):
             [{"step": 0} | before, *evaluations(trainer.state.log_history)],
             f"{args.output_dir}/training_dynamics",
             phase_starts=[round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries],
-            languages=[language(code).name for code in (args.source_language, args.target_language)],
+            languages=names,
         )
         run.finish(measured, write_card)
     if args.push_to_hub:
         trainer.push_to_hub(commit_message=f"{data.method} of {base}")
     if trainer.is_world_process_zero():
-        print(summary(before, after, args.source_language, args.target_language))
+        print(summary(before, after, *names))
         print(f"model folder: {args.output_dir}")

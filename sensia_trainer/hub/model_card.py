@@ -27,7 +27,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors import safe_open
 
-from ..languages import language
+from ..languages import Language, language, named
 from ..schedule import PHASES, PhaseSchedule
 from .hub_terms import LICENSES, TASKS
 
@@ -101,7 +101,7 @@ def adaptation_card(metrics: dict) -> str:
         ValueError: If a key that every card needs is missing; the message names it.
     """
     _require(metrics, "model_name", "base_model", "languages")
-    source, target = (language(metrics["languages"][side]) for side in ("source", "target"))
+    source, target = _languages(metrics)
     config = metrics.get("config") or {}
     pairs = metrics.get("examples") or list(zip(ENGLISH_EXAMPLES, EXAMPLES.get(target.code, ()), strict=False))
     base = base_model_name(metrics["base_model"])
@@ -137,7 +137,7 @@ def pretraining_card(metrics: dict) -> str:
 def baseline_card(metrics: dict) -> str:
     """The card of a model without senses that SENSIA is compared with, from its `metrics.json`; raises as above."""
     _require(metrics, "model_name", "base_model", "languages", "config")
-    source, target = (language(metrics["languages"][side]) for side in ("source", "target"))
+    source, target = _languages(metrics)
     base = base_model_name(metrics["base_model"])
     values = {"base_model": base, "aligned": metrics["config"].get("w_context") != 0}
     metadata = _base_metadata(base, "finetune", metrics)
@@ -441,6 +441,11 @@ def _card(
     parts[::2] = [re.sub(r"\n{3,}", "\n\n", part) for part in parts[::2]]
     body = "```".join(parts)
     return f"---\n{ModelCardData(**card).to_yaml()}\n---\n\n{body.strip()}\n"
+
+
+def _languages(metrics: dict) -> tuple[Language, Language]:
+    codes = metrics["languages"]
+    return language(codes["source"]), named(codes["target"], codes.get("target_name"))
 
 
 def _require(metrics: dict, *names: str) -> None:

@@ -12,7 +12,6 @@ from ..bitext.flores import load_flores
 from ..bitext.sources import load_bitext
 from ..bitext.splits import cap_per_group, fingerprint, hold_out, keep_rows, without_blanks, without_sentences_of
 from ..config import METHODS, METHODS_WITHOUT_SENSES
-from ..languages import language
 from ..utils.files import read_json
 from ..utils.recipes import expand_variables
 
@@ -202,8 +201,8 @@ def read_control(path):
 
 
 def summary(before, after, source, target):
-    """A printed table of the held-out metrics before and after adaptation."""
-    names = {"source": language(source).name, "target": language(target).name}
+    """A printed table of the held-out metrics before and after adaptation, by the names of the two languages."""
+    names = {"source": source, "target": target}
     labels = {
         "sense_recall_source_to_target": "recall@1 {source} -> {target}, sense vectors",
         "sense_recall_target_to_source": "recall@1 {target} -> {source}, sense vectors",

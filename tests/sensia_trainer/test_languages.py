@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from sensia_trainer.languages import LANGUAGES, codes_of, find_language, language
+from sensia_trainer.config import SensiaConfig
+from sensia_trainer.languages import LANGUAGES, codes_of, find_language, language, named, other_language
 
 
 def test_every_code_of_a_language_gives_its_row():
@@ -111,3 +112,36 @@ def test_unknown_code_suggests_near_ones():
 def test_codes_of_starts_with_what_was_asked():
     assert codes_of("ind_Latn")[:2] == ["ind_Latn", "id"]
     assert {"swa", "swh"} <= set(codes_of("sw"))
+
+
+def test_the_other_language_of_some_names():
+    assert other_language(["corpus", "en", "swh_Latn", "url"], "eng_Latn", "the file") == "sw"
+    assert other_language(["en", "zh-CN", "score"], "en", "the file") == "zh"
+    with pytest.raises(ValueError, match="beside 'en', the file is in id, sw. Set it"):
+        other_language(["id", "en", "sw"], "en", "the file")
+    with pytest.raises(ValueError, match=r"beside 'en', the file names none \(en, text\)"):
+        other_language(["en", "text"], "en", "the file")
+    pytest.importorskip("langcodes")
+    assert other_language(["en", "haw"], "en", "the file") == "haw"
+
+
+@pytest.mark.parametrize("code", ["swh", "swh_Latn", "SW", "sw-KE", "swa"])
+def test_codes_of_any_form_are_normalised_once(tmp_path, code):
+    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, target_language=code, source_language="eng_Latn")
+    assert args.languages == {"source": "en", "target": "sw"}
+
+
+def test_languages_that_make_no_sense(tmp_path):
+    for fields, error in (
+        ({"target_language": "eng_Latn"}, "`target_language` is 'en', which is `source_language` too"),
+        ({"target_language": "indd"}, "`target_language`: unknown language code 'indd'; did you mean 'ind'"),
+        ({"source_language": "", "target_language": "id"}, "`source_language`: unknown language code ''"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            SensiaConfig(output_dir=str(tmp_path), use_cpu=True, **fields)
+
+
+def test_a_name_of_ones_own(tmp_path):
+    fields = {"target_language": "id", "target_language_name": "Betawi"}
+    languages = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, **fields).languages
+    assert named(languages["target"], languages["target_name"]).name == "Betawi" and named("id").name == "Indonesian"

@@ -3,6 +3,7 @@
 import pytest
 from datasets import Dataset, load_from_disk
 
+from sensia_trainer.bitext.columns import texts
 from sensia_trainer.bitext.tokens import tokenize_bitext
 from tests.reference import bitext as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer
@@ -56,3 +57,14 @@ def test_kept_beside_the_files_of_the_bitext(tmp_path, monkeypatch):
     assert list(again) == list(first) and again.cache_files == first.cache_files != []
     with pytest.raises(TypeError):  # of another length
         tokenize_bitext(load_from_disk(tmp_path / "bitext"), tiny_tokenizer(), "en", "id", 8)
+
+
+@pytest.mark.parametrize("codes", [("eng_Latn", "ind_Latn"), ("EN", "in"), ("en-US", "id")])
+def test_the_keys_of_a_bitext_may_be_codes_of_any_form(codes):
+    pairs = tiny_bitext(9)["translation"]
+    keyed = Dataset.from_dict({"translation": [dict(zip(codes, pair.values())) for pair in pairs]})
+    plain = tokenize_bitext(Dataset.from_dict({"translation": pairs}), tiny_tokenizer(), "en", "id", 9)
+    assert list(tokenize_bitext(keyed, tiny_tokenizer(), "en", "id", 9)) == list(plain)
+    assert texts(keyed, "en").to_pylist() == [pair["en"] for pair in pairs]
+    with pytest.raises(ValueError, match="`target_language` is 'sw', but the bitext holds"):
+        tokenize_bitext(keyed, tiny_tokenizer(), "en", "sw", 9)

@@ -112,7 +112,7 @@ def test_files_of_different_lengths(tmp_path):
 def test_evaluations_and_summary():
     history = [{"loss": 1.0, "step": 1}, {"eval_pairs": 4, "eval_target_perplexity": 8.0, "step": 2}]
     assert evaluations(history) == [{"step": 2, "pairs": 4, "target_perplexity": 8.0}]
-    text = summary({"target_perplexity": 9.0}, {"pairs": 4, "target_perplexity": 8.0}, "en", "id")
+    text = summary({"target_perplexity": 9.0}, {"pairs": 4, "target_perplexity": 8.0}, "English", "Indonesian")
     assert text.splitlines()[1].split() == ["perplexity,", "Indonesian", "9.000", "8.000"]
 
 
