@@ -1,5 +1,6 @@
 """Continued BPE, IBM Model 1 and the rows of new tokens, written plainly and slowly."""
 
+import math
 from collections import Counter
 
 
@@ -39,3 +40,47 @@ def continued_bpe(words, first, size, forbidden=frozenset()):
             joined[merge(word, pair, token)] += count
         words = joined
     return merges, words
+
+
+def agreeing_model_1(pairs, rounds):
+    """{(target, source): p(source | target)} of two IBM models 1 that agree; `pairs` of (source set, target set)."""
+    types = {(t, s) for source, target in pairs for s in source for t in target}
+    forward = backward = dict.fromkeys(types, 1.0)
+    for _ in range(rounds):
+        counts = dict.fromkeys(types, 0.0)
+        for source, target in pairs:
+            for s in source:
+                for t in target:
+                    of_source = forward[t, s] / sum(forward[other, s] for other in target)
+                    of_target = backward[t, s] / sum(backward[t, other] for other in source)
+                    counts[t, s] += of_source * of_target
+        by_target, by_source = Counter(), Counter()
+        for (t, s), count in counts.items():
+            by_target[t] += count
+            by_source[s] += count
+        forward = {(t, s): count / by_target[t] for (t, s), count in counts.items()}
+        backward = {(t, s): count / by_source[s] for (t, s), count in counts.items()}
+    return forward
+
+
+def nats_per_source_token(table, pairs, unigram, smoothing):
+    total, tokens = 0.0, 0
+    for source, target in pairs:
+        for s in source:
+            mean = sum(table.get((t, s), 0.0) for t in target) / len(target)
+            total -= math.log((1 - smoothing) * mean + smoothing * unigram[s])
+            tokens += 1
+    return total / tokens
+
+
+def origins(table, tokens, parts, number, threshold):
+    """For each new token {old token: weight}: its translations by their probability, its parts for what is left."""
+    rows = []
+    for token in tokens:
+        probable = sorted((-p, s) for (t, s), p in table.items() if t == token and p >= threshold)[:number]
+        row = Counter({s: -p for p, s in probable})
+        rest = 1 - sum(row.values())
+        for part in parts[token]:
+            row[part] += rest / len(parts[token])
+        rows.append(row)
+    return rows
