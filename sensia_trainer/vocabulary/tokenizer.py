@@ -32,6 +32,7 @@ WORD_SHARE = 0.75
 # Of the characters of the target text, known ones counted, for tokenizers that spell the others by bytes.
 CHARACTER_COVERAGE = 0.9995
 SAMPLE = 5_000  # texts by which bytes a token are measured
+MAX_TEXTS = 250_000  # that tokens are learned from; of more, so many at equal distances
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]")
 _LETTER = regex.compile(r"[\p{L}\p{M}]")
 
@@ -66,18 +67,23 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
     vocabulary = GrowingVocabulary(tokenizer.get_vocab())
     if vocabulary.first + size > MAX_TOKENS:
         raise ValueError(f"`size` is {size}, but {MAX_TOKENS} tokens are all that can be had, the old ones included.")
-    budget = int(max_source_change * len(source_texts))
+    budget = allowed = int(max_source_change * len(source_texts))
 
+    learned = target_texts[:: -(-len(target_texts) // MAX_TEXTS)]
     if not by_words:
-        budget -= _add_characters(vocabulary, old, source_texts, target_texts, size // 2, budget)
+        budget -= _add_characters(vocabulary, old, source_texts, learned, size // 2, budget)
     characters = vocabulary.added
     grown = Tokenizer.from_str(json.dumps(_grown(state, vocabulary)))
     joins = None if by_words else _joins(vocabulary)
-    target_words = count_words(grown, target_texts, joins=joins, desc="reading target words" if progress else None)
+    target_words = count_words(grown, learned, joins=joins, desc="reading target words" if progress else None)
     options = {"joins": joins, "desc": "reading source words" if progress else None}
     source_words = _protected_words(grown, source_texts, target_words, budget, **options)
 
-    looks_up = by_words and _has_spaces(target_texts) and _keeps_words(state, vocabulary, source_words)
+    looks_up = by_words and _has_spaces(learned)
+    if looks_up:  # some tokens are made by no merge, and would be found where they were not before
+        looks_up = _keeps(
+            Tokenizer.from_str(json.dumps(_grown(state, vocabulary, looks_up))), vocabulary, source_words
+        )
     forbidden, _ = count_pairs(source_words)
     whole_words = []
     if looks_up:
@@ -96,7 +102,8 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
         )
 
     new = _load(tokenizer, _grown(state, vocabulary, looks_up))
-    changed = source_change(old, new.backend_tokenizer, source_texts)
+    kept = allowed == 0 and _keeps(new.backend_tokenizer, vocabulary, source_words)
+    changed = 0.0 if kept else source_change(old, new.backend_tokenizer, source_texts)
     report = {
         "new_tokens": vocabulary.added,
         "characters": characters,
@@ -236,9 +243,9 @@ def _has_spaces(texts):
     return len(_UNSPACED.findall(text)) < 0.5 * len(_LETTER.findall(text))
 
 
-def _keeps_words(state, vocabulary, words):
-    """Whether looking words up before cutting them leaves these words as they are cut (some tokens no merge makes)."""
-    model = Tokenizer.from_str(json.dumps(_grown(state, vocabulary, looks_up=True))).model
+def _keeps(backend, vocabulary, words):
+    """Whether a backend cuts words of symbols as they are."""
+    model = backend.model
     return all([token.id for token in model.tokenize(vocabulary.spell(word))] == to_ids(word) for word in words)
 
 

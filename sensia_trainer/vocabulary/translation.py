@@ -210,15 +210,15 @@ def learn_translations(source, target, num_tokens, *, dictionary=(), seed=0, pro
     return table, report
 
 
-def best_translations(table, tokens, *, number=5, threshold=0.05):
+def best_translations(table, tokens, *, number=10, threshold=0.02):
     """
     The most probable translations of tokens.
 
     Args:
         table (`scipy.sparse.csr_array` of shape `(V, V)`): p(source | target).
         tokens (`Sequence[int]`): Target tokens.
-        number (`int`, *optional*, defaults to 5): Translations kept of each.
-        threshold (`float`, *optional*, defaults to 0.05): Least probability of a translation.
+        number (`int`, *optional*, defaults to 10): Translations kept of each.
+        threshold (`float`, *optional*, defaults to 0.02): Least probability of a translation.
 
     Returns:
         `scipy.sparse.csr_array` of shape `(len(tokens), V)`, whose rows sum to the mass c <= 1 of what is kept.

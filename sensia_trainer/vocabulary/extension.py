@@ -1,0 +1,201 @@
+"""A model and its tokenizer get words of the target language, with the senses of their translations."""
+
+from collections import Counter
+
+import numpy as np
+import regex
+import torch
+from transformers.utils import logging
+
+from ..bitext.columns import texts
+from ..languages import language
+from .tokenizer import continue_tokenizer
+from .transfer import METHODS, add_rows, check_model, mixtures
+from .translation import best_translations, learn_translations, read_dictionary
+
+
+logger = logging.get_logger(__name__)
+
+FEW_PAIRS = 1000
+MAX_PAIRS = 250_000  # that translations are learned from; of more, so many are drawn
+SAMPLE = 5_000
+# A word is sure of its meaning where its best translation has at least so much of the probability.
+SURE = 0.5
+SHOWN_WORDS, SHOWN_TRANSLATIONS = 24, 5
+# Scripts that Unicode counts by their parts.
+_SCRIPTS = {"Hans": "Hani", "Hant": "Hani", "Jpan": "Hani|Hira|Kana", "Kore": "Hang|Hani", "Aran": "Arab"}
+
+
+def extend_vocabulary(
+    model,
+    tokenizer,
+    pairs,
+    size,
+    *,
+    source_language="en",
+    target_language,
+    method="translation",
+    dictionary=None,
+    max_source_change=0.0,
+    seed=0,
+    progress=False,
+):
+    """
+    Give a causal language model `size` words of another language, from sentence pairs.
+
+    The tokenizer is continued on the target sentences ([`continue_tokenizer`]), translations are learned from the
+    pairs ([`learn_translations`]), and the rows of the new words are made of those of their translations
+    ([`add_rows`]). Nothing is changed before everything is known: an error leaves the model as it was.
+
+    Args:
+        model (`PreTrainedModel`): A causal language model, with senses or without; changed in place.
+        tokenizer (`PreTrainedTokenizerFast`): Its tokenizer; a new one is returned.
+        pairs (`Dataset`): Training pairs, with a column `translation`.
+        size (`int`): Number of new words.
+        source_language, target_language (`str`): Their keys in `translation`.
+        method (`str`, *optional*, defaults to `"translation"`): Where rows start: `"translation"`, `"parts"` (the
+            tokens that spelled the word before) or `"mean"` (of all rows).
+        dictionary (`str`, *optional*): A file of word pairs besides, see [`read_dictionary`].
+        max_source_change (`float`, *optional*, defaults to 0.0): See [`continue_tokenizer`].
+        seed (`int`, *optional*, defaults to 0): Of the pairs by which translations are judged.
+        progress (`bool`, *optional*, defaults to `False`): Whether to show progress.
+
+    Returns:
+        `PreTrainedTokenizerFast` and a report (`dict`, JSON-able): what [`continue_tokenizer`] and
+        [`learn_translations`] report; `first_token`, the id of the first new word; `method`; of the new words,
+        `translated_words` (share with a translation) and `sure_words` (share whose best translation has at least half
+        of the probability); `words`, some of them with their translations; `warnings`.
+
+    Raises:
+        `ValueError`: for a tokenizer or a model that cannot be extended, or a dictionary without a word of the new
+            vocabulary.
+    """
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {METHODS}, got {method!r}.")
+    first = max(tokenizer.get_vocab().values()) + 1
+    check_model(model, first)
+    source, target = (texts(pairs, side).to_pylist() for side in (source_language, target_language))
+    warnings = _other_script(target, target_language)
+
+    new, report = continue_tokenizer(
+        tokenizer, source, target, size, max_source_change=max_source_change, progress=progress
+    )
+    number = report["new_tokens"]
+    if number < size:
+        warnings.append(f"Of {size} new words asked for, the text feeds {number}.")
+    tokens = range(first, first + number)
+    words = new.convert_ids_to_tokens(list(tokens))
+    spellings = [[part.id for part in tokenizer.backend_tokenizer.model.tokenize(word)] for word in words]
+
+    translations = None
+    report |= {"first_token": first, "method": method}
+    if method == "translation":
+        known = [] if dictionary is None else _known_entries(new, read_dictionary(dictionary), first, dictionary)
+        rows = range(len(source)) if len(source) <= MAX_PAIRS else _drawn(len(source), seed)
+        table, facts = learn_translations(
+            *(_encode(new, [side[row] for row in rows]) for side in (source, target)),
+            first + number,
+            dictionary=known,
+            seed=seed,
+            progress=progress,
+        )
+        translations = best_translations(table, list(tokens))[:, :first]
+        best = translations.max(axis=1).toarray().ravel()
+        shares = {"translated_words": float(np.mean(best > 0)), "sure_words": float(np.mean(best >= SURE))}
+        report |= {"translations": facts | shares}
+        if len(source) < FEW_PAIRS:
+            warnings.append(
+                f"The bitext has {len(source)} pairs, which teach little about the meanings of words: "
+                f"{np.sum(best >= SURE)} of {number} new words are sure of theirs. A dictionary "
+                "(`vocabulary_dictionary`) or more pairs would help."
+            )
+    report |= {"words": _shown(new, tokens, translations), "warnings": warnings}
+    add_rows(model, mixtures(method, spellings, translations, first), first, number)
+    for warning in warnings:
+        logger.warning(warning)
+    return new, report
+
+
+def sense_votes(model, tokenizer, tokens, *, number=5):
+    """
+    The words that the senses of words vote for: those most often among the three best of a sense.
+
+    Args:
+        model ([`BackpackForCausalLM`]): A model with senses.
+        tokenizer (`PreTrainedTokenizerFast`): Its tokenizer.
+        tokens (`Sequence[int]`): The words.
+        number (`int`, *optional*, defaults to 5): Words voted for.
+
+    Returns:
+        `list[list[str]]`: for each token the words, most votes first.
+    """
+    with torch.no_grad():
+        scores, voted = model.nearest_words(model.get_senses(torch.tensor(list(tokens))), top_k=3)
+    votes = []
+    for word_scores, words in zip(scores.flatten(1).tolist(), voted.flatten(1).tolist(), strict=True):
+        count, best = Counter(words), {}
+        for score, word in zip(word_scores, words, strict=True):
+            best[word] = max(score, best.get(word, score))
+        order = sorted(count, key=lambda word: (-count[word], -best[word]))
+        votes.append([_text(tokenizer, word) for word in order[:number]])
+    return votes
+
+
+def _other_script(texts, code):
+    """A warning (in a list) where the letters of texts are not those of the language."""
+    row = language(code)
+    names = "|".join(rf"\p{{Script={name}}}" for name in _SCRIPTS.get(row.script, row.script).split("|"))
+    text = "".join(texts[:: -(-len(texts) // SAMPLE)])
+    letters, own = len(regex.findall(r"\p{L}", text)), len(regex.findall(rf"(?=\p{{L}})(?:{names})", text))
+    if 2 * own >= letters:
+        return []
+    return [
+        f"Of the letters of the target text only {own / letters:.0%} are of the script of {row.name} ({row.script}): "
+        "is `target_language` right, and the column?"
+    ]
+
+
+def _drawn(number, seed):
+    """`MAX_PAIRS` of `number` rows, in order."""
+    return np.sort(np.random.default_rng(seed).permutation(number)[:MAX_PAIRS]).tolist()
+
+
+def _encode(tokenizer, texts):
+    """Token ids (`list[np.ndarray]`) of texts, without special tokens."""
+    ids = []
+    for start in range(0, len(texts), SAMPLE):
+        batch = tokenizer.backend_tokenizer.encode_batch(texts[start : start + SAMPLE], add_special_tokens=False)
+        ids += [np.array(encoding.ids, dtype=np.int64) for encoding in batch]
+    return ids
+
+
+def _known_entries(tokenizer, entries, first, path):
+    """Token ids of the entries of a dictionary whose target word is a new token, inside and at the start of a text."""
+    variants = [(" " + s, " " + t) for s, t in entries] + [(s, t) for s, t in entries]
+    variants += [(" " + s.capitalize(), " " + t.capitalize()) for s, t in entries]
+    source, target = (_encode(tokenizer, list(side)) for side in zip(*dict.fromkeys(variants), strict=True))
+    known = [(s, t) for s, t in zip(source, target, strict=True) if len(t) == 1 and t[0] >= first and len(s)]
+    if not known:
+        raise ValueError(
+            f"The dictionary {str(path)!r} has no word of the new vocabulary. Its first column is the source "
+            f"language, its second the target language; the first entry is {entries[0]}."
+        )
+    return known
+
+
+def _shown(tokenizer, tokens, translations):
+    """Up to `SHOWN_WORDS` new words at equal distances, and their translations with probabilities."""
+    whole = [token for token in tokens if "\ufffd" not in _text(tokenizer, token)]
+    words = []
+    for token in whole[:: -(-len(whole) // SHOWN_WORDS)]:
+        word = {"token": token, "word": _text(tokenizer, token)}
+        if translations is not None:
+            row = translations[[token - tokens[0]]].tocoo()
+            best = sorted(zip(row.data.tolist(), row.col.tolist(), strict=True), reverse=True)[:SHOWN_TRANSLATIONS]
+            word["translations"] = [[_text(tokenizer, source), round(p, 3)] for p, source in best]
+        words.append(word)
+    return words
+
+
+def _text(tokenizer, token):
+    return tokenizer.decode([token], clean_up_tokenization_spaces=False).strip()

@@ -1,0 +1,118 @@
+import json
+import logging
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import GPT2Config
+
+from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.vocabulary.extension import extend_vocabulary, sense_votes
+from tests.sensia_trainer.vocabulary.conftest import TRANSLATIONS
+
+
+@pytest.fixture
+def model(byte_level):
+    torch.manual_seed(0)
+    # Padded: more rows than tokens.
+    backbone = GPT2Config(vocab_size=len(byte_level) + 5, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    return BackpackForCausalLM(BackpackConfig(backbone_config=backbone, num_senses=4)).eval()
+
+
+@pytest.fixture
+def pairs(bitext):
+    return Dataset.from_dict({"translation": [{"en": s, "id": t} for s, t in zip(*bitext, strict=True)]})
+
+
+@pytest.fixture
+def warned():
+    """Warnings that were logged."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("sensia_trainer")
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+
+
+def test_new_words_start_from_their_translations(model, byte_level, pairs):
+    old = model.get_input_embeddings().weight.clone()
+    tokenizer, report = extend_vocabulary(model, byte_level, pairs, 20, target_language="id")
+    assert json.loads(json.dumps(report)) == report
+    assert report["first_token"] == len(byte_level)
+    assert model.config.vocab_size == len(tokenizer) == len(byte_level) + 20
+
+    row = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("Ġberjalan")]
+    nearest = torch.cosine_similarity(old[: len(byte_level)], row[None]).argmax()
+    assert byte_level.convert_ids_to_tokens([nearest.item()]) == ["walks"]
+    assert report["translations"]["translated_words"] == 1
+    assert report["translations"]["held_out_nats"] < report["translations"]["held_out_nats_unigram"]
+    shown = {word["word"]: word["translations"][0][0] for word in report["words"]}
+    assert shown.keys() & TRANSLATIONS.values()
+    assert report["target_bytes_per_token"]["after"] > report["target_bytes_per_token"]["before"]
+
+
+def test_the_same_pairs_give_the_same_rows(byte_level, pairs, model):
+    again = BackpackForCausalLM(model.config).eval()
+    again.load_state_dict(model.state_dict())
+    for one in (model, again):
+        extend_vocabulary(one, byte_level, pairs, 20, target_language="id")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_a_few_pairs_are_warned_of(model, byte_level, bitext, warned):
+    rows = [{"en": source, "ru": target} for source, target in zip(*bitext, strict=True)]
+    pairs = Dataset.from_dict({"translation": rows})
+    _, report = extend_vocabulary(model, byte_level, pairs, 5000, target_language="ru")
+    few, script, fewer = "The bitext has 300 pairs", "are of the script of Russian (Cyrl)", "Of 5000 new words"
+    for text in (few, script, fewer):
+        assert sum(text in warning for warning in report["warnings"]) == 1
+        assert any(text in message for message in warned)
+
+
+def test_a_dictionary_tells_what_the_bitext_does_not(model, byte_level, pairs, tmp_path):
+    (tmp_path / "words.tsv").write_text("small\tkecil\nmoon\tbulan\n", encoding="utf-8")
+    dictionary = str(tmp_path / "words.tsv")
+    _, report = extend_vocabulary(model, byte_level, pairs, 20, target_language="id", dictionary=dictionary)
+    assert report["translations"]["dictionary_entries"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "nearest"}, "`method` must be one of"),
+        ({"dictionary": "words.tsv"}, "has no word of the new vocabulary"),
+        ({"dictionary": "none.tsv"}, "is not a file"),
+        ({"size": 0}, "`size` must be at least 1"),
+    ],
+)
+def test_an_error_leaves_the_model_as_it_was(model, byte_level, pairs, tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.tsv").write_text("sun\tmatahari\n", encoding="utf-8")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        extend_vocabulary(model, byte_level, pairs, **{"size": 20, "target_language": "id"} | settings)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("method", ["parts", "mean"])
+def test_other_starts_need_no_translations(model, byte_level, pairs, method):
+    _, report = extend_vocabulary(model, byte_level, pairs, 20, target_language="id", method=method)
+    assert "translations" not in report
+    assert "translations" not in report["words"][0]
+
+
+def test_senses_vote_for_words(model, byte_level):
+    votes = sense_votes(model, byte_level, [70, 80], number=3)
+    plain = []
+    for token in (70, 80):
+        scores, words = (part[0] for part in model.nearest_words(model.get_senses(torch.tensor([token])), top_k=3))
+        count = {}
+        for sense in range(4):
+            for score, word in zip(scores[sense].tolist(), words[sense].tolist(), strict=True):
+                number, best = count.get(word, (0, score))
+                count[word] = number + 1, max(best, score)
+        order = sorted(count, key=lambda word: count[word], reverse=True)[:3]
+        plain.append([byte_level.decode([word]).strip() for word in order])
+    assert votes == plain
