@@ -1,8 +1,8 @@
 """The baselines without senses: fine-tuning, and MCL, the dense alignment of Li et al. (2024)."""
 
+from .bitext_trainer import BitextTrainer
 from .losses import check_head
 from .representations import context_sentence_vectors, hidden_state_after
-from .trainer import BitextTrainer
 
 
 class DenseTrainer(BitextTrainer):
@@ -11,7 +11,8 @@ class DenseTrainer(BitextTrainer):
     state and the language-model loss are left. Batches, their order, logs and checkpoints are those of SENSIA.
 
     Args:
-        model (`PreTrainedModel`): Any causal language model whose logits its head makes, see [`losses.head_of`].
+        model (`PreTrainedModel` or `str`): Any causal language model whose logits its head makes, see
+            [`losses.head_of`], or where it is.
         args ([`SensiaConfig`]): With `w_sense=0`, as in `METHODS["fine-tuning"]` and `METHODS["mcl"]`.
         kwargs: As [`BitextTrainer`].
 
@@ -23,12 +24,13 @@ class DenseTrainer(BitextTrainer):
 
     def __init__(self, model, args, **kwargs):
         if args.w_sense != 0:
+            name = model if isinstance(model, str) else type(model).__name__
             raise ValueError(
-                f"`w_sense` is {args.w_sense}, but {type(model).__name__} has no senses to align; set it to 0, as the "
+                f"`w_sense` is {args.w_sense}, but {name} has no senses to align; set it to 0, as the "
                 "methods fine-tuning and mcl do."
             )
-        check_head(model)
         super().__init__(model, args, **kwargs)
+        check_head(self.model)
 
     def forward(self, model, batch, now):
         # A row for each sentence and a mask: not every model knows packed sentences by their positions.
@@ -43,4 +45,4 @@ class DenseTrainer(BitextTrainer):
     def sentence_vectors(self, outputs, batch, now):
         layer = self.args.context_layer
         state = outputs.hidden_states[-1] if layer is None else hidden_state_after(outputs.hidden_states, layer)
-        return {"context": context_sentence_vectors(state, last=batch["last"])}, {}
+        return {"context": context_sentence_vectors(state, last=batch["last"][: 2 * len(batch["rows"])])}, {}

@@ -6,12 +6,24 @@ from itertools import zip_longest
 from transformers import TrainingArguments
 
 from .languages import language
-from .representations import POOLINGS
+from .representations import CONTEXT_STATES, POOLINGS
 from .schedule import PHASES, PhaseSchedule
-from .training.limits import check_numbers
+from .utils.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_ranges, check_training_arguments
 
 
-CONTEXT_STATES = ("mixture", "backbone")
+RANGES = {
+    "w_sense": NOT_NEGATIVE,
+    "w_context": NOT_NEGATIVE,
+    "w_lm": NOT_NEGATIVE,
+    "source_lm_weight": NOT_NEGATIVE,
+    "sense_pool_temperature": POSITIVE,
+    "context_layer": NOT_NEGATIVE,
+    "label_smoothing": BELOW_ONE,
+    "contrastive_chunk_size": NOT_NEGATIVE,
+    "max_length": COUNT,
+    "replay_ratio": SHARE,  # more would starve the pairs
+    "monolingual_ratio": SHARE,
+}
 POLISH_FREEZES = ("modules", "vectors", "none")
 NON_FINITE_LOSSES = ("stop", "skip")
 # SENSIA and what it is compared with, each as the defaults in which it differs: language modelling alone (the
@@ -76,6 +88,20 @@ class SensiaConfig(TrainingArguments):
     normalise_weights: bool = field(
         default=False, metadata={"help": "Divide the three weights by their sum. Published code: true."}
     )
+    count_steps_from: int = field(
+        default=0,
+        metadata={
+            "help": "Number of the first step, of which the schedule's progress is the share of `max_steps`: 0, or 1 "
+            "(published code)."
+        },
+    )
+    source_lm_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the source language's language-model loss, as a multiple of w_lm (of the target's, "
+            "which always counts once). 0: the target alone learns to be fluent, and the source language is forgotten."
+        },
+    )
 
     # Losses (Section 2.1)
     symmetric: bool = field(
@@ -91,12 +117,18 @@ class SensiaConfig(TrainingArguments):
     )
     sense_pooling: str = field(
         default="magnitude",
-        metadata={"help": "Sense vectors from senses (magnitude) or contributions (contextual, published code)."},
+        metadata={
+            "help": "Sense vectors from senses (magnitude), from contributions (contextual, published code), or the "
+            "mean of the model's own mixture (mixture)."
+        },
     )
     sense_pool_temperature: float = field(default=0.7, metadata={"help": "Softmax temperature of the pooling."})
     context_state: str = field(
         default="mixture",
-        metadata={"help": "Context vector from the model's final state (mixture) or the backbone's."},
+        metadata={
+            "help": "Context vector from the mixture of senses, from the backbone's final state (backbone), or from "
+            "what the head reads (combined): the mixture again, or with a gate the mixture added to the backbone's."
+        },
     )
     context_layer: int | None = field(
         default=None,
@@ -146,6 +178,12 @@ class SensiaConfig(TrainingArguments):
             "help": "Tokens of a sentence at most; longer ones are cut and counted. Default: the model's positions."
         },
     )
+    replay_ratio: float = field(
+        default=0.25, metadata={"help": "Texts of the source language, where there are any, for each pair; 1 at most."}
+    )
+    monolingual_ratio: float = field(
+        default=0.25, metadata={"help": "Texts of the target language, where there are any, for each pair; 1 at most."}
+    )
     predict_end: bool = field(
         default=True,
         metadata={
@@ -162,6 +200,9 @@ class SensiaConfig(TrainingArguments):
     per_device_train_batch_size: int = field(default=64, metadata={"help": "Pairs per device; InfoNCE needs two."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Warmup steps; below 1: their share."})
     weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of AdamW."})
+    decay_biases: bool = field(
+        default=False, metadata={"help": "Weight decay on biases and norms as well. Published code: true."}
+    )
     seed: int = field(default=1234, metadata={"help": "Random seed."})
     logging_steps: float = field(default=100, metadata={"help": "Log every so many steps."})
     eval_steps: float | None = field(default=2000, metadata={"help": "Evaluate every so many steps."})
@@ -174,7 +215,6 @@ class SensiaConfig(TrainingArguments):
     )
 
     def __post_init__(self):
-        check_numbers(self)
         for name in ("source_language", "target_language"):
             code = getattr(self, name)
             if code is not None:
@@ -187,6 +227,7 @@ class SensiaConfig(TrainingArguments):
                 f"`target_language` is {self.target_language!r}, which is `source_language` too; give another."
             )
         for name, allowed in (
+            ("count_steps_from", (0, 1)),
             ("sense_pooling", POOLINGS),
             ("context_state", CONTEXT_STATES),
             ("polish_freeze", POLISH_FREEZES),
@@ -194,15 +235,9 @@ class SensiaConfig(TrainingArguments):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}, but must be one of {allowed}.")
-        for name in ("w_sense", "w_context", "w_lm"):
-            weight = getattr(self, name)
-            if weight is not None and not 0 <= weight < float("inf"):
-                raise ValueError(f"`{name}` is {weight}, but a weight is 0 or more; leave it out for the schedule's.")
+        check_training_arguments(self)
+        check_ranges(self, RANGES)
         self.schedule  # noqa: B018 (its checks)
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                f"`label_smoothing` is {self.label_smoothing}, but must lie in [0, 1); the paper uses 0.05."
-            )
         if self.label_smoothing_factor:
             raise ValueError(
                 f"`label_smoothing_factor` is {self.label_smoothing_factor}, which `Trainer` would apply to unshifted "
@@ -213,16 +248,6 @@ class SensiaConfig(TrainingArguments):
                 f"`per_device_train_batch_size` is {self.per_device_train_batch_size}, but InfoNCE takes its "
                 "negatives from the other pairs of the batch and needs two or more; raise it, or set `w_sense` and "
                 "`w_context` to 0 for language modelling alone."
-            )
-        if self.context_layer is not None and self.context_layer < 0:
-            raise ValueError(
-                f"`context_layer` is {self.context_layer}, but must be a number of blocks (0: the embeddings), or be "
-                "left out for `context_state`."
-            )
-        if self.contrastive_chunk_size < 0:
-            raise ValueError(
-                f"`contrastive_chunk_size` is {self.contrastive_chunk_size}, but must be a number of pairs, or 0 to "
-                "compute the whole batch at once."
             )
         if self.contrastive_chunk_size and self.non_finite_loss == "skip":
             raise ValueError(
@@ -272,8 +297,8 @@ class SensiaConfig(TrainingArguments):
         return self.schedule.at(progress)
 
     def at_step(self, step, max_steps):
-        """The [`PhaseState`] of a step, the first of which is 0."""
-        return self.phase_state(step / max_steps)
+        """The [`PhaseState`] of a step, the first of which is 0; its progress counts from `count_steps_from`."""
+        return self.phase_state((step + self.count_steps_from) / max_steps)
 
     def _with_constants(self, weights):
         # What has not the length of a triple is left to the schedule to refuse.

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 
 DEFINITIONS = ("magnitude", "contextual", "contextual_share", "predictive")
-POOLINGS = ("magnitude", "contextual")
+CONTEXT_STATES = ("mixture", "backbone", "combined")
+POOLINGS = ("magnitude", "contextual", "mixture")
 
 
 def sense_probs(
@@ -69,6 +70,7 @@ def sense_sentence_vectors(
     pooling: str = "magnitude",
     temperature: float = 1.0,
     sense_weights: Tensor | None = None,
+    mixture: Tensor | None = None,
     sentences: Tensor | None = None,
     num_sentences: int | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -79,9 +81,11 @@ def sense_sentence_vectors(
         attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for tokens, 0 for padding.
         pooling (`str`, *optional*, defaults to `"magnitude"`):
             - `"magnitude"`: mean_t sum_k pi_tk S_tk with pi from the senses themselves (Section 2.1);
-            - `"contextual"`: mean_t sum_k p_tk c_tk with p from the contributions c (the published code).
+            - `"contextual"`: mean_t sum_k p_tk c_tk with p from the contributions c (the published code);
+            - `"mixture"`: mean_t h_t with h the model's own mixture; pi, as for `"magnitude"`, is only returned.
         temperature (`float`, *optional*, defaults to 1.0): Softmax temperature of pi or p; the paper trains with 0.7.
         sense_weights (`torch.Tensor` of shape `(B, K, T, T)`, *optional*): alpha, for `"contextual"`.
+        mixture (`torch.Tensor` of shape `(B, T, d)`, *optional*): h, for `"mixture"`, see [`mixture_of`].
         sentences (`torch.Tensor` of shape `(B, T)`, *optional*): Number of the sentence that each token belongs to,
             where rows hold several ([`~sensia_trainer.training.batches.pack`]); by default a row is a sentence.
         num_sentences (`int`, *optional*): How many there are.
@@ -96,7 +100,8 @@ def sense_sentence_vectors(
     _check_choice("pooling", pooling, POOLINGS)
     with torch.autocast(senses.device.type, enabled=False):
         senses = at_least_float32(senses)
-        probs = sense_probs(senses, definition=pooling, temperature=temperature, sense_weights=sense_weights)
+        definition = "magnitude" if pooling == "mixture" else pooling
+        probs = sense_probs(senses, definition=definition, temperature=temperature, sense_weights=sense_weights)
         mask = attention_mask.to(probs.dtype)
         if sentences is None:
             mean = mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
@@ -104,6 +109,10 @@ def sense_sentence_vectors(
             # Which token belongs to which sentence, (num_sentences, B * T): sums over sentences are matrix products.
             members = (torch.arange(num_sentences, device=mask.device)[:, None] == sentences.flatten()).to(mask.dtype)
             mean = mask / members.sum(dim=1).clamp_min(1)[sentences]
+        if pooling == "mixture":
+            mixture = at_least_float32(_required("mixture", mixture, pooling)) * mean[..., None]
+            vectors = mixture.sum(dim=1) if sentences is None else members @ mixture.flatten(0, 1)
+            return F.normalize(vectors, dim=-1), probs.detach()
         weights = probs * mean[..., None]  # (B, T, K)
         if pooling == "contextual":
             # sum_t m_t sum_k p_tk c_tk = sum_k sum_s (sum_t m_t p_tk alpha_k[t, s]) S_k[s]: the contributions are
@@ -118,20 +127,31 @@ def sense_sentence_vectors(
         return F.normalize(vectors, dim=-1), probs
 
 
+def mixture_of(outputs) -> Tensor:
+    """The mixture of senses in a Backpack's outputs, `(B, T, d)`: what the head reads, unless a gate adds it to the
+    backbone's state; then it stands beside that sum."""
+    mixture = getattr(outputs, "mixture", None)
+    return outputs.last_hidden_state if mixture is None else mixture
+
+
 def context_hidden_state(outputs, context_state: str = "mixture", context_layer: int | None = None) -> Tensor:
     """The state of a Backpack's outputs that context vectors are taken from, `(B, T, d)`.
 
     Args:
         outputs: [`BackpackCausalLMOutputWithPast`], with `hidden_states` for `context_layer`.
-        context_state (`str`): `"mixture"`, what the head reads, or `"backbone"`, from which the senses are weighed.
+        context_state (`str`): `"mixture"` ([`mixture_of`]), `"backbone"`, from which the senses are weighed, or
+            `"combined"`, what the head reads (the mixture, or with a gate its sum with the backbone's state).
         context_layer (`int`, *optional*): The backbone's state after this many blocks instead.
 
     Raises:
-        ValueError: a layer that the backbone does not have.
+        ValueError: an unknown state, or a layer that the backbone does not have.
     """
+    _check_choice("context_state", context_state, CONTEXT_STATES)
     if context_layer is not None:
         return hidden_state_after(outputs.hidden_states, context_layer)
-    return outputs.last_hidden_state if context_state == "mixture" else outputs.backbone_last_hidden_state
+    if context_state == "backbone":
+        return outputs.backbone_last_hidden_state
+    return mixture_of(outputs) if context_state == "mixture" else outputs.last_hidden_state
 
 
 def hidden_state_after(hidden_states: tuple[Tensor, ...], context_layer: int) -> Tensor:

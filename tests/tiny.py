@@ -30,6 +30,13 @@ def tiny_bitext(rows=48, seed=0):
     return Dataset.from_dict({"translation": pairs})
 
 
+def tiny_texts(language, rows=20):
+    """Texts of one language, 2 to 12 words each."""
+    draw = random.Random(2)
+    words = [draw.choices(list(WORDS.items()), k=draw.randint(2, 12)) for _ in range(rows)]
+    return Dataset.from_dict({"text": [" ".join(pair[language == "id"] for pair in text) for text in words]})
+
+
 def tiny_tokenizer():
     tokenizer = GPT2Tokenizer().train_new_from_iterator([" ".join(WORDS), " ".join(WORDS.values())], vocab_size=280)
     tokenizer.add_special_tokens(dict.fromkeys(("bos_token", "eos_token", "pad_token"), "<|endoftext|>"))
@@ -65,7 +72,9 @@ class KeepsRows(SensiaTrainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
 
-def tiny_trainer(folder, *, trainer_class=SensiaTrainer, callbacks=None, eval_rows=0, rows=48, dropout=0.1, **fields):
+def tiny_trainer(
+    folder, *, trainer_class=SensiaTrainer, callbacks=None, texts=None, eval_rows=0, rows=48, dropout=0.1, **fields
+):
     """A [`SensiaTrainer`] of 12 steps: align to step 2, joint to step 6, then polish. `fields` go to its config."""
     tokenizer = tiny_tokenizer()
     settings = dict(
@@ -87,4 +96,5 @@ def tiny_trainer(folder, *, trainer_class=SensiaTrainer, callbacks=None, eval_ro
         eval_dataset=tiny_bitext(eval_rows, seed=1) if eval_rows else None,
         processing_class=tokenizer,
         callbacks=callbacks,
+        texts=texts,
     )

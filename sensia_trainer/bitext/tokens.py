@@ -93,6 +93,40 @@ def tokenize_bitext(dataset, tokenizer, source, target, max_length):
     return tokenized.with_format(None)
 
 
+def tokenize_texts(dataset, tokenizer, max_length):
+    """
+    Token ids of texts, cut into pieces of `max_length` tokens at most.
+
+    Args:
+        dataset (`datasets.Dataset`): With a column `text`.
+        tokenizer: The model's; whatever it puts before a text stays, before its first piece.
+        max_length (`int`): Tokens of a piece at most.
+
+    Returns:
+        A dataset with columns `ids` (int32) and `ended` (whether the text ends with the piece).
+
+    Raises:
+        `ValueError`: for texts without any token.
+    """
+    encode = encoder(tokenizer)
+
+    def tokenize(batch):
+        texts = encode(batch["text"], np.iinfo(np.int32).max)[0].to_pylist()
+        pieces = [
+            (ids[start : start + max_length], start + max_length >= len(ids))
+            for ids in texts
+            for start in range(0, len(ids), max_length)
+        ]
+        return {"ids": [ids for ids, _ in pieces], "ended": [ended for _, ended in pieces]}
+
+    pieces = dataset.map(
+        tokenize, batched=True, remove_columns=dataset.column_names, desc="tokenizing text beside the pairs"
+    )
+    if not len(pieces):
+        raise ValueError("The text beside the pairs has no tokens. Check its files, their columns and the tokenizer.")
+    return pieces
+
+
 def encoder(tokenizer):
     """
     A function `(texts, max_length)` to the token ids of each text, `(n,)` lists of int32, cut at `max_length`, and

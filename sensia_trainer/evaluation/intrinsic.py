@@ -10,9 +10,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ..representations import (
+    CONTEXT_STATES,
     context_hidden_state,
     context_sentence_vectors,
     hidden_state_after,
+    mixture_of,
     sense_entropy,
     sense_sentence_vectors,
 )
@@ -65,7 +67,7 @@ def evaluate_bitext(
     Args:
         max_length (`int`, *optional*): Cut longer sentences here; defaults to the model's positions.
         pooling, temperature: How senses are weighted into a sentence vector, as in `sense_sentence_vectors`.
-        context_state (`str`): "mixture" (the Backpack's own final state) or "backbone".
+        context_state (`str`): "mixture", "backbone" or "combined", as in `context_hidden_state`.
         context_layer (`int`, *optional*): Context vectors from the backbone's state after this many blocks instead.
         start: Token put before every sentence, see `start_token`. The default keeps sequences as training saw them.
         idf (`np.ndarray` of shape `(vocab_size,)`, *optional*): Inverse document frequencies of the tokens for the
@@ -97,8 +99,8 @@ def evaluate_bitext(
         )
     if len(source_sentences) < 2:
         raise ValueError(f"Retrieval needs at least two pairs (got {len(source_sentences)}).")
-    if context_state not in ("mixture", "backbone"):
-        raise ValueError(f"`context_state` must be 'mixture' or 'backbone' (got {context_state!r}).")
+    if context_state not in CONTEXT_STATES:
+        raise ValueError(f"`context_state` must be one of {CONTEXT_STATES} (got {context_state!r}).")
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
     start = start_token(tokenizer, start)
@@ -226,7 +228,12 @@ def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature,
         output_hidden_states=context_layer is not None,
     )
     sense, probs = sense_sentence_vectors(
-        output.senses, attention_mask, pooling=pooling, temperature=temperature, sense_weights=output.sense_weights
+        output.senses,
+        attention_mask,
+        pooling=pooling,
+        temperature=temperature,
+        sense_weights=output.sense_weights,
+        mixture=mixture_of(output),
     )
     mixture = output.last_hidden_state
     state = context_hidden_state(output, context_state, context_layer)

@@ -90,11 +90,11 @@ class EvaluationConfig:
     max_items: int | None = field(default=None, metadata={"help": "First items of each task only."})
     batch_size: int = field(default=32, metadata={"help": "Items in a batch; results do not depend on it."})
     max_length: int | None = field(default=None, metadata={"help": "The model's positions by default."})
-    context_state: str = field(default="mixture", metadata={"help": "Backpacks: mixture or backbone."})
+    context_state: str = field(default="mixture", metadata={"help": "Backpacks: mixture, backbone or combined."})
     context_layer: int | None = field(
         default=None, metadata={"help": "Context vectors from the state after this many blocks instead."}
     )
-    pooling: str = field(default="magnitude", metadata={"help": "Backpacks: magnitude or contextual."})
+    pooling: str = field(default="magnitude", metadata={"help": "Backpacks: magnitude, contextual or mixture."})
     temperature: float = field(default=0.7, metadata={"help": "Backpacks: softmax temperature of the pooling."})
     dtype: str = field(default="float32", metadata={"help": "Weights' dtype; metrics are float32 in any case."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, ..."})

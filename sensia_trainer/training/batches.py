@@ -1,13 +1,15 @@
 """From token ids to batches: the order in which pairs are read, and their sentences packed in flat rows.
 
-A batch of B pairs holds 2B sentences, sources first (0 to B - 1) and then their translations (B to 2B - 1). A part of
-it (some pairs, one side) is a selection of its sentences ([`select`]).
+A batch of B pairs holds 2B sentences, sources first (0 to B - 1) and then their translations (B to 2B - 1), and behind
+them what text is trained on beside the pairs. A part of it (some pairs, one side) is a selection of its sentences
+([`select`]).
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,6 +62,29 @@ class LengthGroupedSampler(Sampler[int]):
         return iter(torch.cat([batches.flatten(), rest]).tolist())
 
 
+class Texts(NamedTuple):
+    """
+    Text of one side that is trained on beside the pairs, some with every pair. Each pass over the bitext goes on where
+    the one before ended, and behind the last text with the first: which texts a pair brings is a function of the pair
+    and of the epoch alone.
+
+    Args:
+        dataset (`datasets.Dataset`): [`~bitext.tokens.tokenize_texts`]'s, in random order.
+        per_pair (`float`): Texts for each pair, on average.
+        pairs (`int`): Pairs of the bitext.
+    """
+
+    dataset: Any
+    per_pair: float
+    pairs: int
+
+    def beside(self, rows: list[int], epoch: int) -> dict[str, list]:
+        """`ids` and `ended` of the texts that go with these pairs."""
+        before = epoch * int(self.pairs * self.per_pair)
+        numbers = [n for row in rows for n in range(int(row * self.per_pair), int((row + 1) * self.per_pair))]
+        return self.dataset[[(before + number) % len(self.dataset) for number in numbers]]
+
+
 @dataclass
 class PairCollator:
     """
@@ -70,34 +95,42 @@ class PairCollator:
             but never read: the last token the model sees stays the sentence's own, whose state is the context vector.
         lm_sides (`tuple[str, ...]`): Sides whose tokens are labels of the language-model loss.
         share_rows (`bool`): Whether a row may hold several sentences, see [`keeps_texts_apart`].
+        texts (`dict[str, Texts]`): Text beside the pairs, by side; numbered behind the pairs' sentences.
+        epoch (`int`): Passes over the bitext before this one, which `texts` depend on.
 
     Returns:
-        What [`pack`] returns, and `sides` `(N,)` (0: a source, 1: a target), `rows` `(B,)`, the pairs' numbers in the
+        What [`pack`] returns, and `sides` `(N,)` (0: source, 1: target), `rows` `(B,)`, the pairs' numbers in the
         training set, and `num_labels` `(2,)`, the labels of each side.
     """
 
     end_token_id: int | None = None
     lm_sides: tuple[str, ...] = ("target",)
     share_rows: bool = True
+    texts: dict[str, Texts] = field(default_factory=dict)
+    epoch: int = 0
 
     def __call__(self, rows: list[dict]) -> dict[str, Tensor]:
+        numbers = [row["row"] for row in rows]
+        parts = [(s, [row[f"{s}_ids"] for row in rows], [not row[f"{s}_truncated"] for row in rows]) for s in SIDES]
+        for side, texts in self.texts.items():
+            beside = texts.beside(numbers, self.epoch)
+            parts.append((side, beside["ids"], beside["ended"]))
         end = -100 if self.end_token_id is None else self.end_token_id
-        sentences, labels, counts = [], [], []
-        for side in SIDES:
-            of_side = [row[f"{side}_ids"] for row in rows]
-            sentences += of_side
+        sentences, labels, sides, counts = [], [], [], [0, 0]
+        for side, part, ended in parts:
+            sentences += part
+            sides += [SIDES.index(side)] * len(part)
             if side in self.lm_sides:
                 # A sentence does not end where it was cut.
-                ends = [-100 if row[f"{side}_truncated"] else end for row in rows]
-                labels += [[*ids[1:], label] for ids, label in zip(of_side, ends, strict=True)]
-                counts.append(sum(map(len, of_side)) - ends.count(-100))
+                ends = [end if whole else -100 for whole in ended]
+                labels += [[*ids[1:], last] for ids, last in zip(part, ends, strict=True)]
+                counts[SIDES.index(side)] += sum(map(len, part)) - ends.count(-100)
             else:
-                labels += [[-100] * len(ids) for ids in of_side]
-                counts.append(0)
-        tokens, labels = (torch.tensor(list(chain.from_iterable(parts))) for parts in (sentences, labels))
+                labels += [[-100] * len(ids) for ids in part]
+        tokens, labels = (torch.tensor(list(chain.from_iterable(lists))) for lists in (sentences, labels))
         return pack(tokens, labels, list(map(len, sentences)), self.share_rows) | {
-            "sides": torch.arange(2).repeat_interleave(len(rows)),
-            "rows": torch.tensor([row["row"] for row in rows]),
+            "sides": torch.tensor(sides),
+            "rows": torch.tensor(numbers),
             "num_labels": torch.tensor(counts),
         }
 
@@ -181,9 +214,13 @@ def select_labelled(batch: dict[str, Tensor], share_rows: bool = True) -> dict[s
 
 
 def select_pairs(batch: dict[str, Tensor], pairs: int, share_rows: bool = True) -> list[dict[str, Tensor]]:
-    """A batch in parts of `pairs` pairs each, sources first as in the whole."""
+    """A batch in parts of `pairs` pairs each, sources first as in the whole, and of the texts beside them as many."""
     number, parts = len(batch["rows"]), []
+    texts = len(batch["lengths"]) - 2 * number
     for start in range(0, number, pairs):
-        sources = torch.arange(start, min(start + pairs, number), device=batch["rows"].device)
-        parts.append(select(batch, torch.cat([sources, sources + number]), share_rows))
+        stop = min(start + pairs, number)
+        sources = torch.arange(start, stop)
+        beside = torch.arange(texts * start // number, texts * stop // number)
+        sentences = torch.cat([sources, sources + number, beside + 2 * number]).to(batch["rows"].device)
+        parts.append(select(batch, sentences, share_rows) | {"rows": batch["rows"][start:stop]})
     return parts

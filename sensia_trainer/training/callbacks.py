@@ -13,7 +13,7 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 FROZEN_MODULES = ("sense_network", "sense_weight_net", "sense_embeddings")
-# Tokens whose senses are compared with those at the start of polish.
+# Tokens whose senses are compared with those at a start.
 DRIFT_TOKENS = 64
 # Steps left out one after the other before a run is given up. The loss scale of fp16 falls from 2^16 to 1 in 16.
 MAX_SKIPPED = 50
@@ -44,39 +44,59 @@ def freeze_senses(backpack, polish_freeze):
 
 class PhaseCallback(TrainerCallback):
     """
-    Freezes the senses when the polish phase begins, and measures their drift from then on.
+    Freezes the senses when the polish phase begins, and measures how far senses drift: those of words all over the
+    vocabulary since the start of polish, and those of the source language's words since the start of training.
 
     The phase is a function of the step, so a run resumed within polish freezes at its first step. What cannot be
-    computed again, the senses at the start of polish, is `reference` and goes into the checkpoint.
+    computed again, the senses at these starts, is `references` and goes into the checkpoint.
+
+    Args:
+        backpack ([`BackpackModel`]): The model whose senses these are.
+        source_tokens (`list[int]`): Frequent tokens of the source language.
+        sharded_model (*optional*): The model around it where weights are sharded: they are whole in its forward pass
+            only.
     """
 
-    def __init__(self, backpack):
+    def __init__(self, backpack, source_tokens, sharded_model=None):
         self.backpack = backpack
-        self.sharded_model = None  # set where weights are sharded: they are whole in its forward pass only
-        self.reference = None
+        self.sharded_model = sharded_model
+        size = backpack.config.vocab_size
+        everywhere = torch.linspace(0, size - 1, min(DRIFT_TOKENS, size)).long()
+        self.tokens = {"sense": everywhere, "source_sense": torch.tensor(source_tokens, dtype=torch.long)}
+        self.references = {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._keep("source_sense")
 
     def on_step_begin(self, args, state, control, **kwargs):
-        phase = args.at_step(state.global_step, state.max_steps).phase
-        if phase == "polish" and args.polish_freeze != "none" and self._trainable():
+        if args.at_step(state.global_step, state.max_steps).phase != "polish":
+            return
+        if args.polish_freeze != "none" and self._trainable():
             freeze_senses(self.backpack, args.polish_freeze)
-        if phase == "polish" and self.reference is None:
-            self.reference = self._senses()
+        self._keep("sense")
 
-    def drift(self):
-        """Mean cosine between senses at the start of polish and now: 1 when they have not moved; `None` before."""
-        if self.reference is None:
-            return None
-        return F.cosine_similarity(self.reference, self._senses(), dim=-1).mean().item()
+    def drifts(self):
+        """
+        `sense_drift_cosine` (from the start of polish on) and `source_sense_drift_cosine`: mean cosines between the
+        senses at the start and now, 1 where they have not moved.
+        """
+        cosines = {
+            name: F.cosine_similarity(then, self._senses(name), dim=-1) for name, then in self.references.items()
+        }
+        return {f"{name}_drift_cosine": cosine.mean().item() for name, cosine in cosines.items()}
+
+    def _keep(self, name):
+        if name not in self.references and len(self.tokens[name]):
+            self.references[name] = self._senses(name)
 
     def _trainable(self):
         return any(p.requires_grad for p in self.backpack.sense_network.parameters())
 
     @torch.no_grad()
-    def _senses(self):
+    def _senses(self, name):
         training = self.backpack.training
         self.backpack.eval()
-        size = self.backpack.config.vocab_size
-        tokens = torch.linspace(0, size - 1, min(DRIFT_TOKENS, size)).long().to(self.backpack.device)
+        tokens = self.tokens[name].to(self.backpack.device)
         if self.sharded_model is None:
             senses = self.backpack.compute_senses(tokens)
         else:

@@ -77,6 +77,7 @@ class ResumableTrainer(Trainer):
         self._seconds_before, self._started = 0.0, time.monotonic()
         with self._stop.listening():
             output = super().train(resume_from_checkpoint, *args, **kwargs)
+            self.watch.weights(self.model, self.state.global_step)  # whether or not the last step was a checkpoint's
         if self._stop.requested:  # after the last step, when nobody listened any more
             signal.raise_signal(self._stop.requested)
         return output
@@ -115,6 +116,8 @@ class ResumableTrainer(Trainer):
             if self.state.global_step == self._initial_global_step:
                 logs = {name: logs[name] for name in ("train_runtime", "total_flos")}
             logs = logs | {"train_seconds": round(self.seconds, 4)}
+        if "loss" in logs:
+            logs = logs | {name: count for name, count in self.watch.counts.items() if count}
         super().log(logs, start_time)
 
     def _get_grad_norm(self, model, grad_norm=None):
@@ -131,12 +134,14 @@ class ResumableTrainer(Trainer):
             "loss_sum": self._tr_loss.item(),
             "last_logged_step": self._globalstep_last_logged,
             "seconds": self.seconds,
+            "counts": self.watch.counts,
         }
 
     def restore_running_state(self, state: dict) -> None:
         """The inverse of [`running_state`]."""
         self._tr_loss.fill_(state["loss_sum"])
         self._globalstep_last_logged = state["last_logged_step"]
+        self.watch.counts.update(state["counts"])
         self._total_loss_scalar = -state["loss_sum"]  # `train_loss` is the mean over the steps of this call alone
 
     def _save(self, output_dir=None, state_dict=None):

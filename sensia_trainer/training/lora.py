@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ..utils.ranges import BELOW_ONE, COUNT, POSITIVE, check_ranges
+
 
 SENSE_MODULES = ("sense_network", "sense_weight_net")
 SENSE_TRAININGS = ("full", "lora")
@@ -30,12 +32,7 @@ class LoraSettings:
     )
 
     def __post_init__(self):
-        if self.lora_r < 1:
-            raise ValueError(f"`lora_r` is {self.lora_r}, but a rank is 1 or more; 8 to 64 are usual.")
-        if self.lora_alpha <= 0:
-            raise ValueError(f"`lora_alpha` is {self.lora_alpha}, but must be positive; twice `lora_r` is usual.")
-        if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"`lora_dropout` is {self.lora_dropout}, but must lie in [0, 1).")
+        check_ranges(self, {"lora_r": COUNT, "lora_alpha": POSITIVE, "lora_dropout": BELOW_ONE})
         if self.lora_senses not in SENSE_TRAININGS:
             raise ValueError(f"`lora_senses` is {self.lora_senses!r}, but must be one of {SENSE_TRAININGS}.")
 

@@ -10,8 +10,8 @@ from modeling_backpack import BackpackConfig, BackpackForCausalLM
 
 from ..losses import check_head, head_of, last_state, next_token_loss
 from ..utils.models import load_model
+from ..utils.ranges import check_training_arguments
 from .checkpointing import ResumableTrainer
-from .limits import check_numbers
 from .text import TextData
 
 
@@ -64,7 +64,7 @@ class PretrainingArguments(TrainingArguments):
     remove_unused_columns: bool = False
 
     def __post_init__(self):
-        check_numbers(self)
+        check_training_arguments(self)
         super().__post_init__()
 
 

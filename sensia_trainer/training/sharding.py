@@ -2,6 +2,8 @@
 
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
+from .lora import is_lora
+
 
 def whole_copy(model, model_class, device):
     """A copy of a sharded model with whole weights on this process; all processes must call it together.
@@ -18,3 +20,28 @@ def whole_copy(model, model_class, device):
     copy = model_class(model.config)
     copy.load_state_dict(weights)
     return copy.to(device)
+
+
+def check_sharding(model, args, plugin):
+    """
+    Refuses what cannot be done with weights that are spread over processes.
+
+    Args:
+        model (`PreTrainedModel`): The model, not sharded yet.
+        args ([`SensiaConfig`]): Settings of the run.
+        plugin (`accelerate.FullyShardedDataParallelPlugin`): How it is to be sharded.
+    """
+    if is_lora(model):
+        raise ValueError(
+            "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
+        )
+    if plugin.cpu_ram_efficient_loading:
+        raise ValueError(
+            "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until training "
+            "begins, but every process evaluates the base model before. Set it to false."
+        )
+    if args.polish_freeze == "vectors":
+        raise ValueError(
+            "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at the start. "
+            "Use 'modules', or DDP."
+        )

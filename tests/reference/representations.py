@@ -42,14 +42,16 @@ def sense_probs(senses, definition, temperature, sense_weights=None, context=Non
     return probs
 
 
-def sense_sentence_vectors(senses, attention_mask, pooling, temperature, sense_weights=None):
+def sense_sentence_vectors(senses, attention_mask, pooling, temperature, sense_weights=None, mixture=None):
     alpha = sense_weights if pooling == "contextual" else None
-    probs = sense_probs(senses, pooling, temperature, alpha)
+    probs = sense_probs(senses, "magnitude" if pooling == "mixture" else pooling, temperature, alpha)
     mixed = senses if alpha is None else contributions(senses, alpha)
     rows = []
     for b in range(len(senses)):
         tokens = [t for t in range(senses.shape[1]) if attention_mask[b, t]]
         pooled = sum(probs[b, t, k] * mixed[b, t, k] for t in tokens for k in range(senses.shape[2])) / len(tokens)
+        if pooling == "mixture":
+            pooled = sum(mixture[b, t] for t in tokens) / len(tokens)
         rows.append(pooled / pooled.norm())
     return torch.stack(rows), probs
 

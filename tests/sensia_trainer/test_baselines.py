@@ -47,7 +47,7 @@ def test_logits_that_the_head_does_not_make_are_refused(tmp_path):
     settings = dict(use_cpu=True, output_dir=str(tmp_path), **METHODS["fine-tuning"])
     model = Shifted(GPT2Config(vocab_size=8, n_embd=16, n_layer=1, n_head=2))
     with pytest.raises(ValueError, match="logits of Shifted"):
-        DenseTrainer(model, SensiaConfig(**settings))
+        DenseTrainer(model, SensiaConfig(**settings), processing_class=tiny_tokenizer())
 
 
 def test_methods_are_defaults():

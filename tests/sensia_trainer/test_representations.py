@@ -1,9 +1,16 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from sensia_trainer.representations import context_sentence_vectors, sense_entropy, sense_probs, sense_sentence_vectors
+from sensia_trainer.representations import (
+    context_hidden_state,
+    context_sentence_vectors,
+    sense_entropy,
+    sense_probs,
+    sense_sentence_vectors,
+)
 from tests.reference import representations as reference
 
 
@@ -193,3 +200,35 @@ def test_unknown_pooling():
     senses, _, _ = make()
     with pytest.raises(ValueError, match="'mean'.*'contextual'"):
         sense_sentence_vectors(senses, MASK, pooling="mean")
+
+
+def test_the_mean_of_the_mixture():
+    senses, _, mixture = make()
+    senses.requires_grad_(), mixture.requires_grad_()
+    vectors, probs = sense_sentence_vectors(senses, MASK, pooling="mixture", temperature=0.7, mixture=mixture)
+    plain = senses.detach(), MASK, "mixture", 0.7
+    expected, expected_probs = reference.sense_sentence_vectors(*plain, mixture=mixture)
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(probs, expected_probs, rtol=0, atol=1e-12)
+    # Several sentences in a row, and no gradient but through the mixture.
+    sentences = torch.tensor([[0, 0, 1, 1, -1]])
+    packed, _ = sense_sentence_vectors(
+        senses[:1], sentences >= 0, pooling="mixture", mixture=mixture[:1], sentences=sentences, num_sentences=2
+    )
+    means = torch.stack([mixture[0, :2].mean(0), mixture[0, 2:4].mean(0)])
+    torch.testing.assert_close(packed, means / means.norm(dim=1, keepdim=True), rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="`mixture` is None"):
+        sense_sentence_vectors(senses, MASK, pooling="mixture")
+    vectors[0, 0].backward()
+    assert senses.grad is None and mixture.grad[0].any()
+
+
+def test_which_state_is_the_context():
+    plain = SimpleNamespace(last_hidden_state=1, backbone_last_hidden_state=2, hidden_states=(3, 4, 5))
+    gated = SimpleNamespace(last_hidden_state=1, mixture=6, backbone_last_hidden_state=2, hidden_states=(3, 4, 5))
+    states = ("mixture", "combined", "backbone")
+    assert [context_hidden_state(plain, state) for state in states] == [1, 1, 2]
+    assert [context_hidden_state(gated, state) for state in states] == [6, 1, 2]
+    assert context_hidden_state(gated, "mixture", 1) == 4
+    with pytest.raises(ValueError, match="`context_state` is 'last'"):
+        context_hidden_state(plain, "last")

@@ -4,11 +4,15 @@ import math
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.callbacks import NonFiniteError
-from tests.tiny import tiny_trainer
+from tests.tiny import tiny_texts, tiny_trainer
+
+
+TEXTS = {"source": tiny_texts("en"), "target": tiny_texts("id")}
 
 
 def gradients_of_a_step(folder, progress_step, **fields):
@@ -25,7 +29,16 @@ def gradients_of_a_step(folder, progress_step, **fields):
     return loss, grads, {name: float(total) for name, (total, _) in trainer._sums.items()}
 
 
-@pytest.mark.parametrize("fields", [{}, {"sense_pooling": "contextual"}, {"w_sense": 0.0}, {"w_lm": 0.0}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"sense_pooling": "contextual"},
+        {"w_sense": 0.0},
+        {"w_lm": 0.0},
+        {"source_lm_weight": 0.5, "texts": TEXTS, "sense_pooling": "mixture"},
+    ],
+)
 @pytest.mark.parametrize("chunk", [1, 3, 8])
 def test_chunked_gradients_equal_the_direct_ones(tmp_path, chunk, fields):
     loss, grads, terms = gradients_of_a_step(tmp_path, 3, **fields)
@@ -104,3 +117,66 @@ def test_deterministic_mode_gives_the_same_run_twice(tmp_path):
     assert losses[0] == losses[1]
     states = [run.model.state_dict() for run in runs]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+class NonFiniteGradients(SensiaTrainer):
+    """Losses stay finite while gradients become NaN, from the third step on or in it alone."""
+
+    bad_steps = range(2, 99)
+
+    def compute_loss(self, model, *args, **kwargs):
+        loss = super().compute_loss(model, *args, **kwargs)
+        if self.state.global_step in self.bad_steps:
+            # The root has the value 0 and an infinite gradient there.
+            loss = loss + 0 * (0 * model.lm_head.weight.sum()).sqrt()
+        return loss
+
+
+class NonFiniteOnce(NonFiniteGradients):
+    bad_steps = (2,)
+
+
+def test_gradients_that_are_nan_stop_a_run_before_its_weights_are(tmp_path):
+    fields = dict(save_strategy="steps", save_steps=1)
+    trainer = tiny_trainer(tmp_path, trainer_class=NonFiniteGradients, **fields)
+    with pytest.raises(NonFiniteError, match="gradients at step 3.*learning_rate"):
+        trainer.train()
+    assert all(torch.isfinite(weight).all() for weight in trainer.model.parameters())
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-1", "checkpoint-2"]
+
+
+def test_a_step_with_nan_gradients_can_be_left_out(tmp_path):
+    weights = []
+    trainer = tiny_trainer(tmp_path, trainer_class=NonFiniteOnce, non_finite_loss="skip", max_steps=4)
+    trainer.watch.on_step_end = lambda *args, **kwargs: weights.append(trainer.model.lm_head.weight.clone())
+    trainer.train()
+    logged = [row for row in trainer.state.log_history if "loss" in row]
+    assert [row.get("skipped_batches") for row in logged] == [None, None, 1, 1]
+    assert torch.equal(weights[1], weights[2]) and not torch.equal(weights[2], weights[3])
+    assert all(torch.isfinite(weight).all() for weight in weights)
+
+
+def test_skipping_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("sensia_trainer.training.callbacks.MAX_SKIPPED", 3)
+    trainer = tiny_trainer(tmp_path, trainer_class=NonFiniteGradients, non_finite_loss="skip")
+    with pytest.raises(NonFiniteError, match="4 steps left out one after the other"):
+        trainer.train()
+    assert trainer.state.global_step == 5
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    class Spoils(TrainerCallback):
+        def __init__(self, step):
+            self.step = step
+
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            if state.global_step == self.step:
+                with torch.no_grad():
+                    model.lm_head.weight[3, 5] = math.inf
+
+    fields = dict(save_strategy="steps", save_steps=2)
+    with pytest.raises(NonFiniteError, match="After step 4.*`learning_rate`"):
+        tiny_trainer(tmp_path, callbacks=[Spoils(4)], **fields).train()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-2"]
+    with pytest.raises(NonFiniteError, match="After step 12"):  # nor handed over where nothing is saved before
+        tiny_trainer(tmp_path / "without", callbacks=[Spoils(12)]).train()

@@ -6,7 +6,7 @@ from transformers import TrainerCallback
 
 from sensia_trainer.trainer import SensiaTrainer
 from tests.distributed import run_on_processes
-from tests.tiny import KeepsRows, tiny_trainer
+from tests.tiny import KeepsRows, tiny_texts, tiny_trainer
 
 
 pytestmark = pytest.mark.distributed
@@ -42,6 +42,8 @@ def adapt(folder, pairs, fields):
 
 def adapt_all(folder, pairs):
     settings = [{"polish_freeze": freeze} for freeze in FREEZES] + [{"contrastive_chunk_size": 2}]
+    texts = {"source": tiny_texts("en"), "target": tiny_texts("id")}
+    settings += [{"source_lm_weight": 0.5, "texts": texts}]
     settings += [{"gradient_accumulation_steps": 2, "rows": 104, "w_sense": 0.0, "w_context": 0.0}]
     return [adapt(f"{folder}/{pairs}-{i}", pairs, fields) for i, fields in enumerate(settings)]
 

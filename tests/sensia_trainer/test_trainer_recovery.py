@@ -15,7 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.checkpointing import EXIT_PREEMPTED
 from tests.distributed import run_in_process, run_on_processes
-from tests.tiny import tiny_trainer
+from tests.tiny import tiny_texts, tiny_trainer
 
 
 # 12 steps, 6 an epoch; polish begins at step 6. Logged every fifth step, saved every second: sums are carried over.
@@ -68,7 +68,8 @@ def assert_same_run(folder, expected):
     "settings",
     [
         {"polish_freeze": "vectors"},
-        {"polish_freeze": "modules", "sense_pooling": "contextual", "gradient_accumulation_steps": 2, "rows": 120},
+        {"polish_freeze": "modules", "sense_pooling": "contextual", "gradient_accumulation_steps": 2, "rows": 120}
+        | {"source_lm_weight": 0.5, "texts": {"source": tiny_texts("en"), "target": tiny_texts("id")}},
     ],
     ids=["vectors", "modules"],
 )

@@ -4,12 +4,14 @@ import random
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import OPTConfig, XGLMConfig
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.training.batches import (
     LengthGroupedSampler,
     PairCollator,
+    Texts,
     best_fit,
     keeps_texts_apart,
     pack,
@@ -197,3 +199,47 @@ def test_lengths_are_alike_within_batches_and_batches_are_shuffled():
     means = batches.float().mean(1)
     assert abs(torch.corrcoef(torch.stack([means[1:], means[:-1]]))[0, 1]) < 0.3
     assert set(order()[:8]) != set(order(epoch=1)[:8])
+
+
+# ---- Text beside the pairs ----
+
+
+def texts(number, per_pair, pairs, longest=9):
+    draw = random.Random(1)
+    ids = [[1000 + i] * draw.randint(1, longest) for i in range(number)]
+    return Texts(Dataset.from_dict({"ids": ids, "ended": [i % 2 == 0 for i in range(number)]}), per_pair, pairs)
+
+
+def test_every_epoch_takes_the_next_texts():
+    beside = texts(7, per_pair=0.5, pairs=8)
+    taken = [[ids[0] - 1000 for row in range(8) for ids in beside.beside([row], epoch)["ids"]] for epoch in range(3)]
+    assert taken == [[0, 1, 2, 3], [4, 5, 6, 0], [1, 2, 3, 4]]
+    # Whatever rows come together, and in whatever order.
+    assert [ids[0] - 1000 for ids in beside.beside([7, 0, 1], 1)["ids"]] == [0, 4]
+    assert beside.beside([0], 0) == {"ids": [], "ended": []}
+
+
+def test_texts_stand_behind_the_pairs_and_are_labelled():
+    rows = [row | {"row": i} for i, row in enumerate(random_rows(6))]
+    beside = {"source": texts(5, 0.5, 6), "target": texts(9, 1.0, 6)}
+    collate = PairCollator(end_token_id=7, lm_sides=("source", "target"), texts=beside)
+    batch, without = collate(rows), PairCollator(end_token_id=7, lm_sides=("source", "target"))(rows)
+    assert batch["sides"].tolist() == [0] * 6 + [1] * 6 + [0] * 3 + [1] * 6
+
+    def read(batch, number):
+        cells = batch["sentences"] == number
+        return batch["input_ids"][cells].tolist(), batch["shift_labels"][cells].tolist()
+
+    assert [read(batch, number) for number in range(12)] == [read(without, number) for number in range(12)]
+    for number, source in enumerate([("source", 0), ("source", 1), ("source", 2), *[("target", i) for i in range(6)]]):
+        piece = beside[source[0]].dataset[source[1]]
+        assert read(batch, 12 + number) == (piece["ids"], [*piece["ids"][1:], 7 if piece["ended"] else -100])
+    added = batch["num_labels"] - without["num_labels"]
+    for side, count in enumerate(added.tolist()):
+        ids = [read(batch, n)[1] for n in range(12, 21) if batch["sides"][n] == side]
+        assert count == sum(label != -100 for labels in ids for label in labels)
+    # Parts of two pairs have the same share of the texts each.
+    parts = select_pairs(batch, 2)
+    assert sum(len(part["lengths"]) for part in parts) == 21
+    kept = sorted(token for part in parts for token in part["input_ids"][part["sentences"] >= 0].tolist())
+    assert kept == sorted(batch["input_ids"][batch["sentences"] >= 0].tolist())

@@ -169,7 +169,7 @@ def test_stopped_in_the_last_step_no_step_is_added(tmp_path, uninterrupted, numb
 def test_a_run_without_steps_left_says_nothing_of_its_loss(tmp_path):
     first, second = (train(str(tmp_path)).state.log_history[-1] for _ in range(2))
     assert first["train_loss"] > 0 and "train_loss" not in second
-    assert 0 < first["train_seconds"] <= second["train_seconds"] < first["train_seconds"] + second["train_runtime"] + 1
+    assert 0 < first["train_seconds"] <= second["train_seconds"]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,353 @@
+"""`BitextTrainer`: what all trainers on parallel sentences share: batches, losses (Section 2.1), logs."""
+
+import time
+from functools import cached_property, partial
+from pathlib import Path
+
+import pyarrow.compute as pc
+import torch
+
+from .bitext.columns import texts
+from .config import SensiaConfig
+from .evaluation.batching import max_positions
+from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
+from .evaluation.overlap import token_idf
+from .hub.model_card import write_card
+from .losses import head_of, info_nce, last_state, next_token_loss
+from .schedule import PHASES
+from .training.batches import SIDES, select_labelled, select_pairs
+from .training.checkpointing import ResumableTrainer
+from .training.grad_cache import cached_backward
+from .training.inputs import training_inputs
+from .training.runs import METRICS_FILE, write_run
+from .training.sharding import check_sharding, whole_copy
+from .utils.models import load_model, load_tokenizer
+
+
+# Training pairs that tokens are counted in.
+COUNTED_PAIRS = 10_000
+
+
+class BitextTrainer(ResumableTrainer):
+    """
+    [`~transformers.Trainer`] on parallel sentences: batches of pairs, contrastive losses on the sentence vectors that
+    a subclass makes of the model's outputs, the language-model loss, and their logs.
+
+    Args:
+        model (`PreTrainedModel` or `str`): The model to adapt, or the folder or Hub id where it is.
+        args ([`SensiaConfig`], *optional*): Every number of the method; the paper's by default.
+        train_dataset (`datasets.Dataset`): Bitext with a column `translation`, `{language: sentence}` in each row.
+        eval_dataset (`datasets.Dataset` or `dict` of them, *optional*): Likewise; for recall@1, entropy, perplexity.
+        processing_class (*optional*): The model's tokenizer; the one beside the model by default.
+        texts (`dict[str, datasets.Dataset]`, *optional*): Text with a column `text` that is trained on beside the
+            pairs, by side: `"source"` replays the source language, `"target"` adds monolingual text, `replay_ratio`
+            and `monolingual_ratio` texts for each pair.
+        kwargs: What else [`~transformers.Trainer`] takes (`callbacks`, `optimizers`, …).
+
+    Raises:
+        `ValueError`: for a bitext without pairs or without one of the languages, or of less than one batch where
+            `dataloader_drop_last` would drop it.
+    """
+
+    card_kind = "adaptation"
+    # `compute_loss` divides the language-model sum by all labels of the step and the others by the micro-batches.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self, model, args=None, train_dataset=None, eval_dataset=None, processing_class=None, texts=None, **kwargs
+    ):
+        args = SensiaConfig() if args is None else args
+        model = load_model(model) if isinstance(model, str) else model
+        if processing_class is None:
+            processing_class = load_tokenizer(model.name_or_path, model)
+        self.base_model = model.name_or_path or "a model without a name"
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {args.n_gpu} GPUs and would split packed rows among them. Start with `accelerate "
+                "launch`, which makes a process for each, or set CUDA_VISIBLE_DEVICES to one."
+            )
+        train_dataset, collator = training_inputs(
+            train_dataset,
+            texts or {},
+            processing_class,
+            args,
+            positions=max_positions(model),
+            share_rows=self.may_share_rows(model),
+        )
+        self.truncated_pairs = 0 if train_dataset is None else pc.sum(train_dataset.data["truncated"]).as_py()
+        super().__init__(
+            model,
+            args,
+            data_collator=collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+        if self.is_fsdp_enabled:
+            check_sharding(model, args, self.accelerator.state.fsdp_plugin)
+            self._model_class = type(model)
+        self._sums, self._tokens, self._since, self._now = {}, 0, None, None
+
+    # ---- What a subclass says of its model ----
+
+    def may_share_rows(self, model) -> bool:
+        """Whether the model keeps sentences apart that share a row."""
+        return False
+
+    def forward(self, model, batch, now):
+        """One pass over a batch without logits; what no loss of this step reads is not computed."""
+        raise NotImplementedError
+
+    def sentence_vectors(self, outputs, batch, now):
+        """Unit vectors of all sentences by loss (`"sense"`, `"context"`), each `(2B, d)`, and what to log of them."""
+        raise NotImplementedError
+
+    # ---- Losses (Section 2.1) ----
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """w_sense L_sense + w_context L_context + w_lm L_lm at this step's weights and temperatures."""
+        now = self.args.at_step(self.state.global_step, self.state.max_steps)
+        contrastive = now.w_sense > 0 or now.w_context > 0
+        batch = inputs if contrastive else select_labelled(inputs, self.data_collator.share_rows)
+        outputs = self.forward(model, batch, now)
+        losses, logged = {}, {}
+        if contrastive:
+            vectors, logged = self.sentence_vectors(outputs, batch, now)
+            losses = {name: self.contrastive_loss(name, *sides.chunk(2), now) for name, sides in vectors.items()}
+        if now.w_lm > 0:
+            losses |= self.language_model_losses(model, outputs, batch, *self._labels(inputs, num_items_in_batch))
+        loss = self._weighted(losses, now)
+        if not self.watch.losses(losses, self.state.global_step + 1, inputs.get("rows")):
+            # Without a graph to the parameters these get no gradient, and the optimizer leaves them alone. The loss
+            # scaler of fp16 has to see the gradients, and leaves the whole step out.
+            return loss if self.accelerator.scaler is not None else loss.new_zeros((), requires_grad=True)
+        self._record(batch, now, losses, logged)
+        return (loss, outputs) if return_outputs else loss
+
+    def _run_epoch(self, *, epoch, **kwargs):
+        self.data_collator.epoch = epoch
+        super()._run_epoch(epoch=epoch, **kwargs)
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        now = self.args.at_step(self.state.global_step, self.state.max_steps)
+        if self.args.contrastive_chunk_size and (now.w_sense > 0 or now.w_context > 0):
+            return self._cached_training_step(model, inputs, now, num_items_in_batch)
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def _cached_training_step(self, model, inputs, now, num_items_in_batch):
+        """The gradients of [`compute_loss`] at the memory of `contrastive_chunk_size` pairs, see `grad_cache.py`."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        labels, scale = self._labels(inputs, num_items_in_batch)
+        names = [name for name, weight in (("sense", now.w_sense), ("context", now.w_context)) if weight > 0]
+        losses, all_logged = {}, []
+
+        def forward(batch):
+            with self.compute_loss_context_manager():
+                outputs = self.forward(model, batch, now)
+                vectors, logged = self.sentence_vectors(outputs, batch, now)
+            all_logged.append(logged)
+            sides = [side for name in names for side in vectors[name].chunk(2)]
+            return sides, partial(language_model_loss, outputs, batch) if now.w_lm > 0 else None
+
+        def contrastive_loss(*sides):
+            for name, source, target in zip(names, sides[::2], sides[1::2], strict=True):
+                losses[name] = self.contrastive_loss(name, source, target, now)
+            self.watch.losses(losses, self.state.global_step + 1, inputs["rows"])
+            return self._weighted(losses, now)
+
+        def language_model_loss(outputs, batch):
+            of_chunk = self.language_model_losses(model, outputs, batch, labels, scale)
+            self.watch.losses(of_chunk, self.state.global_step + 1, inputs["rows"])
+            for name, loss in of_chunk.items():
+                losses[name] = losses.get(name, 0.0) + loss.detach()
+            return self._weighted(of_chunk, now)
+
+        loss, extra_loss = cached_backward(
+            forward,
+            select_pairs(inputs, self.args.contrastive_chunk_size, self.data_collator.share_rows),
+            contrastive_loss,
+            backward=self.accelerator.backward,
+            no_sync=partial(self.accelerator.no_sync, model),
+        )
+        logged = {name: sum(part[name] for part in all_logged) / len(all_logged) for name in all_logged[0]}
+        self._record(inputs, now, losses, logged)
+        return loss + extra_loss
+
+    def contrastive_loss(self, name, source, target, now):
+        """Eq. 3 over the batches of all processes, for the `"sense"` or the `"context"` vectors."""
+        temperature = {"sense": now.tau_sense, "context": now.tau_context}[name]
+        gather = self.args.world_size > 1
+        return info_nce(source, target, temperature, symmetric=self.args.symmetric, gather=gather)
+
+    def language_model_losses(self, model, outputs, batch, labels, scale):
+        """Next-token cross-entropy of each side that has labels (`"lm"`: the target's, `"lm_source"`); `labels` and
+        `scale` as [`_labels`] gives them."""
+        head, states, losses = head_of(self.accelerator.unwrap_model(model)), last_state(outputs), {}
+        both = len(self.data_collator.lm_sides) > 1
+        for name, side in (("lm", SIDES.index("target")), ("lm_source", SIDES.index("source"))):
+            if SIDES[side] not in self.data_collator.lm_sides:
+                continue
+            targets = batch["shift_labels"]
+            if both:
+                targets = targets.masked_fill(batch["sides"][batch["sentences"]] != side, -100)  # padding has none
+            with self.accelerator.autocast():
+                smoothing = self.args.label_smoothing
+                loss = next_token_loss(states, head, targets, label_smoothing=smoothing, divisor=labels[side])
+            losses[name] = loss * scale
+        return losses
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Labels of each side, `(2,)`, in the batches of a step, on all processes or (if so set) on this one."""
+        labels = sum(batch["num_labels"] for batch in batch_samples).to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            labels = self.accelerator.gather(labels[None]).sum(0)
+        return labels
+
+    def _labels(self, inputs, num_items_in_batch):
+        """
+        What sums over labels are divided by, for each side, and a factor that undoes what averaging over processes
+        (where their labels were counted) and over micro-batches divides again.
+        """
+        if num_items_in_batch is None:
+            return inputs["num_labels"], 1
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return num_items_in_batch, processes * self.current_gradient_accumulation_steps
+
+    def get_decay_parameter_names(self, model):
+        names = [name for name, _ in model.named_parameters()]
+        return names if self.args.decay_biases else super().get_decay_parameter_names(model)
+
+    def _weighted(self, losses, now):
+        weights = {"sense": now.w_sense, "context": now.w_context, "lm": now.w_lm}
+        weights["lm_source"] = now.w_lm * self.args.source_lm_weight
+        return sum(weights[name] * loss for name, loss in losses.items()) / self.current_gradient_accumulation_steps
+
+    # ---- Logs ----
+
+    def _record(self, batch, now, losses, logged):
+        for name, value in ({f"loss_{name}": loss.detach() for name, loss in losses.items()} | logged).items():
+            total, count = self._sums.get(name, (0.0, 0))
+            self._sums[name] = total + value, count + 1
+        self._now = now
+        self._tokens += int(batch["lengths"].sum())
+        self._since = self._since or time.perf_counter()
+
+    def log(self, logs, start_time=None):
+        """
+        Adds to training logs the loss terms (means over the logged steps and all processes), the speed, and
+        phase, weights and temperatures of the last logged step.
+        """
+        if "loss" in logs and self._sums:
+            names = sorted(self._sums)
+            means = [float(total) / count for total, count in (self._sums[name] for name in names)]
+            gathered = self.accelerator.gather(torch.tensor([[*means, self._tokens]], device=self.args.device))
+            logs |= dict(zip(names, gathered.mean(0)[:-1].tolist(), strict=True))
+            logs |= self._now._asdict() | {"phase": PHASES.index(self._now.phase)}
+            logs["tokens_per_second"] = gathered[:, -1].sum().item() / (time.perf_counter() - self._since)
+            self._sums, self._tokens, self._since = {}, 0, time.perf_counter()
+        super().log(logs, start_time)
+
+    def running_state(self):
+        sums = {name: [float(total), count] for name, (total, count) in self._sums.items()}
+        return super().running_state() | {"term_sums": sums}
+
+    def restore_running_state(self, state):
+        super().restore_running_state(state)
+        self._sums = {name: tuple(term) for name, term in state["term_sums"].items()}
+
+    # ---- Evaluation ----
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """Recall@1 both ways by sense and context vectors, sense entropies and target perplexity of a bitext."""
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if isinstance(dataset, dict):
+            parts = [self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in dataset.items()]
+            return {key: value for part in parts for key, value in part.items()}
+        if isinstance(dataset, str):
+            dataset = self.eval_dataset[dataset]
+        metrics = self._measure(evaluate_bitext, dataset)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def random_weights_recall(self, metric_key_prefix="eval"):
+        """What the untrained model finds in `eval_dataset`: `{prefix}_random_sense_recall_source_to_target`, ..."""
+        parts = self.eval_dataset if isinstance(self.eval_dataset, dict) else {"": self.eval_dataset}
+        found = {}
+        for part, dataset in parts.items():
+            prefix = f"{metric_key_prefix}_{part}" if part else metric_key_prefix
+            recall = self._measure(random_weights_recall, dataset)
+            found |= {f"{prefix}_{name}": value for name, value in recall.items()}
+        return found
+
+    def _measure(self, measure, dataset):
+        return measure(
+            self._whole_model(),
+            self.processing_class,
+            texts(dataset, self.args.source_language).to_pylist(),
+            texts(dataset, self.args.target_language).to_pylist(),
+            batch_size=self.args.eval_batch_size,
+            max_length=self.args.max_length,
+            pooling=self.args.sense_pooling,
+            temperature=self.args.sense_pool_temperature,
+            context_state=self.args.context_state,
+            context_layer=self.args.context_layer,
+            idf=self._training_idf,
+            accelerator=self.accelerator,
+        )
+
+    @cached_property
+    def _training_idf(self):
+        """Document frequencies for the overlap of tokens, from training pairs; None without any."""
+        if self.train_dataset is None:
+            return None
+        rows = self.train_dataset[:COUNTED_PAIRS]
+        vocab_size = self.accelerator.unwrap_model(self.model).config.get_text_config().vocab_size
+        return token_idf([*rows["source_ids"], *rows["target_ids"]], vocab_size)
+
+    # ---- Publishing ----
+
+    def create_model_card(self, *args, **kwargs):
+        """
+        Write the card of `metrics.json` in the output folder, the one that [`push_to_hub`] uploads.
+
+        `examples/adapt.py` leaves that file; in its absence it is written from what the trainer knows: settings,
+        pairs, the last evaluation. The arguments of [`~transformers.Trainer.create_model_card`] are not read, because
+        every line of the card comes from that file.
+        """
+        if not self.is_world_process_zero():
+            return
+        if not (Path(self.args.output_dir) / METRICS_FILE).is_file():
+            evaluations = [row for row in self.state.log_history if "eval_target_perplexity" in row]
+            write_run(
+                self.args,
+                kind=self.card_kind,
+                model=self.model,
+                base_model=self.base_model,
+                languages=self.args.languages,
+                data={"pairs": len(self.train_dataset), "truncated pairs": self.truncated_pairs},
+                after={key[5:]: value for key, value in evaluations[-1].items() if key.startswith("eval_")}
+                if evaluations
+                else {},
+                state=self.state,
+            )
+        write_card(self.args.output_dir, repo_id=self.hub_model_id or self.args.hub_model_id)
+
+    # ---- Checkpoints ----
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        if not self.is_fsdp_enabled:
+            return super().save_model(output_dir, _internal_call)
+        model = self._whole_model()
+        if self.args.should_save:
+            for part in (model, self.processing_class):
+                part.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _whole_model(self):
+        """The model with all its weights on this process; where it is sharded, all processes must ask for it."""
+        return whole_copy(self.model, self._model_class, self.args.device) if self.is_fsdp_enabled else self.model

@@ -1,0 +1,79 @@
+"""What a trainer on parallel sentences reads: its bitext tokenized, and the collator of its batches."""
+
+import pyarrow.compute as pc
+
+from ..bitext.columns import sides
+from ..bitext.tokens import tokenize_bitext, tokenize_texts
+from ..languages import other_language
+from .batches import SIDES, PairCollator, Texts
+
+
+NO_LIMIT = 2**31 - 1  # tokens of a sentence, for models of any number of positions
+
+
+def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
+    """
+    Args:
+        dataset (`datasets.Dataset`, *optional*): Bitext with a column `translation`.
+        texts (`dict[str, datasets.Dataset]`): Text beside the pairs with a column `text`, by side.
+        tokenizer: The model's.
+        args ([`SensiaConfig`]): `target_language` is set where it is not and can be told.
+        positions (`int`, *optional*): Positions of the model, where it has a limit.
+        share_rows (`bool`): See [`batches.pack`].
+
+    Returns:
+        The tokenized bitext, or `None`, and the [`batches.PairCollator`].
+
+    Raises:
+        `ValueError`: for a bitext without pairs or one of the languages, or of less than one batch, and for text
+            beside the pairs that would not be learned from.
+    """
+    collator = PairCollator(
+        end_token_id=tokenizer.eos_token_id if args.predict_end else None,
+        lm_sides=SIDES if args.source_lm_weight > 0 else ("target",),
+        share_rows=share_rows,
+    )
+    if dataset is None:
+        return None, collator
+    args.target_language = args.target_language or other_language(
+        sides(dataset) if len(dataset) else [], args.source_language, "the bitext"
+    )
+    languages = args.source_language, args.target_language
+    # One position is the end token's, which is predicted.
+    limits = [args.max_length, None if positions is None else positions - int(args.predict_end)]
+    limit = min((limit for limit in limits if limit is not None), default=NO_LIMIT)
+    with args.main_process_first(desc="tokenizing the bitext"):
+        tokenized = tokenize_bitext(dataset, tokenizer, *languages, max_length=limit)
+        _check_a_batch(len(tokenized), args)
+        pairs = 1 + pc.max(tokenized.data["row"]).as_py()
+        for side, ratio in _ratios(texts, args).items():
+            pieces = tokenize_texts(texts[side], tokenizer, limit).shuffle(seed=args.seed)
+            collator.texts[side] = Texts(pieces, ratio, pairs)
+    return tokenized, collator
+
+
+def _ratios(texts, args):
+    """Texts for each pair, by side."""
+    ratios = {"source": args.replay_ratio, "target": args.monolingual_ratio}
+    if texts.keys() - ratios.keys():
+        raise ValueError(f"`texts` has {sorted(texts)}, but its keys are {sorted(ratios)}.")
+    if "source" in texts and args.source_lm_weight == 0:
+        raise ValueError(
+            "Text of the source language is given (`replay_source`), but `source_lm_weight` is 0, so that nothing "
+            "would be learned from it; set it, to 1 for the weight of the target's."
+        )
+    if texts and args.dataloader_persistent_workers:
+        raise ValueError(
+            "`dataloader_persistent_workers` is true, but workers that outlive an epoch would take the same text in "
+            "the next; set it to false."
+        )
+    return {side: ratios[side] for side in texts}
+
+
+def _check_a_batch(pairs, args):
+    if args.dataloader_drop_last and pairs < args.train_batch_size * args.world_size:
+        raise ValueError(
+            f"The bitext has {pairs} pairs, less than one batch: `per_device_train_batch_size` is "
+            f"{args.per_device_train_batch_size} on {args.world_size} processes, and `dataloader_drop_last` leaves "
+            "out what does not fill a batch. Lower `per_device_train_batch_size`, or add pairs."
+        )
