@@ -13,13 +13,14 @@
 # limitations under the License.
 """Backpack language models for transformers: importing this package registers them with the Auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from .configuration_backpack import BackpackConfig
 from .conversion_backpack import is_published_layout
 from .modeling_backpack import (
     BackpackCausalLMOutputWithPast,
     BackpackForCausalLM,
+    BackpackForSequenceClassification,
     BackpackModel,
     BackpackModelOutputWithPast,
     BackpackPreTrainedModel,
@@ -29,14 +30,17 @@ from .modeling_backpack import (
 AutoConfig.register("backpack", BackpackConfig, exist_ok=True)
 AutoModel.register(BackpackConfig, BackpackModel, exist_ok=True)
 AutoModelForCausalLM.register(BackpackConfig, BackpackForCausalLM, exist_ok=True)
+AutoModelForSequenceClassification.register(BackpackConfig, BackpackForSequenceClassification, exist_ok=True)
 BackpackConfig.register_for_auto_class()
 BackpackModel.register_for_auto_class("AutoModel")
 BackpackForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+BackpackForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
 
 __all__ = [
     "BackpackCausalLMOutputWithPast",
     "BackpackConfig",
     "BackpackForCausalLM",
+    "BackpackForSequenceClassification",
     "BackpackModel",
     "BackpackModelOutputWithPast",
     "BackpackPreTrainedModel",

@@ -244,6 +244,7 @@ class BackpackConfig(PreTrainedConfig):
     pad_token_id: int | None = None
 
     def __post_init__(self, **kwargs):
+        kwargs.pop("text_config", None)  # see `to_dict`
         self._refuse_unknown(kwargs)
         if self.backbone_config is None:
             self.backbone_config = {
@@ -261,11 +262,12 @@ class BackpackConfig(PreTrainedConfig):
             if getattr(self, name) is None:
                 setattr(self, name, getattr(self.backbone_config, name, None))
         super().__post_init__(**kwargs)
-        # All three, whichever class is saved: a folder then loads with every Auto class.
+        # All of them, whichever class is saved: a folder then loads with every Auto class.
         self.auto_map = {
             "AutoConfig": "configuration_backpack.BackpackConfig",
             "AutoModel": "modeling_backpack.BackpackModel",
             "AutoModelForCausalLM": "modeling_backpack.BackpackForCausalLM",
+            "AutoModelForSequenceClassification": "modeling_backpack.BackpackForSequenceClassification",
         }
         self.validate_senses()
 
@@ -305,6 +307,7 @@ class BackpackConfig(PreTrainedConfig):
 
         Unknown fields of a file are kept as attributes, with a warning: a later release may have written them.
         """
+        config_dict = {name: value for name, value in config_dict.items() if name != "text_config"}
         if is_flat_layout(config_dict):
             config_dict = nest_published_config(config_dict)
         known = cls.__dataclass_fields__.keys() | BASE_KEYS | BACKBONE_KEYS | GENERATION_KEYS
@@ -316,6 +319,13 @@ class BackpackConfig(PreTrainedConfig):
             for name, value in unknown.items():
                 setattr(config, name, value)
         return built
+
+    def to_dict(self):
+        """The fields, and the backbone's as `text_config` too, where PEFT's prompt learning looks for sizes."""
+        return super().to_dict() | {"text_config": self.backbone_config.to_dict()}
+
+    def to_diff_dict(self):
+        return {name: value for name, value in super().to_diff_dict().items() if name != "text_config"}
 
     def get_text_config(self, decoder=None, encoder=None):
         """The backbone's configuration: generation and caches size themselves by it."""

@@ -38,9 +38,10 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, StaticLayer
 from transformers.generation import GenerationMixin
-from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 
 from .configuration_backpack import MIXTURE_MODES, BackpackConfig, sense_network_settings
@@ -54,6 +55,8 @@ from .conversion_backpack import (
     set_inverse_layer_scaling,
 )
 
+
+logger = logging.get_logger(__name__)
 
 # What the installed transformers calls a cache in outputs and arguments: `cache` since 5.24, `past_key_values` before.
 # Both are accepted; this one is returned, and handed to the backbone.
@@ -468,14 +471,16 @@ class BackpackModel(BackpackPreTrainedModel):
                 )
             return self.sense_network(inputs_embeds)
         embeddings = self.sense_embeddings or self.get_input_embeddings()
-        if torch.compiler.is_compiling():  # the number of distinct tokens has no static shape
+        # The number of distinct tokens has no static shape.
+        if torch.compiler.is_compiling() or input_ids.device.type == "meta":
             return self._intervened(self.sense_network(embeddings(input_ids)), input_ids)
         distinct, inverse = torch.unique(input_ids, return_inverse=True)
         self._check_ids(distinct)
         if self.training:
             # Kernels are compiled for each shape (bfloat16 on CPU: 50 ms and 5 MB a shape), so few shapes are made.
             distinct = nn.functional.pad(distinct, (0, -len(distinct) % SHAPE_STEP))
-        senses = self._intervened(self.sense_network(embeddings(distinct)), distinct)
+        # A row of tokens: hooks on embeddings (NEFTune's) expect a batch.
+        senses = self._intervened(self.sense_network(embeddings(distinct[None])[0]), distinct)
         # An embedding lookup, because the backward of advanced indexing is slow on CPU.
         return nn.functional.embedding(inverse, senses.flatten(1)).unflatten(-1, senses.shape[1:])
 
@@ -576,6 +581,11 @@ class BackpackModel(BackpackPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         length = inputs_embeds.shape[1]
+        if inputs_embeds.dtype == torch.float16 and inputs_embeds.device.type == "cpu":
+            logger.warning_once(
+                "The weights are float16, with which a CPU computes several times slower than with float32. Load the "
+                "model with `dtype=torch.float32`, or call `model.float()`."
+            )
 
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
@@ -585,7 +595,6 @@ class BackpackModel(BackpackPreTrainedModel):
         prefix_length = 0
         if past_key_values is not None:
             prefix_length = past_length - past_key_values.get_seq_length(self.config.num_hidden_layers)
-        self._check_length(past_length, length)
         query_positions = torch.arange(length, device=inputs_embeds.device) + past_length
         # As the masks of transformers: packed texts are recognised where there is neither a mask nor a cache.
         packed_positions = position_ids if past_key_values is None else None
@@ -593,6 +602,7 @@ class BackpackModel(BackpackPreTrainedModel):
             position_ids = query_positions[None, :]
             if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2:
                 position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -length:]
+        self._check_length(past_length, length, position_ids)
 
         backbone_outputs = self.backbone(
             inputs_embeds=inputs_embeds,
@@ -625,23 +635,29 @@ class BackpackModel(BackpackPreTrainedModel):
         """One more cache layer, of the cache's own kind: caches are made for the backbone's layers only."""
         # CODEPATH: none; the cache is compared with the number of layers it was made for.
         if cache.layer_class_to_replicate is None and len(cache.layers) == self.config.num_hidden_layers:
-            static = [layer for layer in cache.layers if isinstance(layer, StaticLayer)]
-            if static and all(layer.is_sliding for layer in static):
+            static_length, all_slide = 0, True
+            for layer in cache.layers:
+                if isinstance(layer, StaticLayer):
+                    static_length, all_slide = max(static_length, layer.max_cache_len), all_slide and layer.is_sliding
+            if static_length and all_slide:
                 raise ValueError(
                     "`past_key_values` is a static cache of sliding-window layers only, which are shorter than the "
                     "text, while the senses of the whole text are weighed. Use a `DynamicCache`."
                 )
-            length = max((layer.max_cache_len for layer in static), default=None)
-            cache.layers.append(StaticLayer(max_cache_len=length) if static else DynamicLayer())
+            cache.layers.append(StaticLayer(max_cache_len=static_length) if static_length else DynamicLayer())
 
-    def _check_length(self, past_length, length):
+    def _check_length(self, past_length, length, position_ids):
         limit = self.config.max_position_embeddings
-        # Backbones without positions of their own (ALiBi) have no limit.
-        if limit is not None and isinstance(past_length, int) and past_length + length > limit:
-            raise ValueError(
-                f"`input_ids` has {past_length + length} positions (cached ones included), but the backbone has "
-                f"`max_position_embeddings`={limit}. Truncate the text, or use a backbone with more positions."
-            )
+        # Backbones without positions of their own (ALiBi) have no limit; static caches have theirs.
+        if limit is None or not isinstance(past_length, int) or past_length + length <= limit:
+            return
+        # Texts packed in a row, and padding, make rows longer than their positions are many.
+        if position_ids.device.type == "meta" or position_ids.max() < limit:
+            return
+        raise ValueError(
+            f"`input_ids` has {past_length + length} positions (cached ones included), but the backbone has "
+            f"`max_position_embeddings`={limit}. Truncate the text, or use a backbone with more positions."
+        )
 
 
 class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
@@ -798,4 +814,23 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         return self.backpack.intervene_on_senses(token_ids, sense, scale=scale, vector=vector)
 
 
-__all__ = ["BackpackForCausalLM", "BackpackModel", "BackpackPreTrainedModel"]
+class BackpackForSequenceClassification(GenericForSequenceClassification, BackpackPreTrainedModel):
+    """
+    A Backpack that scores a text by what the head would read at its last word. A batch of several texts needs
+    `config.backbone_config.pad_token_id`, which tells padding from words.
+    """
+
+    base_model_prefix = BackpackPreTrainedModel.base_model_prefix
+
+    def __init__(self, config):
+        # The generic one looks the decoder up by name, and custom code is not found there.
+        BackpackPreTrainedModel.__init__(self, config)
+        self.num_labels = config.num_labels
+        self.backpack = BackpackModel(config)
+        if config.backbone_config.pad_token_id is None:
+            config.backbone_config.pad_token_id = config.pad_token_id
+        self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
+        self.post_init()
+
+
+__all__ = ["BackpackForCausalLM", "BackpackForSequenceClassification", "BackpackModel", "BackpackPreTrainedModel"]

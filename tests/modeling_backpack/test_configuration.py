@@ -1,5 +1,7 @@
 """What a configuration holds, keeps, derives and refuses."""
 
+import json
+
 import pytest
 from transformers import GPT2Config, LlamaConfig
 
@@ -21,7 +23,10 @@ def test_round_trip(tmp_path, backbone):
     assert again.to_dict() == config.to_dict()
     assert type(again.backbone_config) is type(config.backbone_config)
     assert (again.hidden_size, again.num_senses, again.sense_scale) == (32, 3, 0.5)
-    assert again.auto_map.keys() == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    heads = {"AutoModelForCausalLM", "AutoModelForSequenceClassification"}
+    assert again.auto_map.keys() == {"AutoConfig", "AutoModel", *heads}
+    assert "text_config" not in json.loads((tmp_path / "config.json").read_text())
+    assert BackpackConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
 
 
 def test_backbone_by_dict():

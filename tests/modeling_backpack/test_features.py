@@ -1,10 +1,13 @@
 """What users of transformers take for granted: attention, outputs, resizing, compilation, precision."""
 
+import logging
+
 import pytest
 import torch
 from torch.nn import functional as F
 from transformers import TorchAoConfig
 
+import modeling_backpack.modeling_backpack
 from modeling_backpack import BackpackForCausalLM
 from modeling_backpack.modeling_backpack import causal_sense_mask
 from tests.modeling_backpack.tiny import BACKBONES, VOCAB_SIZE, random_ids, tiny_backpack
@@ -128,6 +131,22 @@ def test_half_precision(padded, backbone, dtype):
     assert new.shape == (2, 13)
     model.config.mixture_mode, model.config.mixture_norm_matched = "top_k", True
     assert model(**padded).logits.isfinite().all()
+
+
+def test_float16_on_a_cpu_is_slow_and_says_so(caplog, monkeypatch):
+    monkeypatch.setattr("transformers.utils.logging.get_verbosity", lambda: 30)
+    logging.getLogger("transformers").propagate = True
+    modeling_backpack.modeling_backpack.logger.warning_once.cache_clear()
+    tiny_backpack()(random_ids(1, 3))
+    assert "float16" not in caplog.text
+    tiny_backpack(dtype=torch.float16)(random_ids(1, 3))
+    assert "several times slower" in caplog.text and "dtype=torch.float32" in caplog.text
+
+
+def test_meta_device():
+    with torch.device("meta"):
+        model = BackpackForCausalLM(tiny_backpack("llama").config)
+        assert model(torch.ones(2, 5, dtype=torch.long)).logits.shape == (2, 5, VOCAB_SIZE)
 
 
 def test_row_of_padding_only():

@@ -178,6 +178,20 @@ def test_compiled_generation(backbone):
         assert torch.equal(compiled, model.generate(input_ids, **settings))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+def test_compiled_forward_with_a_static_cache(backbone, backend):
+    """The recipe of the library's documentation: prefill and steps alike."""
+    model, input_ids = tiny_backpack(backbone), random_ids(2, 5)
+    settings = dict(max_new_tokens=5, do_sample=False, eos_token_id=NEVER)
+    plain = model.generate(input_ids, **settings)
+    torch.compiler.reset()
+    model.generation_config.cache_implementation = "static"
+    model.forward = torch.compile(model.forward, fullgraph=True, backend=backend)
+    assert torch.equal(model.generate(input_ids, **settings), plain)
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
 def test_continuations_of_one_prefix_in_one_row(model, dtype):
     """A mask `(B, 1, T, S)` of one's own, boolean or added to scores, holds for the senses too."""

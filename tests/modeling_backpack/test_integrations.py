@@ -1,14 +1,20 @@
-"""Trainers and adapters of other libraries on a Backpack: transformers' Trainer, TRL, PEFT."""
+"""Trainers and adapters of other libraries on a Backpack: transformers' Trainer and its options, TRL, PEFT."""
 
 import json
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import Trainer, TrainingArguments
+from torch.nn import functional as F
+from transformers import (
+    AutoModelForSequenceClassification,
+    DataCollatorWithFlattening,
+    Trainer,
+    TrainingArguments,
+)
 
-from modeling_backpack import BackpackForCausalLM
-from tests.modeling_backpack.tiny import VOCAB_SIZE, random_ids, tiny_backpack
+from modeling_backpack import BackpackForCausalLM, BackpackForSequenceClassification
+from tests.modeling_backpack.tiny import VOCAB_SIZE, random_ids, spread, tiny_backpack
 
 
 ADAPTED = {
@@ -45,6 +51,85 @@ def test_trainer_step(tmp_path):
     input_ids = random_ids(1, 5)
     assert torch.equal(again(input_ids).logits, model.eval()(input_ids).logits)
     assert "backbone_config" in json.loads((tmp_path / "config.json").read_text())
+
+
+def test_label_smoothing_of_a_plain_trainer(tmp_path):
+    """`Trainer` shifts the labels of the causal models it knows by name."""
+    rows = random_ids(4, 12)
+    arguments = TrainingArguments(tmp_path, label_smoothing_factor=0.1, use_cpu=True, report_to="none")
+    model = tiny_backpack()
+    trainer = Trainer(model, arguments)
+    loss = trainer.compute_loss(model, {"input_ids": rows, "labels": rows.clone()})
+    logits = model(rows).logits
+    expected = F.cross_entropy(logits[:, :-1].flatten(0, 1), rows[:, 1:].flatten(), label_smoothing=0.1)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_noisy_embeddings(tmp_path):
+    """NEFTune hooks the embeddings, of which the senses are computed too."""
+    rows = random_ids(4, 12).tolist()
+    data = Dataset.from_dict({"input_ids": rows, "labels": rows})
+    arguments = TrainingArguments(
+        tmp_path, max_steps=1, neftune_noise_alpha=5, use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    assert Trainer(tiny_backpack(), arguments, train_dataset=data).train().training_loss > 0
+
+
+@pytest.mark.parametrize("residual_gate", [False, True])
+def test_sequence_classification(tmp_path, residual_gate):
+    config = tiny_backpack("llama", residual_gate=residual_gate).config
+    config.num_labels = 3
+    torch.manual_seed(0)
+    model = spread(AutoModelForSequenceClassification.from_config(config)).eval()
+    assert isinstance(model, BackpackForSequenceClassification)
+    texts = [random_ids(length, seed=length) for length in (3, 9)]
+    batch = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)  # the padding token is 0
+    logits = model(batch, (batch != 0).long()).logits
+    for row, text in enumerate(texts):
+        state = model.backpack(text[None]).last_hidden_state[0, -1]
+        torch.testing.assert_close(logits[row], model.score(state), rtol=0, atol=1e-5)
+    model(batch, labels=torch.tensor([2, 0])).loss.backward()
+    assert model.score.weight.grad.any()
+    model.save_pretrained(tmp_path)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(again(batch).logits, model(batch).logits)
+
+
+@pytest.mark.parametrize("backbone", ["gpt2", "llama"])
+def test_padding_free_rows_longer_than_the_model(backbone):
+    """Texts flattened to one row, whose positions start again with each."""
+    model = tiny_backpack(backbone)
+    texts = [random_ids(length, seed=length) for length in (40, 30, 35)]
+    batch = DataCollatorWithFlattening(return_tensors="pt")([{"input_ids": text.tolist()} for text in texts])
+    assert batch["input_ids"].shape[1] > model.config.max_position_embeddings
+    with torch.no_grad():
+        logits = model(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[0]
+        alone = torch.cat([model(text[None]).logits[0] for text in texts])
+    torch.testing.assert_close(logits, alone, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="105 positions"):
+        model(batch["input_ids"], use_cache=False)
+
+
+def test_trl_packing(tmp_path, tokenizer, tiny_model):
+    trl = pytest.importorskip("trl", reason="trl is not installed")
+    texts = ["The cat sleeps on the chair.", "Di mana stasiun terdekat?", "The river runs down."] * 8
+    arguments = trl.SFTConfig(
+        str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=4,
+        max_length=48,
+        packing=True,
+        padding_free=True,
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    data = Dataset.from_dict({"text": texts})
+    trainer = trl.SFTTrainer(model=tiny_model(), args=arguments, train_dataset=data, processing_class=tokenizer)
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert batch["input_ids"].shape[1] > trainer.model.config.max_position_embeddings
+    assert 0 < trainer.train().training_loss < 10
 
 
 def test_trl_sft_step(tmp_path, tokenizer, tiny_model):
@@ -102,3 +187,47 @@ def test_lora(tmp_path, part):
     merged.save_pretrained(tmp_path / "merged")
     again = BackpackForCausalLM.from_pretrained(tmp_path / "merged")
     torch.testing.assert_close(again(input_ids).logits, merged(input_ids).logits)
+
+
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PromptEncoderConfig", "PrefixTuningConfig"])
+@pytest.mark.parametrize("residual_gate", [False, True])
+def test_prompt_learning(kind, residual_gate):
+    """Virtual tokens before the text, by embeddings or by keys and values; sizes are found in the configuration."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    model, input_ids = tiny_backpack("llama", residual_gate=residual_gate), random_ids(2, 6)
+    base = model(input_ids).logits
+    adapted = peft.get_peft_model(model, getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=3)).eval()
+    outputs = adapted(input_ids, labels=input_ids)
+    outputs.loss.backward()
+    trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    assert trained and all(parameter.grad.any() for parameter in trained)
+    assert (outputs.logits[:, -6:] - base).abs().max() > 1e-3
+    changed = input_ids.clone()
+    changed[:, -1] += 1
+    assert torch.equal(adapted(changed).logits[:, :-1], outputs.logits[:, :-1])
+    new = adapted.generate(input_ids=input_ids, max_new_tokens=4, do_sample=False, eos_token_id=-1)
+    text = input_ids
+    for _ in range(4):
+        text = torch.cat([text, adapted(text).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert torch.equal(new[:, -4:], text[:, -4:])
+
+
+def test_lora_on_a_language_model_with_senses(tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    model, input_ids = tiny_backpack("llama", residual_gate=True, tie_word_embeddings=False), random_ids(2, 6)
+    model.save_pretrained(tmp_path / "base")
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "c_attn"], modules_to_save=["residual_gate"]
+    )
+    adapted = peft.get_peft_model(model, config)
+    adapted(input_ids, labels=input_ids).loss.backward()
+    gates = [parameter for name, parameter in adapted.named_parameters() if "modules_to_save" in name]
+    assert len(gates) == 1 and gates[0].grad.any()
+    with torch.no_grad():
+        gates[0].fill_(0.7)
+    adapted.save_pretrained(tmp_path / "adapter")
+    fresh = BackpackForCausalLM.from_pretrained(tmp_path / "base")
+    loaded = peft.PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()
+    merged = loaded.merge_and_unload()
+    assert merged.backpack.residual_gate.weight.item() == pytest.approx(0.7)
+    torch.testing.assert_close(merged(input_ids).logits, adapted.eval()(input_ids).logits)
