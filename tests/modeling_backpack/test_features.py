@@ -9,7 +9,7 @@ from transformers import TorchAoConfig
 
 import modeling_backpack.modeling_backpack
 from modeling_backpack import BackpackForCausalLM
-from modeling_backpack.modeling_backpack import causal_sense_mask
+from modeling_backpack.senses_backpack import causal_sense_mask
 from tests.modeling_backpack.tiny import BACKBONES, VOCAB_SIZE, random_ids, tiny_backpack
 
 

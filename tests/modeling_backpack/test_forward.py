@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2Model, StaticCache
 
-import modeling_backpack.modeling_backpack as implementation
+import modeling_backpack.senses_backpack as implementation
 from modeling_backpack import BackpackConfig, BackpackForCausalLM, BackpackModel
 from tests.modeling_backpack.test_published import write
 from tests.modeling_backpack.tiny import BACKBONES, VOCAB_SIZE, random_ids, tiny_backpack, tiny_published

@@ -60,6 +60,7 @@ def test_folder_holds_safetensors_json_and_code(saved):
             "configuration_backpack.py",
             "conversion_backpack.py",
             "modeling_backpack.py",
+            "senses_backpack.py",
         }
         with safe_open(f"{folder}/model.safetensors", "pt") as file:
             names = set(file.keys())

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_backpack import BackpackForCausalLM
-from modeling_backpack.modeling_backpack import ablated_mixture
+from modeling_backpack.senses_backpack import ablated_mixture
 from tests.modeling_backpack.tiny import VOCAB_SIZE, random_ids, tiny_backpack
 
 

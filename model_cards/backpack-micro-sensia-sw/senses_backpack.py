@@ -1,0 +1,1 @@
+../../modeling_backpack/senses_backpack.py
