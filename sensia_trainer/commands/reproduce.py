@@ -9,9 +9,7 @@
 
 What has a finished result under the same recipe is not run again; a run that was interrupted goes on from its last
 checkpoint. Results, ledger and report are in `RESULTS_DIR/NAME OF THE MATRIX`, weights in `RUNS_DIR/...`. Several GPUs
-are the launcher's matter:
-
-    --launcher "accelerate launch --config_file sensia_trainer/recipes/accelerate/one_node_ddp.yaml"
+are the launcher's matter: `--launcher "--config_file one_node_ddp"`.
 """
 
 import os
@@ -19,6 +17,7 @@ import sys
 from pathlib import Path
 
 from ..experiments.matrix import (
+    check_runs,
     execute,
     expand,
     is_finished,
@@ -40,7 +39,7 @@ from ..experiments.tables import (
     table_rows,
 )
 from ..utils.arguments import Parser
-from ..utils.files import portable
+from ..utils.files import check_writable, portable, write_text
 from ..utils.recipes import find_recipe
 
 
@@ -55,7 +54,8 @@ def parser():
     parser.add_argument("--report", help="Markdown file of all tables together")
     parser.add_argument("--preface", help="Markdown file to begin the report with")
     parser.add_argument("--again", help="results of runs that were made a second time, to compare with")
-    parser.add_argument("--launcher", default="accelerate launch", help="what starts a training script")
+    parser.add_argument("--launcher", default="", help="arguments of `accelerate launch` for training")
+    parser.add_argument("--allow_scripts", action="store_true", help="run scripts that a matrix names: they are code")
     return parser
 
 
@@ -66,6 +66,14 @@ def main(argv, launch=None):
     matrices = {path: load_matrix(path) for path in names}
     expanded = {path: expand(matrix) for path, matrix in matrices.items()}
     chosen = select([run for runs in expanded.values() for run in runs], arguments.only)
+    if not (arguments.list or arguments.render_only):
+        check_runs(chosen, arguments.allow_scripts)
+    # What would fail after the last run is found before the first.
+    preface = Path(arguments.preface).read_text(encoding="utf-8") if arguments.preface else ""
+    if arguments.again and not Path(arguments.again).is_dir():
+        raise ValueError(f"`--again` is {arguments.again!r}, which is not a folder.")
+    if arguments.report:
+        check_writable(arguments.report)
     failed, sections, verdicts = [], [], {}
     for path, matrix in matrices.items():
         runs = expanded[path]
@@ -81,6 +89,8 @@ def main(argv, launch=None):
             launch = launch or launch_with(arguments.launcher)
             outcome = execute(wanted, results_dir, runs_dir, launch, portable(names[path]))
             failed += [f"{path.stem}/{name}" for name in outcome["failed"]]
+            if outcome["busy"]:
+                print(f"Another process is at {', '.join(outcome['busy'])}; the tables are without them.")
         results = load_results(runs, results_dir)
         text = "\n".join([render_table(matrix, runs, results), render_claims(matrix, runs, results)])
         if arguments.again:
@@ -90,18 +100,15 @@ def main(argv, launch=None):
         verdicts[path.stem] = [judge(rows, claim) for claim in matrix.claims]
         figure = draw_table(matrix, runs, results, results_dir / "table")
         results_dir.mkdir(parents=True, exist_ok=True)
-        (results_dir / "README.md").write_text(
-            render_report(matrix.title, "", [(text, "table.png" if figure else "")]), encoding="utf-8"
-        )
+        write_text(results_dir / "README.md", render_report(matrix.title, "", [(text, "table.png" if figure else "")]))
         sections.append((f"## {matrix.title}\n\n{text}", results_dir / "table.png" if figure else None))
         print(f"{results_dir / 'README.md'}: {len(results)} of {len(runs)} runs")
     if arguments.report:
         report = Path(arguments.report)
-        preface = Path(arguments.preface).read_text(encoding="utf-8") if arguments.preface else ""
         summary = render_verdicts(verdicts)
         preface += f"\n## What holds where\n\n{summary}" if summary else ""
         relative = [(text, os.path.relpath(figure, report.parent) if figure else "") for text, figure in sections]
-        report.write_text(render_report("Results", preface, relative), encoding="utf-8")
+        write_text(report, render_report("Results", preface, relative))
         print(report)
     if failed:
         sys.exit(f"These runs failed; their messages are in the ledgers: {', '.join(failed)}")

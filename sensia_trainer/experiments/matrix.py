@@ -24,14 +24,21 @@ claims:                             # what the table is asked; the answer is rea
 
 A value of an axis may hold, besides fields of the recipe: `recipe` and `script` (another kind of run), `evaluation`
 (fields of the evaluation), and `train: false` (evaluate a finished model, named by the evaluation's `model`).
+
+`script` and `evaluation_script` name commands of `sensia` (`adapt`, `pretrain`, `evaluate`, `analyze`), also by the
+file in `examples/`. Any other file is code of the matrix's author that the matrix makes run, and wants
+`--allow_scripts`.
 """
 
 import difflib
 import fnmatch
+import importlib
 import itertools
 import json
 import os
+import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -40,15 +47,21 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from ..evaluation.results import is_whole
-from ..training.runs import METRICS_FILE
-from ..utils.files import fingerprint, portable, write_json
-from ..utils.recipes import find_recipe, read_recipe
+from ..training.checkpointing import EXIT_INTERRUPTED, EXIT_PREEMPTED
+from ..training.runs import METRICS_FILE, decides
+from ..utils.arguments import hints_of, typed
+from ..utils.errors import UsageError, did_you_mean
+from ..utils.files import fingerprint, portable, read_json, write_json, write_text
+from ..utils.recipes import expand_variables, find_recipe, read_recipe
 
 
 LEDGER_FILE = "ledger.jsonl"
+LOCK_FILE = ".matrix.lock"
 RESERVED = ("recipe", "script", "evaluation", "train")
+TRAINING, EVALUATION = ("adapt", "pretrain", "induce"), ("evaluate", "analyze")
 Launch = Callable[[list[str]], int]
 
 
@@ -60,11 +73,11 @@ class Matrix:
     axes: dict
     columns: list
     recipe: str = ""
-    script: str = "examples/adapt.py"
+    script: str = "adapt"
     caption: str = ""
     fields: dict = field(default_factory=dict)
     evaluation: str = ""
-    evaluation_script: str = "examples/evaluate.py"
+    evaluation_script: str = "evaluate"
     evaluation_fields: dict = field(default_factory=dict)
     average: str = ""
     paper: dict = field(default_factory=dict)
@@ -72,10 +85,17 @@ class Matrix:
     folder: str = "."
 
     def __post_init__(self):
+        hints = hints_of([type(self)])
+        for name in hints:
+            setattr(self, name, typed(name, getattr(self, name), hints[name]))
         if not self.axes or not all(isinstance(values, dict) and values for values in self.axes.values()):
             raise ValueError(f"`axes` must map each axis to its named values, got {self.axes!r}.")
         if self.average and self.average not in self.axes:
             raise ValueError(f"`average` is {self.average!r}, but the axes are {sorted(self.axes)}.")
+        for name in ("columns", "claims"):
+            for entry in getattr(self, name):
+                if not isinstance(entry, dict):
+                    raise ValueError(f"`{name}` must be a list of mappings, got {entry!r} in it.")
         for column in self.columns:
             unknown = set(column) - {"label", "metric", "task", "template", "scoring", "digits"}
             if "label" not in column or ("metric" in column) == ("task" in column) or unknown:
@@ -108,8 +128,11 @@ class Run:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that decides what the run computes."""
-        parts = [self.script, self.recipe, self.evaluation_script, self.evaluation, self.train]
-        return fingerprint(parts)[:16]
+        script, evaluation_script = (
+            f"examples/{name}.py" if name in (*TRAINING, *EVALUATION) else name
+            for name in (self.script, self.evaluation_script)
+        )
+        return fingerprint([script, self.recipe, evaluation_script, self.evaluation, self.train])[:16]
 
 
 def load_matrix(path) -> Matrix:
@@ -142,6 +165,14 @@ def expand(matrix: Matrix) -> list[Run]:
     runs = []
     for values in itertools.product(*(axis.items() for axis in matrix.axes.values())):
         labels = {axis: str(value) for axis, (value, _) in zip(matrix.axes, values)}
+        for axis, (value, overrides) in zip(matrix.axes, values):
+            if not re.fullmatch(r"[\w+=,@-][\w.+=,@-]*", str(value)):
+                raise ValueError(
+                    f"`axes` names a value of {axis!r} {str(value)!r}, which becomes part of the names of files: give "
+                    "it letters, digits and any of _ . + = , @ - (no dot in front)."
+                )
+            if not isinstance(overrides, dict | None):
+                raise ValueError(f"`axes`: {value!r} of {axis!r} must be a mapping of fields, got {overrides!r}.")
         merged, evaluation_fields = {}, dict(matrix.evaluation_fields)
         for _, overrides in values:
             merged |= overrides or {}
@@ -152,9 +183,9 @@ def expand(matrix: Matrix) -> list[Run]:
             Run(
                 name="-".join(labels.values()),
                 labels=labels,
-                script=special.get("script", matrix.script),
+                script=_command(special.get("script", matrix.script), TRAINING),
                 recipe=base(special.get("recipe", matrix.recipe)) | matrix.fields | merged if train else {},
-                evaluation_script=matrix.evaluation_script,
+                evaluation_script=_command(matrix.evaluation_script, EVALUATION),
                 evaluation=base(matrix.evaluation) | evaluation_fields if matrix.evaluation else {},
                 train=train,
             )
@@ -213,13 +244,64 @@ def is_finished(run: Run, results_dir, ledger: dict) -> bool:
 
 
 def launch_with(launcher: str) -> Launch:
-    """A function that runs a command behind `launcher` (`accelerate launch --config_file …`) and returns its code."""
+    """
+    A function that runs a command and returns its exit code. Training starts with the arguments of `launcher`
+    (`accelerate launch --config_file …`, or those arguments alone).
+
+    Ctrl-C and SIGTERM reach the command, which saves and ends; its code then tells.
+    """
+    arguments = shlex.split(launcher)
+    arguments = arguments[2:] if arguments[:2] == ["accelerate", "launch"] else arguments
 
     def launch(command):
-        prefix = shlex.split(launcher) if command[0].endswith(".py") else []
-        return subprocess.run([*prefix, *command]).returncode
+        name, *rest = command
+        if name in TRAINING or name in EVALUATION:
+            command = [sys.executable, "-m", "sensia_trainer", name, *rest, *(arguments if name in TRAINING else [])]
+        else:
+            command = ["accelerate", "launch", *arguments, *command]
+        process = subprocess.Popen(command)
+        forward = {signal.SIGINT: lambda *_: None, signal.SIGTERM: lambda *_: process.terminate()}
+        previous = {number: signal.signal(number, handler) for number, handler in forward.items()}
+        try:
+            return process.wait()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
     return launch
+
+
+def check_runs(runs: list[Run], allow_scripts: bool = False) -> None:
+    """
+    Refuses, before any of them starts, runs with fields that their command does not have, or of a wrong type.
+
+    Args:
+        runs (`list[Run]`): The runs.
+        allow_scripts (`bool`, *optional*, defaults to `False`): Whether a matrix may name scripts of its own.
+
+    Raises:
+        `ValueError`: names the run and the field, or the script.
+    """
+    for run in runs:
+        for command, recipe in ((run.script, run.recipe), (run.evaluation_script, run.evaluation)):
+            if command not in (*TRAINING, *EVALUATION):
+                if not allow_scripts:
+                    raise ValueError(
+                        f"Run {run.name!r} is of the script {command!r}, which is not a command of `sensia` but code "
+                        "of the matrix's author. Read it, and give `--allow_scripts` to run it."
+                    )
+                continue
+            parser = importlib.import_module(f"..commands.{command}", __package__).parser()
+            hints = hints_of(parser.dataclass_types)
+            for name, value in recipe.items():
+                if name not in hints:
+                    raise UsageError(f"Run {run.name!r} has an unknown field {name!r}.{did_you_mean(name, hints)}")
+                try:
+                    for item in value if isinstance(value, list) else [value]:
+                        expand_variables(item)
+                    typed(name, value, hints[name])
+                except UsageError as error:
+                    raise UsageError(f"Run {run.name!r}: {error}") from None
 
 
 def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, matrix_file="MATRIX.yaml") -> dict:
@@ -227,56 +309,69 @@ def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, matrix_file=
 
     Each run trains in `runs_dir/NAME` (an interrupted one goes on from its checkpoint there), is evaluated, and leaves
     `results_dir/NAME.json`. What happened to it is recorded in `results_dir/ledger.jsonl`. Its metrics name the
-    command that makes this run of `matrix_file`.
+    command that makes this run of `matrix_file`. Several processes may share the work: each run is one's alone.
 
     Returns:
-        `dict`: `finished`, `skipped` and `failed` run names.
+        `dict`: `finished`, `skipped` (finished before), `busy` (another process is at it) and `failed` run names.
+
+    Raises:
+        `KeyboardInterrupt`, `SystemExit`: where the running command was interrupted or told to end, and has saved.
     """
-    outcome = {"finished": [], "skipped": [], "failed": []}
+    outcome = {"finished": [], "skipped": [], "busy": [], "failed": []}
     for run in runs:
-        if is_finished(run, results_dir, read_ledger(results_dir)):
-            outcome["skipped"].append(run.name)
-            continue
-        record = {"run": run.name, "fingerprint": run.fingerprint}
-        write_ledger(
-            results_dir, record | {"status": "started", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-        )
-        started = time.monotonic()
         folder = Path(runs_dir) / run.name
         folder.mkdir(parents=True, exist_ok=True)
-        failed = _run_steps(run, folder, launch)
-        seconds = round(time.monotonic() - started, 1)
-        if failed is None:
-            if run.train:
-                metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-                command = f"python examples/reproduce.py {matrix_file} --results_dir results --runs_dir runs"
-                write_json(folder / METRICS_FILE, metrics | {"command": f"{command} --only {run.name}"})
-            result = {"run": run.name, "labels": run.labels, "fingerprint": run.fingerprint, "recipe": run.recipe}
-            for name, file in (("metrics", METRICS_FILE), ("evaluation", "evaluation.json")):
-                if (folder / file).is_file():
-                    result[name] = json.loads((folder / file).read_text(encoding="utf-8"))
-            write_json(result_file(results_dir, run), portable(result) | {"seconds": seconds})
-            write_ledger(results_dir, record | {"status": "finished", "seconds": seconds})
-            outcome["finished"].append(run.name)
-        else:
-            write_ledger(results_dir, record | {"status": "failed", "seconds": seconds, "message": portable(failed)})
-            outcome["failed"].append(run.name)
+        try:
+            with FileLock(folder / LOCK_FILE, timeout=0):
+                outcome[_execute(run, results_dir, folder, launch, matrix_file)].append(run.name)
+        except Timeout:
+            outcome["busy"].append(run.name)
     return outcome
 
 
-def _run_steps(run, folder, launch) -> str | None:
-    """Training and evaluation of one run; what went wrong, or None."""
+def _execute(run, results_dir, folder, launch, matrix_file) -> str:
+    if is_finished(run, results_dir, read_ledger(results_dir)):
+        return "skipped"
+    record = {"run": run.name, "fingerprint": run.fingerprint}
+    write_ledger(
+        results_dir, record | {"status": "started", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    )
+    started = time.monotonic()
+    code, failed = _run_steps(run, folder, launch)
+    record |= {"seconds": round(time.monotonic() - started, 1)}
+    if code in (EXIT_INTERRUPTED, EXIT_PREEMPTED, -signal.SIGINT, -signal.SIGTERM):
+        write_ledger(results_dir, record | {"status": "interrupted"})
+        raise KeyboardInterrupt if code in (EXIT_INTERRUPTED, -signal.SIGINT) else SystemExit(EXIT_PREEMPTED)
+    if failed:
+        write_ledger(results_dir, record | {"status": "failed", "message": portable(failed)})
+        return "failed"
+    if run.train:
+        metrics = read_json(folder / METRICS_FILE)
+        command = f"sensia reproduce {matrix_file} --results_dir results --runs_dir runs --only {run.name}"
+        write_json(folder / METRICS_FILE, metrics | {"command": command})
+    result = {"run": run.name, "labels": run.labels, "fingerprint": run.fingerprint, "recipe": run.recipe}
+    for name, file in (("metrics", METRICS_FILE), ("evaluation", "evaluation.json")):
+        if (folder / file).is_file():
+            result[name] = read_json(folder / file)
+    write_json(result_file(results_dir, run), portable(result) | {"seconds": record["seconds"]})
+    write_ledger(results_dir, record | {"status": "finished"})
+    return "finished"
+
+
+def _run_steps(run, folder, launch) -> tuple[int, str | None]:
+    """Training and evaluation of one run: the last exit code; what went wrong, or None."""
     steps = []
     if run.train:
         # The complete recipe, not fields on a command line: lists and empty values keep their types, and it is kept.
         recipe = folder / "recipe.yaml"
         command = [run.script, str(recipe), "--output_dir", str(folder)]
-        steps.append((recipe, run.recipe, command, folder / METRICS_FILE, Path.is_file))
+        steps.append((recipe, run.recipe, command, folder / METRICS_FILE, _is_json))
+        _set_aside_another(recipe, run.recipe)
     if run.evaluation:
         recipe, output = folder / "evaluation.yaml", folder / "evaluation.json"
         model = ["--model", str(folder)] if run.train else []
-        command = [sys.executable, run.evaluation_script, str(recipe), *model, "--output", str(output)]
-        steps.append((recipe, run.evaluation, command, output, is_whole))
+        command = [run.evaluation_script, str(recipe), *model, "--output", str(output)]
+        steps.append((recipe, run.evaluation, command, output, _is_json if command[0] == "analyze" else is_whole))
     changed = False
     for recipe, content, command, output, is_there in steps:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
@@ -285,16 +380,49 @@ def _run_steps(run, folder, launch) -> str | None:
             continue
         changed = True
         output.unlink(missing_ok=True)
-        recipe.write_text(text, encoding="utf-8")
+        write_text(recipe, text)
         code = launch(command)
         if code != 0:
-            return f"{shlex.join(command)} ended with code {code}"
+            return code, f"{shlex.join(command)} ended with code {code}"
         if not is_there(output):
-            return f"{shlex.join(command)} left no {output.name} that is whole"
-    return None
+            return code, f"{shlex.join(command)} left no {output.name} that is whole"
+    return 0, None
+
+
+def _set_aside_another(recipe: Path, wanted: dict) -> None:
+    """Moves what another recipe has trained in a run's folder into `superseded-N` beside it, so that the run that is
+    wanted now begins afresh; one that differs in what decides nothing goes on."""
+    try:
+        there = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    fields_of_both = set(there) | set(wanted)
+    if not any(decides(name) and there.get(name) != wanted.get(name) for name in fields_of_both):
+        return
+    number = 1 + len(list(recipe.parent.glob("superseded-*")))
+    aside = recipe.parent / f"superseded-{number}"
+    aside.mkdir()
+    for path in recipe.parent.iterdir():
+        if path.name != LOCK_FILE and not path.name.startswith("superseded-"):
+            path.rename(aside / path.name)
+
+
+def _is_json(path) -> bool:
+    try:
+        return bool(read_json(path))
+    except ValueError:
+        return False
+
+
+def _command(script: str, known: tuple[str, ...]) -> str:
+    """The command of `sensia` that a matrix names, also as `examples/NAME.py`; any other script as it is."""
+    name = Path(script).stem if script.startswith("examples/") else script
+    if name not in known and "." not in script and "/" not in script:
+        raise ValueError(f"There is no command {script!r} that a matrix may run.{did_you_mean(script, known)}")
+    return name if name in known else script
 
 
 def load_results(runs: list[Run], results_dir) -> dict[str, dict]:
     """The results of the runs that have one."""
     files = {run.name: result_file(results_dir, run) for run in runs}
-    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
+    return {name: read_json(file) for name, file in files.items() if file.is_file()}

@@ -321,15 +321,16 @@ def _acquire(lock, folder):
         ) from error
 
 
+def decides(name: str) -> bool:
+    """Whether a field of `TrainingArguments` of that name decides anything of what is computed."""
+    return name not in FREE_NAMES and not name.startswith(FREE_PREFIXES)
+
+
 def deciding_fields(group) -> list[str]:
     """Names of the fields of a dataclass that decide what a run computes."""
     library = {field.name for field in fields(TrainingArguments)} if isinstance(group, TrainingArguments) else set()
-    return [
-        field.name
-        for field in fields(group)
-        if field.name not in getattr(group, "FREE", ())
-        and not (field.name in library and (field.name in FREE_NAMES or field.name.startswith(FREE_PREFIXES)))
-    ]
+    names = [field.name for field in fields(group) if field.name not in getattr(group, "FREE", ())]
+    return [name for name in names if name not in library or decides(name)]
 
 
 def _defaults(group) -> dict:

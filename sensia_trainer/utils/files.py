@@ -69,6 +69,24 @@ def written_atomically(path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def check_writable(path) -> None:
+    """
+    Makes the folder of a file that is to be written in the end, and refuses one that cannot be.
+
+    Raises:
+        `ValueError`: names the file, and what stands in its way.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise PermissionError(0, "it is write-protected")
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} cannot be written: {error.strerror}. Give another file.") from None
+
+
 def write_text(path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with written_atomically(path) as partial:

@@ -1,12 +1,20 @@
-import importlib
 import json
-from dataclasses import fields
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
+from filelock import FileLock
 
+from sensia_trainer.experiments import matrix
 from sensia_trainer.experiments.matrix import (
+    check_runs,
     execute,
     expand,
     is_finished,
@@ -110,18 +118,15 @@ def test_execution_leaves_results_and_repeats_nothing(matrix_file, tmp_path):
     runs = expand(load_matrix(matrix_file()))
     launch = Launcher()
     outcome = execute(runs, tmp_path / "results", tmp_path / "runs", launch, "recipes/matrix.yaml")
-    assert outcome == {"finished": [run.name for run in runs], "skipped": [], "failed": []}
+    assert outcome == {"finished": [run.name for run in runs], "skipped": [], "busy": [], "failed": []}
     assert len(launch.commands) == 8
     train, evaluate = launch.commands[:2]
     folder = tmp_path / "runs" / "full-s1"
-    assert train == ["examples/adapt.py", str(folder / "recipe.yaml"), "--output_dir", str(folder)]
-    assert evaluate[1:3] == ["examples/evaluate.py", str(folder / "evaluation.yaml")]
-    assert ["--model", str(folder)] == evaluate[3:5]
+    assert train == ["adapt", str(folder / "recipe.yaml"), "--output_dir", str(folder)]
+    assert evaluate[:4] == ["evaluate", str(folder / "evaluation.yaml"), "--model", str(folder)]
     result = json.loads((tmp_path / "results" / "no-sense-s2.json").read_text())
     assert result["metrics"]["after"]["target_perplexity"] == 120
-    command = (
-        "python examples/reproduce.py recipes/matrix.yaml --results_dir results --runs_dir runs --only no-sense-s2"
-    )
+    command = "sensia reproduce recipes/matrix.yaml --results_dir results --runs_dir runs --only no-sense-s2"
     assert result["metrics"]["command"] == command
     assert json.loads((tmp_path / "runs" / "no-sense-s2" / "metrics.json").read_text())["command"] == command
     assert result["evaluation"]["tasks"][0]["task"] == "xcopa"
@@ -224,6 +229,10 @@ def test_selection_by_name_and_pattern(matrix_file):
         ({"axes": {"variant": {}}}, "`axes`"),
         ({"average": "language"}, "`average` is 'language'"),
         ({"columns": [{"label": "PPL"}]}, "A column needs"),
+        ({"columns": ["PPL"]}, "`columns` must be a list of mappings"),
+        ({"columns": "PPL"}, "`columns` must be a list of mappings"),
+        ({"fields": ["max_steps"]}, "`fields` is .* but must be a mapping"),
+        ({"axes": {"variant": {"full": 3}}, "average": None}, "`axes`: 'full' of 'variant' must be a mapping"),
         ({"columns": [{"label": "PPL", "metric": "a", "digit": 2}]}, "A column needs"),
         ({"claims": [{"text": "a", "column": "BLEU", "better": "full", "than": "no-sense"}]}, "A claim needs"),
         ({"claims": [{"text": "a", "column": "PPL", "better": "full"}]}, "A claim needs"),
@@ -231,7 +240,7 @@ def test_selection_by_name_and_pattern(matrix_file):
 )
 def test_wrong_matrices_are_refused(matrix_file, changes, message):
     with pytest.raises(ValueError, match=message):
-        load_matrix(matrix_file(**changes))
+        expand(load_matrix(matrix_file(**changes)))
 
 
 RECIPES = RECIPES_FOLDER
@@ -239,25 +248,11 @@ MATRICES = sorted([*RECIPES.glob("table*.yaml"), *RECIPES.glob("micro/*.yaml")])
 
 
 @pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.stem)
-def test_shipped_matrices_name_only_fields_that_exist(path):
-    from sensia_trainer.config import SensiaConfig
-    from sensia_trainer.evaluation.suite import EvaluationConfig
-    from sensia_trainer.training.adaptation import AdaptationData
-    from sensia_trainer.training.pretraining import PretrainingData
-
-    analyse = importlib.import_module("sensia_trainer.commands.analyze").AnalysisArguments
-    pretrain = importlib.import_module("sensia_trainer.commands.pretrain").PretrainingArguments
-    known = {
-        "examples/adapt.py": [AdaptationData, SensiaConfig],
-        "examples/pretrain.py": [PretrainingData, pretrain],
-        "examples/evaluate.py": [EvaluationConfig],
-        "examples/analyze.py": [analyse],
-    }
+def test_shipped_matrices_name_only_fields_that_exist(path, monkeypatch):
+    monkeypatch.setenv("SENSIA_DATA", "/data")
     matrix = load_matrix(path)
     runs = expand(matrix)
-    for run in runs:
-        for script, recipe in ((run.script, run.recipe), (run.evaluation_script, run.evaluation)):
-            assert set(recipe) <= {f.name for config in known[script] for f in fields(config)}, run.name
+    check_runs(runs)
     rows = {row["name"] for row in table_rows(matrix, runs, {})}
     assert set(matrix.paper.get("values", {})) <= rows
     labels = {column["label"] for column in matrix.columns}
@@ -272,13 +267,121 @@ def test_an_untrained_run_needs_a_model(matrix_file):
         expand(matrix)
 
 
-def test_only_training_goes_through_the_launcher(tmp_path, monkeypatch):
+def test_only_training_gets_the_arguments_of_the_launcher(monkeypatch):
     seen = []
-    monkeypatch.setattr("subprocess.run", lambda command: seen.append(command) or type("Done", (), {"returncode": 0}))
-    launch = launch_with("accelerate launch --num_processes 2")
-    launch(["examples/adapt.py", "r.yaml"])
-    launch(["python", "examples/evaluate.py"])
-    assert seen == [
-        ["accelerate", "launch", "--num_processes", "2", "examples/adapt.py", "r.yaml"],
-        ["python", "examples/evaluate.py"],
+
+    class Process:
+        def __init__(self, command):
+            seen.append(command)
+
+        def wait(self):
+            return 0
+
+    monkeypatch.setattr("subprocess.Popen", Process)
+    for launcher in ("accelerate launch --num_processes 2", "--num_processes 2"):
+        launch = launch_with(launcher)
+        launch(["adapt", "r.yaml"])
+        launch(["evaluate", "e.yaml"])
+        launch(["mine.py", "r.yaml"])
+    ours = [sys.executable, "-m", "sensia_trainer"]
+    assert seen == 2 * [
+        [*ours, "adapt", "r.yaml", "--num_processes", "2"],
+        [*ours, "evaluate", "e.yaml"],
+        ["accelerate", "launch", "--num_processes", "2", "mine.py", "r.yaml"],
     ]
+
+
+SAVES = """
+import pathlib, signal, sys, time
+def save(number, frame):
+    time.sleep(1)  # longer than subprocess.run would wait
+    pathlib.Path(sys.argv[1], "saved").touch()
+    sys.exit({signal.SIGINT: 130, signal.SIGTERM: 75}[number])
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, save)
+pathlib.Path(sys.argv[1], "started").touch()
+time.sleep(60)
+"""
+
+
+def reproduce_slowly(folder):
+    run = expand(load_matrix(folder / "matrix.yaml"))[0]
+    real = subprocess.Popen
+    matrix.subprocess.Popen = lambda command: real([sys.executable, "-c", SAVES, str(folder)])
+    try:
+        execute([run], folder / "results", folder / "runs", launch_with(""))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_what_runs_may_save_when_the_whole_is_stopped(matrix_file, tmp_path, number, code):
+    matrix_file()
+    process = multiprocessing.get_context("forkserver").Process(target=reproduce_slowly, args=(tmp_path,))
+    process.start()
+    while not (tmp_path / "started").exists():
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    if number == signal.SIGINT:  # a terminal sends it to both
+        (child,) = psutil.Process(process.pid).children()
+        child.send_signal(number)
+    process.join()
+    assert process.exitcode == code and (tmp_path / "saved").exists()
+    assert read_ledger(tmp_path / "results")["full-s1"]["status"] == "interrupted"
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(matrix_file, tmp_path):
+    runs = expand(load_matrix(matrix_file()))
+    (tmp_path / "runs" / "full-s2").mkdir(parents=True)
+    with FileLock(tmp_path / "runs" / "full-s2" / ".matrix.lock"):
+        outcome = execute(runs, tmp_path / "results", tmp_path / "runs", Launcher())
+    assert outcome["busy"] == ["full-s2"] and len(outcome["finished"]) == 3
+    outcome = execute(runs, tmp_path / "results", tmp_path / "runs", Launcher())
+    assert outcome["finished"] == ["full-s2"] and not outcome["busy"]
+
+
+def test_another_recipe_begins_afresh_and_nothing_is_lost(matrix_file, tmp_path):
+    folder = tmp_path / "runs" / "full-s1"
+    (run,) = select(expand(load_matrix(matrix_file())), ["full-s1"])
+    execute([run], tmp_path / "results", tmp_path / "runs", Launcher())
+    (folder / "checkpoint-4").mkdir()
+    for fields, begins in (({"logging_steps": 3}, False), ({"max_steps": 9}, True)):
+        (run,) = select(expand(load_matrix(matrix_file(fields={"max_steps": 4} | fields))), ["full-s1"])
+        launch = Launcher()
+        assert execute([run], tmp_path / "results", tmp_path / "runs", launch)["finished"] == ["full-s1"]
+        assert (folder / "checkpoint-4").is_dir() != begins and len(launch.commands) == 2
+    assert (folder / "superseded-1" / "checkpoint-4").is_dir()
+
+
+@pytest.mark.parametrize("name", ["../climb", "a/b", ".hidden", "a b", "", "a\nb", "..", "C:x"])
+def test_names_that_would_leave_the_folder_are_refused(matrix_file, name):
+    with pytest.raises(ValueError, match="part of the names of files"):
+        expand(load_matrix(matrix_file(axes={"variant": {name: {}}}, average=None)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fields": {"max_step": 3}}, "Run 'full-s1' has an unknown field 'max_step'. Did you mean 'max_steps'"),
+        ({"fields": {"max_steps": "many"}}, "Run 'full-s1': `max_steps` is 'many', but must be a whole number"),
+        ({"fields": {"model": "${NOWHERE}/x"}}, "Run 'full-s1': The environment variable NOWHERE"),
+        ({"evaluation_fields": {"tasks": {"a": 1}}}, "Run 'full-s1': `tasks` is"),
+        ({"script": "evil.py"}, "script 'evil.py', which is not a command of `sensia` but code"),
+        ({"script": "/bin/sh"}, "script '/bin/sh', which is not a command"),
+        ({"evaluation_script": "./e.py"}, "script './e.py', which is not a command"),
+    ],
+)
+def test_what_no_run_could_do_is_refused_before_the_first(matrix_file, changes, message):
+    with pytest.raises(ValueError, match=message):
+        check_runs(expand(load_matrix(matrix_file(**changes))))
+
+
+def test_scripts_of_ones_own_where_they_are_allowed(matrix_file):
+    check_runs(expand(load_matrix(matrix_file(script="mine.py"))), allow_scripts=True)
+    with pytest.raises(ValueError, match="no command 'adpt' that a matrix may run. Did you mean 'adapt'"):
+        expand(load_matrix(matrix_file(script="adpt")))
+
+
+def test_the_name_of_the_file_in_examples_is_the_same_run(matrix_file):
+    long, short = (expand(load_matrix(matrix_file(script=name)))[0] for name in ("examples/adapt.py", "adapt"))
+    assert long == short and long.fingerprint == short.fingerprint
