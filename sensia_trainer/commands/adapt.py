@@ -44,7 +44,15 @@ def adapt(run, data, lora, args):
     from ..hub.model_card import write_card
     from ..languages import language, named
     from ..trainer import SensiaTrainer
-    from ..training.adaptation import base_model, evaluations, held_out_name, load_pairs, read_control, summary
+    from ..training.adaptation import (
+        base_model,
+        evaluations,
+        held_out_name,
+        load_pairs,
+        load_texts,
+        read_control,
+        summary,
+    )
     from ..training.lora import add_lora, merge_lora
     from ..training.memory import keep_freed_memory
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
@@ -56,6 +64,7 @@ def adapt(run, data, lora, args):
     keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
+        texts, beside = load_texts(data, args, held_out)
     model = load_model(base)
     tokenizer = load_tokenizer(data.tokenizer or base, model)
     run.settle(
@@ -67,8 +76,14 @@ def adapt(run, data, lora, args):
         }
     )
     trainer = (SensiaTrainer if has_senses else DenseTrainer)(
-        add_lora(model, lora), args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer
+        add_lora(model, lora),
+        args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        texts=texts,
     )
+    facts |= beside
     facts["truncated pairs"] = trainer.truncated_pairs
     if trainer.truncated_pairs:
         print(f"{trainer.truncated_pairs} of {len(train)} pairs were cut at `max_length` or at the model's positions")

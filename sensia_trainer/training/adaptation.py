@@ -4,16 +4,20 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
 from typing import ClassVar
 
-from datasets import Dataset
+from datasets import Dataset, load_dataset
 
+from ..bitext.columns import texts
 from ..bitext.flores import load_flores
+from ..bitext.langid import check_language
 from ..bitext.sources import load_bitext
 from ..bitext.splits import cap_per_group, fingerprint, hold_out, keep_rows, without_blanks, without_sentences_of
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..utils.files import read_json
 from ..utils.recipes import expand_variables
+from .text import read_documents
 
 
 @dataclass
@@ -79,6 +83,17 @@ class AdaptationData:
     held_out_pairs: int = field(
         default=200, metadata={"help": "Pairs parted from `bitext` where no held-out data is given."}
     )
+    replay_source: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Text of the source language to train on beside the pairs, so that it is not forgotten (with "
+            "`source_lm_weight`): .txt (a text a line), .jsonl (`text`) or .tsv files (the column named by the "
+            "language's code), or a Hub dataset id."
+        },
+    )
+    monolingual_target: list[str] | None = field(
+        default=None, metadata={"help": "Text of the target language to train on beside the pairs; likewise."}
+    )
     licence: str | None = field(
         default=None,
         metadata={
@@ -95,7 +110,7 @@ class AdaptationData:
         for name in ("bitext_keep", "bitext_cap"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, json.loads(getattr(self, name)))
-        for name in ("bitext", "eval_bitext"):
+        for name in ("bitext", "eval_bitext", "replay_source", "monolingual_target"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])
         if self.eval_bitext and self.eval_flores:
@@ -153,6 +168,55 @@ def load_pairs(data, args):
             facts[name] = dict(Counter(pairs[column]).most_common())
     facts |= {"pairs": len(pairs), "fingerprint": fingerprint(pairs), "held_out_fingerprint": fingerprint(held_out)}
     return pairs, held_out, facts
+
+
+def load_texts(data, args, held_out):
+    """
+    Text that is trained on beside the pairs.
+
+    Args:
+        data ([`AdaptationData`]): Where it is.
+        args ([`SensiaConfig`]): Languages.
+        held_out (`Dataset`): Held-out pairs, whose sentences are left out.
+
+    Returns:
+        `dict[str, Dataset]`: texts with a column `text`, by side (`"source"`, `"target"`); and facts (`dict`).
+
+    Raises:
+        `ValueError`: for files that are missing or hold no text, or text of another language, which is named.
+    """
+    loaded, facts = {}, {}
+    for side, name, code in (
+        ("source", "replay_source", args.source_language),
+        ("target", "monolingual_target", args.target_language),
+    ):
+        places = [expand_variables(place) for place in getattr(data, name) or []]
+        if not places:
+            continue
+        if len(places) == 1 and not Path(places[0]).exists():
+            read = load_dataset(places[0], split="train").select_columns(["text"])
+        else:
+            missing = [place for place in places if not Path(place).is_file()]
+            if missing:
+                raise ValueError(f"`{name}` holds {missing[0]!r}, which is not a file.")
+            stamps = [(place, Path(place).stat().st_size, Path(place).stat().st_mtime_ns) for place in places]
+            read = Dataset.from_generator(_read_texts, gen_kwargs={"stamps": stamps, "code": code})
+        evaluated = set(texts(held_out, code).to_pylist())
+        kept = read.filter(
+            lambda batch, evaluated=evaluated: [bool(t and t.strip()) and t not in evaluated for t in batch["text"]],
+            batched=True,
+        )
+        if not len(kept):
+            raise ValueError(f"`{name}`={getattr(data, name)} holds no text.")
+        check_language(kept[:100]["text"], code, f"`{name}`")
+        loaded[side] = kept
+        facts[name.replace("_", " ")] = {"name": ", ".join(getattr(data, name)), "texts": len(kept)}
+    return loaded, facts
+
+
+def _read_texts(stamps, code):
+    for place, *_ in stamps:
+        yield from ({"text": text} for text in read_documents(place, tsv_column=code))
 
 
 def held_out_name(data):

@@ -16,7 +16,7 @@ from sensia_trainer.evaluation.overlap import overlap_by_query, token_idf
 from sensia_trainer.trainer import SensiaTrainer
 from tests.reference import losses as reference_losses
 from tests.reference import representations as reference
-from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer
+from tests.tiny import tiny_bitext, tiny_texts, tiny_tokenizer, tiny_trainer
 
 
 LM_ONLY = {"w_sense": 0.0, "w_context": 0.0, "w_lm": 1.0}
@@ -350,3 +350,13 @@ def test_a_model_without_senses_is_told_the_ways_on(tmp_path):
     args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(ValueError, match="GPT2LMHeadModel has no senses.*induce.*DenseTrainer.*give a Backpack"):
         SensiaTrainer(model, args, train_dataset=tiny_bitext(), processing_class=tiny_tokenizer())
+
+
+def test_text_beside_the_pairs_that_would_not_be_learned_from_is_refused(tmp_path):
+    texts = {"source": tiny_texts("en")}
+    with pytest.raises(ValueError, match="`replay_source`.*`source_lm_weight` is 0"):
+        tiny_trainer(tmp_path, texts=texts)
+    with pytest.raises(ValueError, match="`dataloader_persistent_workers` is true"):
+        tiny_trainer(tmp_path, texts=texts, source_lm_weight=1.0, dataloader_persistent_workers=True)
+    with pytest.raises(ValueError, match="its keys are"):
+        tiny_trainer(tmp_path, texts={"english": tiny_texts("en")})

@@ -13,6 +13,7 @@ from sensia_trainer.training.adaptation import (
     held_out_name,
     hold_out,
     load_pairs,
+    load_texts,
     read_control,
     summary,
 )
@@ -124,3 +125,20 @@ def test_a_control_that_cannot_be_shown_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match="metrics.json"):
         read_control(str(file))
     assert read_control(None) is None
+
+
+def test_text_beside_the_pairs(tmp_path):
+    sentences = ["The cat sleeps on the old chair in the kitchen.", "We will meet again tomorrow morning at the sea."]
+    (tmp_path / "a.txt").write_text("\n".join([*sentences, "", "held out"] * 30), encoding="utf-8")
+    (tmp_path / "b.tsv").write_text("en\tid\nA good book is worth reading twice.\tx\n", encoding="utf-8")
+    files = [str(tmp_path / "a.txt"), str(tmp_path / "b.tsv")]
+    held_out = bitext([("held out", "x")])
+    loaded, facts = load_texts(AdaptationData(model="m", bitext="b", replay_source=files), config(tmp_path), held_out)
+    assert set(loaded) == {"source"} and facts["replay source"]["texts"] == len(loaded["source"]) == 61
+    assert set(loaded["source"]["text"]) == {*sentences, "A good book is worth reading twice."}
+    assert load_texts(AdaptationData(model="m", bitext="b"), config(tmp_path), held_out) == ({}, {})
+    with pytest.raises(ValueError, match="`monolingual_target` should be in Indonesian .* look like English"):
+        load_texts(AdaptationData(model="m", bitext="b", monolingual_target=files[:1]), config(tmp_path), held_out)
+    missing = AdaptationData(model="m", bitext="b", replay_source=[files[0], "nowhere.txt"])
+    with pytest.raises(ValueError, match="`replay_source` holds 'nowhere.txt'"):
+        load_texts(missing, config(tmp_path), held_out)
