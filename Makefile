@@ -3,8 +3,8 @@
 #   make adapt     install, then adapt the micro English Backpack with quickstart
 #   make test      install, then run the tests
 #   make test-versions   a smoke test with the oldest and the newest versions of the dependencies
-#   make quality   lint; `make style` also repairs what can be repaired
-#   make clean     remove the virtual environment, caches and build products (not outputs/)
+#   make quality   lint and check types; `make style` also repairs what can be repaired
+#   make clean     remove the virtual environments, caches and build products (not outputs/)
 #
 # PYTHON names the interpreter, VENV the environment, TESTS the tests to run.
 
@@ -15,13 +15,16 @@ TESTS ?= tests
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 # Pip is quiet about its caches and indexes; errors are still shown.
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+TORCH := $(VENV)-torch
+QUIET := -qq --disable-pip-version-check
+PIP := $(BIN)/python -m pip install $(QUIET)
+PACKAGES := 'import site; print(site.getsitepackages()[0])'
 SOURCES := modeling_backpack sensia_trainer examples tests .ci
 
 .PHONY: adapt test test-versions quality style clean
 
 adapt: $(VENV)/.installed-quickstart
-	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no examples/adapt.py quickstart
+	$(BIN)/sensia adapt quickstart
 
 test: $(VENV)/.installed-test
 	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile $(TESTS)
@@ -32,6 +35,7 @@ test-versions: $(VENV)-oldest/.installed $(VENV)-newest/.installed
 quality: $(VENV)/.installed-quality
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
 	$(BIN)/python .ci/lint_model.py
 
 style: $(VENV)/.installed-quality
@@ -39,7 +43,7 @@ style: $(VENV)/.installed-quality
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH) $(VENV)-oldest $(VENV)-newest build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files: an installation is repeated only when what is to be installed has changed.
@@ -51,14 +55,20 @@ $(VENV)/.created:
 	    { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -qq pip; }
 	@touch $@
 
-$(VENV)/.installed-torch: constraints.txt | $(VENV)/.created
+# Torch is big: it is installed once, into an environment that the others read from.
+$(TORCH)/.installed: constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(TORCH) $(TORCH)/.created
 	@echo "Installing torch (a minute or two)"
-	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(TORCH)/bin/python -m pip install $(QUIET) "$$(grep '^torch==' constraints.txt)"
+	@touch $@
+
+$(VENV)/.installed-torch: $(TORCH)/.installed | $(VENV)/.created
+	@$(TORCH)/bin/python -c $(PACKAGES) > "$$($(BIN)/python -c $(PACKAGES))/torch.pth"
 	@touch $@
 
 $(VENV)/.installed-quality: constraints.txt | $(VENV)/.created
 	@echo "Installing the linters"
-	@$(PIP) -c constraints.txt ruff transformers-mlinter
+	@$(PIP) -c constraints.txt mypy ruff transformers-mlinter
 	@touch $@
 
 $(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(VENV)/.installed-torch
@@ -67,9 +77,9 @@ $(VENV)/.installed-%: setup.cfg pyproject.toml constraints.txt | $(VENV)/.instal
 	@touch $@
 
 # Torch stays the pinned one in both; the newest set is looked up again whenever it is made anew (make clean).
-$(VENV)-%/.installed: setup.cfg constraints.txt constraints-oldest.txt
-	@$(MAKE) VENV=$(VENV)-$* $(VENV)-$*/.installed-torch
+$(VENV)-%/.installed: setup.cfg constraints.txt constraints-oldest.txt $(TORCH)/.installed
+	@$(MAKE) --no-print-directory VENV=$(VENV)-$* TORCH=$(TORCH) $(VENV)-$*/.installed-torch
 	@echo "Installing the $* versions (a minute or two)"
 	@$(if $(filter oldest,$*),cp constraints-oldest.txt,grep '^torch==' constraints.txt >) $(VENV)-$*/constraints.txt
-	@$(VENV)-$*/bin/python -m pip install -qq --disable-pip-version-check -c $(VENV)-$*/constraints.txt -e ".[peft]" pytest pytest-timeout pytest-xdist
+	@$(VENV)-$*/bin/python -m pip install $(QUIET) -c $(VENV)-$*/constraints.txt -e ".[peft]" pytest pytest-timeout pytest-xdist
 	@touch $@

@@ -178,6 +178,8 @@ def context_sentence_vectors(
         `torch.Tensor` of shape `(B or N, d)`: unit vectors.
     """
     if last is None:
+        if attention_mask is None:
+            raise ValueError("Neither `attention_mask` nor `last` is given: one says where sentences end; give one.")
         positions = torch.arange(attention_mask.shape[1], device=attention_mask.device)
         rows = torch.arange(len(attention_mask), device=attention_mask.device)
         last = rows * attention_mask.shape[1] + (attention_mask.long() * positions).argmax(dim=1)

@@ -128,9 +128,12 @@ class PhaseSchedule:
             weights = self.polish_weights
         if self.normalise_weights:
             weights = tuple(weight / sum(weights) for weight in weights)
+        w_sense, w_context, w_lm = (float(weight) for weight in weights)
         return PhaseState(
             phase,
-            *(float(weight) for weight in weights),
+            w_sense,
+            w_context,
+            w_lm,
             self._temperature(self.tau_sense, self.tau_sense_end, progress),
             self._temperature(self.tau_context, self.tau_context_end, progress),
         )

@@ -177,14 +177,27 @@ def test_the_linter_is_the_pinned_one(pins):
     assert [repo["repo"] for repo in hooks] == ["local"]  # nothing is fetched
 
 
-def test_continuous_integration_calls_quality_and_test():
+def test_continuous_integration_calls_quality_and_tests():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+    targets = re.findall(r"^make (\S+)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
+    assert targets == ["quality", "test", "test-versions"]
     commands = subprocess.run(
-        ["make", "--dry-run", "--no-print-directory", "quality", "test", "VENV=elsewhere", f"PYTHON={sys.executable}"],
+        ["make", "--dry-run", "--no-print-directory", *targets, "VENV=elsewhere", f"PYTHON={sys.executable}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    for command in ("ruff check", "ruff format --check", "lint_model.py", "-c constraints.txt", "pytest -n 2"):
+    for command in ("ruff check", "ruff format --check", "mypy", "lint_model.py", "-c constraints.txt", "pytest -n 2"):
         assert command in commands
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = workflow["jobs"]["everything"]["steps"]
+    assert steps[-1] == {"run": ".ci/run"}
+    assert all(re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"]) for step in steps[:-1])
+
+
+def test_the_type_checker_looks_at_the_pure_rooms():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    rooms = {"schedule.py", "representations.py", "losses.py", "utils", "vocabulary"}
+    assert {f"sensia_trainer/{room}" for room in rooms} <= set(settings["files"])
+    assert all((ROOT / file).exists() for file in settings["files"])

@@ -32,8 +32,7 @@ class Parser(argparse.ArgumentParser):
     """`ArgumentParser` that takes no abbreviations and raises [`UsageError`] in the place of leaving the process."""
 
     def __init__(self, *arguments, **options):
-        options = {"formatter_class": HelpFormatter, "allow_abbrev": False} | options
-        super().__init__(*arguments, **options)
+        super().__init__(*arguments, **{"formatter_class": HelpFormatter, "allow_abbrev": False, **options})
 
     def error(self, message):
         raise UsageError(f"{message[0].upper()}{message[1:]}. `{self.prog} --help` lists what there is.")
@@ -88,7 +87,7 @@ def _help(parser, everything):
     formatter = parser._get_formatter()
     formatter.add_usage(parser.usage, parser._actions, [])
     formatter.add_text(parser.description)
-    actions = {}
+    actions: dict[str, argparse.Action] = {}
     for action in parser._actions:
         actions.setdefault(action.dest, action)  # not the `--no_…` of a switch
     inherited = []

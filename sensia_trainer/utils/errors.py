@@ -4,8 +4,8 @@ import difflib
 
 
 # Packages whose exceptions tell of files, networks and settings; recognised by name, so that none of them is imported.
-TELLING = ("datasets", "huggingface_hub", "httpx", "httpx2", "requests", "safetensors", "sensia_trainer", "yaml")
-TELLING += ("lzma", "zipfile", "zlib")
+TELLING = {"datasets", "huggingface_hub", "httpx", "httpx2", "requests", "safetensors", "sensia_trainer", "yaml"}
+TELLING |= {"lzma", "zipfile", "zlib"}
 
 
 class UsageError(ValueError):

@@ -31,16 +31,18 @@ def split_arguments(argv, own: ArgumentParser) -> tuple[list[str], list[str]]:
     from accelerate.commands.launch import launch_command_parser
 
     options = launch_command_parser()._option_string_actions
-    launcher, rest, taker = [], [], None
+    launcher: list[str] = []
+    rest: list[str] = []
+    taker, waiting = rest, False  # for the value of the last option
     for argument in argv:
         name, equals, _ = argument.partition("=")
         if name.startswith("--"):
             taker = launcher if name in options and name not in own._option_string_actions else rest
-            missing = 0 if equals or taker is rest or options[name].nargs == 0 else 1
+            waiting = taker is launcher and not equals and options[name].nargs != 0
             taker.append(argument)
-        elif taker is launcher and missing:
+        elif waiting:
             launcher.append(argument)
-            missing -= 1
+            waiting = False
         else:
             rest.append(argument)
     return [_packaged(before, argument) for before, argument in zip(["", *launcher], launcher)], rest

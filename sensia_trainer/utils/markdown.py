@@ -88,10 +88,10 @@ def table(header, rows) -> Markdown:
     for row in rows:
         if len(row) != len(header):
             raise ValueError(f"A row has {len(row)} cells and the table {len(header)} columns: {row}.")
-    cells = [[escape(number(cell)) for cell in row] for row in rows]
+    cells: list[list[str]] = [[escape(number(cell)) for cell in row] for row in rows]
     right = [any(row[i] for row in cells) and all(_is_numeric(row[i]) for row in cells) for i in range(len(header))]
     ruler = ["---:" if flush else "---" for flush in right]
-    lines = [[escape(name) for name in header], ruler, *cells]
+    lines: list[list[str]] = [[escape(name) for name in header], ruler, *cells]
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 

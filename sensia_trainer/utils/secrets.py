@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from huggingface_hub import get_token
@@ -42,7 +42,7 @@ _SECRET_NAME = re.compile(
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}")
 _HEX = re.compile(rb"(?:[0-9a-fA-F]{2}){20,}")
 _ESCAPED = re.compile(rb"(?i)(?:\\u00|\\x|%|&#x)([0-9a-f]{2});?|&#(\d{2,3});")
-_PACKED = {b"\x1f\x8b": partial(zlib.decompressobj, wbits=31), b"BZh": bz2.BZ2Decompressor}
+_PACKED: dict[bytes, Callable] = {b"\x1f\x8b": partial(zlib.decompressobj, wbits=31), b"BZh": bz2.BZ2Decompressor}
 _PACKED[b"\xfd7zXZ"] = lzma.LZMADecompressor
 UNPACKED_BYTES = 2**26  # of a packed file are read
 

@@ -100,7 +100,8 @@ def _admit(vocabulary, merges, refused):
     Returns:
         The merges admitted, `dict` of pairs of strings of symbols to token ids, and the keys of the pairs refused.
     """
-    token_of, admitted, useless = {}, {}, []
+    token_of: dict[str, int] = {}
+    admitted, useless = {}, []
 
     def token(part):
         return ord(part) - FIRST if len(part) == 1 else token_of.get(part)

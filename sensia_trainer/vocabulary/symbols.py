@@ -72,7 +72,7 @@ def cut_words(backend, texts, *, to_token=None, joins=None, batch_size=4096, des
 
 def count_words(backend, texts, **options) -> Counter:
     """How often each word occurs in the texts; for the options see [`cut_words`]."""
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for text in cut_words(backend, texts, **options):
         counts.update(text.split())
     return counts

@@ -104,7 +104,7 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
     new = _load(tokenizer, _grown(state, vocabulary, looks_up))
     kept = allowed == 0 and _keeps(new.backend_tokenizer, vocabulary, source_words)
     changed = 0.0 if kept else source_change(old, new.backend_tokenizer, source_texts)
-    report = {
+    report: dict[str, object] = {
         "new_tokens": vocabulary.added,
         "characters": characters,
         "whole_words": len(whole_words),
