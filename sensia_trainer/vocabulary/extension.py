@@ -92,8 +92,10 @@ def extend_vocabulary(
     if method == "translation":
         known = [] if dictionary is None else _known_entries(new, read_dictionary(dictionary), first, dictionary)
         rows = range(len(source)) if len(source) <= MAX_PAIRS else _drawn(len(source), seed)
+        source_ids, target_ids = (_encode(new, [side[row] for row in rows]) for side in (source, target))
         table, facts = learn_translations(
-            *(_encode(new, [side[row] for row in rows]) for side in (source, target)),
+            source_ids,
+            target_ids,
             first + number,
             dictionary=known,
             seed=seed,
@@ -133,7 +135,8 @@ def sense_votes(model, tokenizer, tokens, *, number=5):
         scores, voted = model.nearest_words(model.get_senses(torch.tensor(list(tokens))), top_k=3)
     votes = []
     for word_scores, words in zip(scores.flatten(1).tolist(), voted.flatten(1).tolist(), strict=True):
-        count, best = Counter(words), {}
+        count: Counter = Counter(words)
+        best: dict = {}
         for score, word in zip(word_scores, words, strict=True):
             best[word] = max(score, best.get(word, score))
         order = sorted(count, key=lambda word: (-count[word], -best[word]))

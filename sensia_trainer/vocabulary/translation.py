@@ -201,7 +201,11 @@ def learn_translations(source, target, num_tokens, *, dictionary=(), seed=0, pro
     train.source += [np.unique(s) for s, _ in dictionary]
     train.target += [np.unique(t) for _, t in dictionary]
     table = translation_table(train, num_tokens, seed=seed, progress=progress, **settings)
-    report = {"pairs": len(train) - len(dictionary), "dictionary_entries": len(dictionary), "held_out_pairs": number}
+    report: dict[str, float] = {
+        "pairs": len(train) - len(dictionary),
+        "dictionary_entries": len(dictionary),
+        "held_out_pairs": number,
+    }
     if number:
         counts = np.bincount(np.concatenate(train.source), minlength=num_tokens) + 1.0
         unigram = counts / counts.sum()
@@ -247,7 +251,7 @@ def read_dictionary(path):
     """
     if not Path(path).is_file():
         raise ValueError(f"The dictionary {str(path)!r} is not a file. Give a text file with two columns.")
-    pairs = {}
+    pairs: dict = {}
     for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
