@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import GPT2Config, LlamaConfig, StaticCache, Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, StaticCache, Trainer, TrainingArguments
 
 import modeling_backpack
 import sensia_trainer
@@ -73,6 +73,16 @@ def test_generation(model):
     assert torch.equal(model.generate(**padded, **GREEDY)[:, 3:], plain)
     beams = [model.generate(prompts, num_beams=3, use_cache=use_cache, **GREEDY) for use_cache in (True, False)]
     assert torch.equal(*beams)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_senses_added_to_a_language_model(tmp_path, backbone):
+    base = AutoModelForCausalLM.from_config(BACKBONES[backbone]()).eval()
+    base.save_pretrained(tmp_path)
+    model, input_ids = BackpackForCausalLM.from_backbone(tmp_path, num_senses=4), torch.randint(1, 97, (2, 7))
+    assert torch.equal(model(input_ids).logits, base(input_ids).logits)
+    assert torch.equal(model.generate(input_ids, **GREEDY), base.generate(input_ids, **GREEDY))
 
 
 @torch.no_grad()
