@@ -28,7 +28,7 @@ from .readers import (
     read_moses,
     read_tsv,
 )
-from .streams import COMPRESSED, Problems, is_zip, open_zip, plain_name, zip_names
+from .streams import COMPRESSED, Problems, is_zip, open_binary, open_zip, plain_name, zip_names
 from .tmx import read_tmx
 
 
@@ -188,8 +188,7 @@ def is_structured(path) -> bool:
 def _kind_of_file(where: Path, path) -> str:
     suffix = Path(plain_name(where)).suffix.lower()
     if is_zip(where):
-        with open_zip(where) as archive:
-            names = zip_names(archive, where)
+        names = _zip_members(where)
         if len(names) != 1:
             return "moses"
         suffix = Path(names[0]).suffix.lower()
@@ -198,6 +197,11 @@ def _kind_of_file(where: Path, path) -> str:
     if KINDS[suffix] in ("catalogues", "parquet") and (is_zip(where) or where.suffix in COMPRESSED):
         raise ValueError(f"path={str(path)!r}: a {suffix} file is not read while it is packed; unpack it")
     return KINDS[suffix]
+
+
+def _zip_members(where: Path) -> list[str]:
+    with open_zip(where) as archive:
+        return zip_names(archive, where)
 
 
 def local_files(path, source: str, target: str) -> list[Path]:
@@ -213,6 +217,33 @@ def local_files(path, source: str, target: str) -> list[Path]:
     # `datasets` keeps what it computes of a saved dataset in files of these names beside it.
     files = (file for file in sorted(where.rglob("*")) if not file.name.startswith(("cache-", "tmp")))
     return [file for file in files if file.is_file()]
+
+
+def names_in(path, *, split: str = "train", name: str | None = None) -> list[str]:
+    """The names in a source that may be language codes: of columns, keys of `translation`, files or folders."""
+    kind, where = recognise(path)
+    if kind in ("aligned", "moses"):
+        files = list(where) if kind == "aligned" else _zip_members(where)
+        return [Path(plain_name(file)).suffix[1:] for file in files]
+    if kind == "catalogues":
+        files = [where] if where.is_file() else list(where.rglob("*.[pm]o"))
+        return sorted({"en", *(part for file in files for part in (file.stem, *file.relative_to(where.parent).parts))})
+    if kind in DATASETS:
+        dataset = _saved(where, split) if kind == "saved" else _by_datasets(kind, where, "", "", split, name)
+        return sides(dataset) if _is_nested(dataset) else dataset.column_names
+    with open_binary(where) as handle:
+        head = handle.read(1 << 20).decode("utf-8-sig", "replace")
+    if kind == "tmx":
+        return sorted(set(re.findall(r"""\blang\s*=\s*["']([\w-]+)""", head)))
+    first = head.partition("\n")[0].strip("\r")
+    if kind == "jsonl":
+        try:
+            record = json.loads(first)
+        except (ValueError, RecursionError):
+            return []
+        record = record.get("translation", record) if isinstance(record, dict) else {}
+        return list(record) if isinstance(record, dict) else []
+    return [field.strip('"') for field in re.split("\t" if kind == "tsv" else "[,;]", first)]
 
 
 def iterate_rows(path, source, target, source_column=None, target_column=None, problems=None) -> Iterator[Row]:
@@ -308,6 +339,11 @@ def _load_dataset(kind, where, source, target, split, source_column, target_colu
     return gathered.with_format(None)
 
 
+def _is_nested(dataset: datasets.Dataset) -> bool:
+    there = "translation" in dataset.column_names
+    return there and pa.types.is_struct(dataset.data.schema.field("translation").type)
+
+
 def _saved(where: Path, split: str) -> datasets.Dataset:
     dataset = datasets.load_from_disk(str(where))
     if isinstance(dataset, datasets.DatasetDict):
@@ -321,7 +357,7 @@ def _by_datasets(kind: str, where, source: str, target: str, split: str, name: s
     try:
         if kind == "parquet":
             return datasets.load_dataset("parquet", data_files={"train": str(where)}, split=split)
-        if name is None:
+        if name is None and source:
             names = hub_configurations(str(where))
             pairs = [f"{a}-{b}" for a in codes_of(source) for b in codes_of(target)]
             wanted = [*pairs, *("-".join(reversed(pair.split("-"))) for pair in pairs)]

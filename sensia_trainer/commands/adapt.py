@@ -40,19 +40,12 @@ def adapt(run, data, lora, args):
     from transformers import set_seed
 
     from ..baselines import DenseTrainer
+    from ..bitext.pairs import held_out_name, load_pairs
     from ..evaluation.dynamics import training_dynamics
     from ..hub.model_card import write_card
     from ..languages import language, named
     from ..trainer import SensiaTrainer
-    from ..training.adaptation import (
-        base_model,
-        evaluations,
-        held_out_name,
-        load_pairs,
-        load_texts,
-        read_control,
-        summary,
-    )
+    from ..training.adaptation import base_model, evaluations, load_texts, read_control, summary
     from ..training.lora import add_lora, merge_lora
     from ..training.memory import keep_freed_memory
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..bitext.langid import MIN_BYTES, elsewhere, identifier
+from ..bitext.langid import MIN_BYTES, identifier, is_elsewhere
 from ..languages import language
 
 
@@ -287,11 +287,7 @@ def keep_same_urls(sources, targets, context) -> np.ndarray:
 
 
 def keep_languages(sources, targets, context) -> np.ndarray:
-    """Neither side is, with at least `language_confidence`, in another language.
-
-    Not in the other side's, the two compared with each other, and not in any but its own and its close relatives.
-    Sides of fewer than MIN_BYTES are not judged.
-    """
+    """Neither side is surely in another language, see `is_elsewhere`; those of fewer than MIN_BYTES are not judged."""
     try:
         identifier(context.source, context.target)
     except ValueError as error:
@@ -302,7 +298,7 @@ def keep_languages(sources, targets, context) -> np.ndarray:
         (targets, context.target, context.source),
     ):
         long = np.flatnonzero([len(text.encode()) >= MIN_BYTES for text in texts])
-        keep[long] &= elsewhere([texts[n] for n in long], code, other) < context.rules.language_confidence
+        keep[long] &= ~is_elsewhere([texts[n] for n in long], code, other, context.rules.language_confidence)
     return keep
 
 

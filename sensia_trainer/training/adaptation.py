@@ -1,19 +1,15 @@
-"""What `examples/adapt.py` reads: a base model and a bitext, parted into training and held-out pairs."""
+"""What `sensia adapt` is given, and what it says in the end."""
 
 import json
-from collections import Counter
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from datasets import Dataset, load_dataset
 
 from ..bitext.columns import texts
-from ..bitext.flores import load_flores
 from ..bitext.langid import check_language
-from ..bitext.sources import load_bitext
-from ..bitext.splits import cap_per_group, fingerprint, hold_out, keep_rows, without_blanks, without_sentences_of
+from ..bitext.pairs import check_choice, parse_sources
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..utils.files import read_json
 from ..utils.recipes import expand_variables
@@ -42,12 +38,15 @@ class AdaptationData:
     model: str = field(
         metadata={"help": "English Backpack to adapt: Hub id, folder, or the packaged backpack-micro-en."}
     )
-    bitext: list[str] = field(
+    bitext: list[Any] = field(
         metadata={
-            "help": "Parallel text: a Hub dataset id, a folder saved by datasets, a TSV file whose first line names "
-            "its columns by language code (en, id), a JSONL or TMX file, two line-aligned files (source first), a "
-            "folder of gettext catalogues, or a Python package that carries them (django). May name environment "
-            "variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
+            "help": "Parallel text, one source or several: a Hub dataset id, a folder saved by datasets, a TSV or CSV "
+            "file whose first line names its columns by language code (en, id), a JSONL, Parquet or TMX file, two "
+            "line-aligned files (source first), a folder of gettext catalogues, or a Python package that carries "
+            'them (django); or a mapping, {"path": "a.tsv", "name": "news", "split": '
+            '"train", "config_name": "en-id", "source_column": "src", "target_column": "tgt", "keep": {"ok": "yes"}, '
+            '"cap": {"domain": 1000}, "licence": "CC0"}, of which all but the path may be left out. May name '
+            "environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
         }
     )
     method: str = field(
@@ -76,12 +75,12 @@ class AdaptationData:
         default=None, metadata={"help": 'At most so many rows of each value of a column, e.g. {"domain": 60000}.'}
     )
     max_pairs: int | None = field(default=None, metadata={"help": "At most so many training pairs, drawn by `seed`."})
-    eval_bitext: list[str] | None = field(default=None, metadata={"help": "Held-out bitext; any kind `bitext` takes."})
+    eval_bitext: list[Any] | None = field(default=None, metadata={"help": "Held-out bitext; any kind `bitext` takes."})
     eval_flores: str | None = field(
         default=None, metadata={"help": "FLORES-200 folder or Hub id instead; its dev split is used."}
     )
     held_out_pairs: int = field(
-        default=200, metadata={"help": "Pairs parted from `bitext` where no held-out data is given."}
+        default=200, metadata={"help": "Pairs held out of `bitext` where no held-out data is given."}
     )
     replay_source: list[str] | None = field(
         default=None,
@@ -109,65 +108,30 @@ class AdaptationData:
             raise ValueError(f"`method` is {self.method!r}, but must be one of {tuple(METHODS)}.")
         for name in ("bitext_keep", "bitext_cap"):
             if isinstance(getattr(self, name), str):
-                setattr(self, name, json.loads(getattr(self, name)))
+                setattr(self, name, _mapping(name, getattr(self, name)))
+        check_choice(self.bitext_keep, self.bitext_cap, "bitext")
         for name in ("bitext", "eval_bitext", "replay_source", "monolingual_target"):
-            if isinstance(getattr(self, name), str):
+            if isinstance(getattr(self, name), str | dict):
                 setattr(self, name, [getattr(self, name)])
+        for name in ("bitext", "eval_bitext"):
+            if getattr(self, name) is not None:
+                parse_sources(getattr(self, name), self.bitext_split, name)
         if self.eval_bitext and self.eval_flores:
             raise ValueError("Give one of `eval_bitext` and `eval_flores`, not both.")
+        if not self.eval_bitext and not self.eval_flores and self.held_out_pairs < 2:
+            raise ValueError(
+                f"`held_out_pairs` is {self.held_out_pairs}, but retrieval is measured among 2 or more; raise it, or "
+                "give `eval_bitext` or `eval_flores`."
+            )
+        if self.max_pairs is not None and self.max_pairs < 2:
+            raise ValueError(f"`max_pairs` is {self.max_pairs}, but must be 2 or more; leave it out for all pairs.")
 
 
-def load_pairs(data, args):
-    """
-    Training and held-out pairs, and what the model card says of them.
-
-    Args:
-        data ([`AdaptationData`]): Where they are.
-        args ([`SensiaConfig`]): Languages (`target_language` must be set) and seed.
-
-    Returns:
-        Training `Dataset`, held-out `Dataset` (both with `translation`), and facts (`dict`).
-
-    Raises:
-        `ValueError`: if a source has no pairs or lacks a language, or fewer pairs remain than are held out.
-    """
-    if args.target_language is None:
-        raise ValueError("`target_language` is not set: give the code of the language to adapt to, e.g. `id`.")
-    languages = args.source_language, args.target_language
-    read = _load(data.bitext, languages, data.bitext_split)
-    pairs = without_blanks(read)
-    licence = data.licence or _package_licence(data.bitext)
-    facts = {"name": ", ".join(data.bitext), "licence": licence, "counts": {"pairs read": len(read)}}
-    if len(pairs) < len(read):
-        facts["counts"]["with text on both sides"] = len(pairs)
-    if data.bitext_keep:
-        pairs = keep_rows(pairs, data.bitext_keep)
-        facts["counts"][f"kept by {json.dumps(data.bitext_keep)}"] = len(pairs)
-    for column, maximum in (data.bitext_cap or {}).items():
-        pairs = cap_per_group(pairs, column, maximum, args.seed)
-        facts["counts"][f"at most {maximum} per {column}"] = len(pairs)
-    if data.eval_flores:
-        dev = load_flores(expand_variables(data.eval_flores), "dev", languages, purpose="selection")
-        rows = [dict(zip(languages, pair, strict=True)) for pair in zip(*dev.values(), strict=True)]
-        held_out = Dataset.from_dict({"translation": rows})
-    elif data.eval_bitext:
-        held_out = without_blanks(_load(data.eval_bitext, languages, data.bitext_split))
-    else:
-        pairs, held_out = hold_out(pairs, data.held_out_pairs, args.seed)
-        facts["counts"]["held out"] = len(held_out)
-    if data.eval_flores or data.eval_bitext:
-        disjoint = without_sentences_of(pairs, held_out)
-        if len(disjoint) < len(pairs):
-            pairs = disjoint
-            facts["counts"]["share no sentence with held-out pairs"] = len(pairs)
-    if data.max_pairs is not None and len(pairs) > data.max_pairs:
-        pairs = pairs.shuffle(seed=args.seed).select(range(data.max_pairs))
-        facts["counts"][f"drawn, seed {args.seed}"] = len(pairs)
-    for column, name in (("corpus", "corpora"), ("domain", "domains"), ("licence_class", "licence_classes")):
-        if column in pairs.column_names:
-            facts[name] = dict(Counter(pairs[column]).most_common())
-    facts |= {"pairs": len(pairs), "fingerprint": fingerprint(pairs), "held_out_fingerprint": fingerprint(held_out)}
-    return pairs, held_out, facts
+def _mapping(name, text):
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"`{name}` is {text!r}, which is not JSON ({error}).") from None
 
 
 def load_texts(data, args, held_out):
@@ -217,13 +181,6 @@ def load_texts(data, args, held_out):
 def _read_texts(stamps, code):
     for place, *_ in stamps:
         yield from ({"text": text} for text in read_documents(place, tsv_column=code))
-
-
-def held_out_name(data):
-    """What a card calls the held-out pairs; empty where they were parted from the training data."""
-    if data.eval_flores:
-        return {"name": "FLORES-200", "split": "dev"}
-    return {"name": ", ".join(data.eval_bitext)} if data.eval_bitext else {}
 
 
 def base_model(data):
@@ -285,18 +242,3 @@ def summary(before, after, source, target):
     lines = [f"{label:<{width}}  {old:>9.3f}  {new:>9.3f}" for label, old, new in rows]
     title = f"{after['pairs']} held-out pairs"
     return "\n".join([f"{title:<{width}}  {'before':>9}  {'after':>9}", *lines])
-
-
-def _package_licence(paths):
-    """What the one installed package that `paths` names says of its licence; `None` where it is none."""
-    try:
-        facts = metadata(paths[0]) if len(paths) == 1 and paths[0].isidentifier() else {}
-    except PackageNotFoundError:
-        return None
-    return facts.get("License-Expression") or facts.get("License")
-
-
-def _load(paths, languages, split):
-    paths = [expand_variables(path) for path in paths]
-    path = paths[0] if len(paths) == 1 else paths
-    return load_bitext(path, *languages, split=split)

@@ -128,6 +128,8 @@ def _beside(folder, name, value):
     """Relative paths in a `value` that are beside the recipe but not in the working directory; outputs stay."""
     if isinstance(value, list):
         return [_beside(folder, name, item) for item in value]
+    if isinstance(value, dict) and "path" in value:  # a source of pairs
+        return value | {"path": _beside(folder, name, value["path"])}
     looks_like_a_path = isinstance(value, str) and ("/" in value or Path(value).suffix)
     if not looks_like_a_path or name.startswith("output") or Path(value).exists():
         return value

@@ -1,113 +1,39 @@
-"""Held-out pairs, the facts about a bitext, and what a run's folder says when it holds another run."""
-
-from pathlib import Path
+"""What `sensia adapt` is given, and what it says in the end."""
 
 import pytest
-import yaml
 from datasets import Dataset
 
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.adaptation import (
-    AdaptationData,
-    evaluations,
-    held_out_name,
-    hold_out,
-    load_pairs,
-    load_texts,
-    read_control,
-    summary,
+from sensia_trainer.training.adaptation import AdaptationData, evaluations, load_texts, read_control, summary
+
+
+def config(folder):
+    return SensiaConfig(output_dir=str(folder), use_cpu=True, target_language="id")
+
+
+@pytest.mark.parametrize(
+    "fields, error",
+    [
+        ({"bitext": []}, "`bitext` is empty; give at least one source"),
+        ({"bitext": {"pth": "a.tsv"}}, "`bitext`: a source has an unknown field 'pth'. Did you mean 'path'"),
+        ({"bitext": ['{"path": "a.tsv"']}, "`bitext`: .* is not JSON"),
+        ({"bitext": {"path": ""}}, "`bitext`: a source needs a `path`, got ''"),
+        ({"bitext": {"path": "a.tsv", "keep": ["x"]}}, "'keep' of a source is \\['x'\\], but must be"),
+        ({"bitext": {"path": "a.tsv", "cap": {"domain": 0}}}, "at most 0 rows of each 'domain'; give a number of 1"),
+        ({"bitext": {"path": "a.tsv", "name": "<b>\nx"}}, "is no name; give one of plain text"),
+        ({"bitext": ["x/a.tsv", "y/a.tsv"]}, "`bitext` has two sources called a; give each a `name`"),
+        ({"bitext_keep": "{"}, "`bitext_keep` is '{', which is not JSON"),
+        ({"bitext_keep": '["x"]'}, "`bitext`: `keep` is \\['x'\\], but must be a mapping"),
+        ({"bitext_cap": {"domain": True}}, "at most True rows of each 'domain'"),
+        ({"held_out_pairs": -1}, "`held_out_pairs` is -1, but retrieval is measured among 2 or more"),
+        ({"max_pairs": -5}, "`max_pairs` is -5, but must be 2 or more"),
+        ({"eval_bitext": ["a"], "eval_flores": "b"}, "one of `eval_bitext` and `eval_flores`"),
+        ({"method": "magic"}, "`method` is 'magic', but must be one of"),
+    ],
 )
-
-
-def bitext(pairs):
-    return Dataset.from_dict({"translation": [{"en": a, "id": b} for a, b in pairs]})
-
-
-def config(folder, **fields):
-    return SensiaConfig(output_dir=str(folder), use_cpu=True, target_language="id", **fields)
-
-
-def test_held_out_sentences_are_never_trained_on():
-    pairs = [(f"e{i}", f"i{i}") for i in range(20)] + [("e0", "other"), ("same", "i1"), ("same", "x")]
-    train, held_out = hold_out(bitext(pairs), 8, seed=0)
-    seen = {text for pair in train["translation"] for text in pair.values()}
-    assert len(train) == 15 and len(held_out) == 8
-    assert not seen & {text for pair in held_out["translation"] for text in pair.values()}
-    assert hold_out(bitext(pairs), 8, seed=0)[1]["translation"] == held_out["translation"]
-
-
-def test_too_few_pairs_to_hold_out():
-    with pytest.raises(ValueError, match="`held_out_pairs` is 5"):
-        hold_out(bitext([("a", "b"), ("c", "d")]), 5, seed=0)
-
-
-def test_rows_are_kept_capped_and_counted(tmp_path):
-    rows = [f"word{i}\tkata{i}\t{'ui' if i % 2 else 'news'}\topen" for i in range(30)]
-    rows += [f"closed{i}\ttutup{i}\tnews\tnc" for i in range(5)]
-    file = tmp_path / "a.tsv"
-    file.write_text("en\tid\tdomain\tlicence_class\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    data = AdaptationData(
-        model="m",
-        bitext=str(file),
-        bitext_keep='{"licence_class": "open"}',
-        bitext_cap={"domain": 10},
-        held_out_pairs=4,
-        max_pairs=9,
-    )
-    train, held_out, facts = load_pairs(data, config(tmp_path / "run"))
-    assert (len(train), len(held_out), facts["pairs"]) == (9, 4, 9)
-    assert list(facts["counts"].values()) == [35, 30, 20, 4, 9]
-    assert set(facts["domains"]) == {"ui", "news"} and sum(facts["domains"].values()) == 9
-
-
-def test_pairs_that_share_a_sentence_with_held_out_ones_are_not_trained_on(tmp_path):
-    rows = [f"word{i}\tkata{i}" for i in range(9)]
-    files = {"train": rows, "dev": ["word1\tlain", "other\tkata2", "new\tbaru"]}
-    for name, lines in files.items():
-        (tmp_path / f"{name}.tsv").write_text("en\tid\n" + "\n".join(lines) + "\n", encoding="utf-8")
-    train, dev = (str(tmp_path / f"{name}.tsv") for name in files)
-    data = AdaptationData(model="m", bitext=train, eval_bitext=dev)
-    pairs, held_out, facts = load_pairs(data, config(tmp_path / "run"))
-    assert [pair["en"] for pair in pairs["translation"]] == ["word0", *(f"word{i}" for i in range(3, 9))]
-    assert len(held_out) == 3 and facts["counts"] == {"pairs read": 9, "share no sentence with held-out pairs": 7}
-    assert held_out_name(data) == {"name": dev}
-    assert held_out_name(AdaptationData(model="m", bitext=train)) == {}
-    with pytest.raises(ValueError, match="Every pair of `bitext` shares a sentence"):
-        load_pairs(AdaptationData(model="m", bitext=train, eval_bitext=train), config(tmp_path / "run"))
-
-
-def test_blank_sides_are_left_out_and_counted(tmp_path):
-    rows = [f"word{i}\tkata{i}" for i in range(9)] + ["lonely\t", " \tsepi"]
-    (tmp_path / "a.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    data = AdaptationData(model="m", bitext=str(tmp_path / "a.tsv"), held_out_pairs=2)
-    pairs, _, facts = load_pairs(data, config(tmp_path / "run"))
-    assert len(pairs) == 7 and facts["counts"] == {"pairs read": 11, "with text on both sides": 9, "held out": 2}
-    (tmp_path / "b.tsv").write_text("en\tid\n\tsepi\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="No pair of the bitext has text on both sides"):
-        load_pairs(AdaptationData(model="m", bitext=str(tmp_path / "b.tsv")), config(tmp_path / "run"))
-
-
-def test_the_licence_of_the_text_is_never_another_one(tmp_path):
-    (tmp_path / "a.tsv").write_text("en\tid\n" + "".join(f"word{i}\tkata{i}\n" for i in range(9)), encoding="utf-8")
-
-    def licence(**fields):
-        data = AdaptationData(model="m", held_out_pairs=2, **fields)
-        return load_pairs(data, config(tmp_path / "run"))[2]["licence"]
-
-    assert licence(bitext=str(tmp_path / "a.tsv")) is None
-    assert licence(bitext=str(tmp_path / "a.tsv"), licence="CC0") == "CC0"
-    pytest.importorskip("django")
-    assert licence(bitext="django") == "BSD-3-Clause"
-    quickstart = yaml.safe_load((Path(__file__).parents[3] / "sensia_trainer/recipes/quickstart.yaml").read_text())
-    assert "licence" not in quickstart  # README overrides its bitext
-
-
-def test_files_of_different_lengths(tmp_path):
-    (tmp_path / "a.en").write_text("one\ntwo\n")
-    (tmp_path / "a.id").write_text("satu\n")
-    data = AdaptationData(model="m", bitext=[str(tmp_path / "a.en"), str(tmp_path / "a.id")])
-    with pytest.raises(ValueError, match="2.*1"):
-        load_pairs(data, config(tmp_path / "run"))
+def test_values_that_make_no_sense_are_refused(fields, error):
+    with pytest.raises(ValueError, match=error):
+        AdaptationData(**{"model": "m", "bitext": "django"} | fields)
 
 
 def test_evaluations_and_summary():
@@ -132,7 +58,7 @@ def test_text_beside_the_pairs(tmp_path):
     (tmp_path / "a.txt").write_text("\n".join([*sentences, "", "held out"] * 30), encoding="utf-8")
     (tmp_path / "b.tsv").write_text("en\tid\nA good book is worth reading twice.\tx\n", encoding="utf-8")
     files = [str(tmp_path / "a.txt"), str(tmp_path / "b.tsv")]
-    held_out = bitext([("held out", "x")])
+    held_out = Dataset.from_dict({"translation": [{"en": "held out", "id": "x"}]})
     loaded, facts = load_texts(AdaptationData(model="m", bitext="b", replay_source=files), config(tmp_path), held_out)
     assert set(loaded) == {"source"} and facts["replay source"]["texts"] == len(loaded["source"]) == 61
     assert set(loaded["source"]["text"]) == {*sentences, "A good book is worth reading twice."}

@@ -1,0 +1,318 @@
+"""What a run trains on and measures itself with: pairs of one source or of several, chosen, held out and described."""
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..languages import other_language
+from ..utils.errors import did_you_mean
+from ..utils.recipes import expand_variables
+from . import store
+from .catalogues import package_licence
+from .columns import texts
+from .flores import load_flores
+from .langid import check_sides
+from .sources import DATASETS, is_structured, names_in, read_bitext, recognise
+from .splits import cap_per_group, fingerprint, hold_out, keep_rows, without_blanks, without_sentences_of
+from .streams import plain_name
+
+
+CHOOSING = 1  # the version of what is made of the sources
+JUDGED = 500  # pairs of which the languages are looked at
+DESCRIBED = {"corpus": "corpora", "domain": "domains", "licence_class": "licence_classes"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PairSource:
+    """
+    One source of pairs, and which of them are taken.
+
+    Args:
+        path (`str` or `list[str]`): Anything [`read_bitext`] takes; two line-aligned files as a list. `${VARIABLE}` is
+            replaced from the environment.
+        name (`str`, *optional*): What cards call it, and the value of the column `corpus` in sources that have none;
+            by default the path's last part.
+        split, config_name (`str`, *optional*): Of a dataset.
+        source_column, target_column (`str`, *optional*): Where the columns are not language codes.
+        keep (`dict`, *optional*): Column to the value, or list of values, that a row must have.
+        cap (`dict`, *optional*): Column to the most rows taken of each of its values.
+        licence (`str`, *optional*): Of the text; a Python package that carries it names its own.
+    """
+
+    path: str | list[str]
+    name: str | None = None
+    split: str = "train"
+    config_name: str | None = None
+    source_column: str | None = None
+    target_column: str | None = None
+    keep: dict = dataclasses.field(default_factory=dict)
+    cap: dict = dataclasses.field(default_factory=dict)
+    licence: str | None = None
+
+    @property
+    def place(self) -> str | list[str]:
+        """The path with what its variables stand for."""
+        return expand_variables(self.path) if isinstance(self.path, str) else list(map(expand_variables, self.path))
+
+    @property
+    def label(self) -> str:
+        first = self.path if isinstance(self.path, str) else self.path[0]
+        return self.name or Path(plain_name(first.split(",")[0])).stem
+
+    @property
+    def title(self) -> str:
+        """What cards call it: its name, else the path as it was given."""
+        return self.name or (self.path if isinstance(self.path, str) else ", ".join(self.path))
+
+
+def parse_sources(entries: list, split: str = "train", argument: str = "bitext") -> list[PairSource]:
+    """
+    The sources that a list names.
+
+    Args:
+        entries (`list`): A path or the fields of a [`PairSource`] (a mapping, or JSON) each. Two files of text a line
+            that follow each other are one source, the source's language first.
+        split (`str`): Of entries that name none.
+        argument (`str`): What errors call the list.
+
+    Raises:
+        `ValueError`: for an unknown field or a wrong value, no source, two of one name, a file of text a line alone.
+    """
+    sources, alone = [], None
+    for entry in entries:
+        if isinstance(entry, str) and entry.lstrip().startswith("{"):
+            entry = _mapping(entry, argument)
+        if isinstance(entry, dict):
+            sources.append(_source({"split": split} | entry, argument))
+            continue
+        path = str(entry)
+        if is_structured(expand_variables(path)):
+            sources.append(PairSource(path, split=split))
+        elif alone is None:
+            alone = path
+        else:
+            sources, alone = [*sources, PairSource([alone, path], split=split)], None
+    if alone is not None:
+        recognise(expand_variables(alone))  # has a word about unknown formats
+        raise ValueError(f"`{argument}`: {alone} is one side of two line-aligned files; give the other one after it.")
+    if not sources:
+        raise ValueError(f"`{argument}` is empty; give at least one source of pairs.")
+    labels = [source.label for source in sources]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"`{argument}` has two sources called {', '.join(twice)}; give each a `name` of its own.")
+    return sources
+
+
+def _mapping(text: str, argument: str) -> dict:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"`{argument}`: {text!r} is not JSON ({error}).") from None
+
+
+def _source(values: dict, argument: str) -> PairSource:
+    kinds = {field.name: field.type for field in dataclasses.fields(PairSource)}
+    for name, value in values.items():
+        if name not in kinds:
+            raise ValueError(
+                f"`{argument}`: a source has an unknown field {name!r}.{did_you_mean(name, kinds)} Its fields are: "
+                f"{', '.join(kinds)}."
+            )
+        if value is not None and not isinstance(value, kinds[name]) and kinds[name] != str | list[str]:
+            raise ValueError(f"`{argument}`: {name!r} of a source is {value!r}, but must be {kinds[name]}.")
+    path = values.get("path")
+    if not isinstance(path, str | list) or not path:
+        raise ValueError(f"`{argument}`: a source needs a `path`, got {path!r}.")
+    check_choice(values.get("keep"), values.get("cap"), argument)
+    if not re.fullmatch(r"[^\n\r<>|`]{1,200}", values.get("name") or "x"):
+        raise ValueError(f"`{argument}`: name={values['name']!r} of a source is no name; give one of plain text.")
+    return PairSource(**{name: value for name, value in values.items() if value is not None})
+
+
+def check_choice(keep, cap, argument: str) -> None:
+    """`ValueError` for what `keep_rows` and `cap_per_group` cannot take."""
+    for name, value in (("keep", keep), ("cap", cap)):
+        if value is not None and not isinstance(value, dict):
+            raise ValueError(f"`{argument}`: `{name}` is {value!r}, but must be a mapping from columns.")
+    for column, most in (cap or {}).items():
+        if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+            raise ValueError(f"`{argument}`: at most {most!r} rows of each {column!r}; give a number of 1 or more.")
+
+
+def load_pairs(data, args):
+    """
+    Training and held-out pairs, and what the model card says of them; kept for other processes and a resumed run.
+
+    Args:
+        data ([`AdaptationData`]): Where they are.
+        args ([`SensiaConfig`]): Languages and seed; a `target_language` that is not set becomes the other one that
+            the first source has.
+
+    Returns:
+        Training `Dataset`, held-out `Dataset` (both with `translation`), and facts (`dict`).
+
+    Raises:
+        `ValueError`: if a source has no pairs, lacks a language or has its sides swapped, or fewer pairs remain than
+            are held out.
+    """
+    sources = parse_sources(data.bitext, data.bitext_split)
+    if args.target_language is None:
+        first = sources[0]
+        names = names_in(first.place, split=first.split, name=first.config_name)
+        args.target_language = other_language(names, args.source_language, f"`bitext` ({first.label})")
+    languages = args.source_language, args.target_language
+    read = [_read(source, languages) for source in sources]
+    held_out, held_out_problems = _held_out(data, languages)
+    key = [CHOOSING, [[one._fingerprint, found] for one, found in read], list(map(dataclasses.asdict, sources))]
+    key += [held_out and held_out._fingerprint, languages, args.seed, data.bitext_keep, data.bitext_cap]
+    key += [data.max_pairs, data.held_out_pairs, data.licence]
+
+    def build(folder):
+        counts = {"pairs read": sum(len(one) for one, _ in read)}
+        parts = [_chosen(one, source, args.seed) for (one, _), source in zip(read, sources)]
+        pairs = parts[0]
+        if len(parts) > 1:
+            labels = [source.label for source in sources]
+            store.write_tables(folder / "joined.arrow", _joined(labels, parts, languages))
+            pairs = datasets.Dataset.from_file(str(folder / "joined.arrow"))
+        blanks = sum(len(one) - len(without_blanks(one)) for one, _ in read)
+        if blanks:
+            counts["with text on both sides"] = counts["pairs read"] - blanks
+        if len(pairs) < counts["pairs read"] - blanks:
+            counts["chosen of each source"] = len(pairs)
+        pairs, held = _divided(pairs, held_out, data, args.seed, counts)
+        store.write_tables(folder / "train.arrow", batches(pairs))
+        store.write_tables(folder / "held_out.arrow", batches(held))
+        (folder / "joined.arrow").unlink(missing_ok=True)
+        problems = sum((Counter(found) for _, found in read), Counter(held_out_problems))
+        return {"counts": counts} | _described(pairs, held, sources, data, languages, problems)
+
+    parts, facts = store.kept(key, build)
+    return parts["train"], parts["held_out"], facts
+
+
+def _read(source: PairSource, languages) -> tuple[datasets.Dataset, dict]:
+    columns = {"source_column": source.source_column, "target_column": source.target_column}
+    split = source.split if recognise(source.place)[0] in DATASETS else "train"
+    return read_bitext(source.place, *languages, split=split, name=source.config_name, **columns)
+
+
+def _held_out(data, languages) -> tuple[datasets.Dataset | None, dict]:
+    """The pairs that `eval_flores` or `eval_bitext` names, or None; and what was wrong with them."""
+    if data.eval_flores:
+        dev = load_flores(expand_variables(data.eval_flores), "dev", languages, purpose="selection")
+        rows = [dict(zip(languages, pair, strict=True)) for pair in zip(*dev.values(), strict=True)]
+        return datasets.Dataset.from_dict({"translation": rows}), {}
+    if not data.eval_bitext:
+        return None, {}
+    read = [_read(source, languages) for source in parse_sources(data.eval_bitext, data.bitext_split, "eval_bitext")]
+    pairs = [without_blanks(one).select_columns("translation") for one, _ in read]
+    return datasets.concatenate_datasets(pairs), dict(sum((Counter(found) for _, found in read), Counter()))
+
+
+def _chosen(pairs, source: PairSource, seed: int):
+    pairs = without_blanks(pairs)
+    pairs = keep_rows(pairs, source.keep) if source.keep else pairs
+    for column, most in source.cap.items():
+        pairs = cap_per_group(pairs, column, most, seed)
+    return pairs
+
+
+def _divided(pairs, held_out, data, seed: int, counts: dict):
+    """Training and held-out pairs, with what each step left added to `counts`."""
+    if data.bitext_keep:
+        pairs = keep_rows(pairs, data.bitext_keep)
+        counts[f"kept by {json.dumps(data.bitext_keep)}"] = len(pairs)
+    for column, most in (data.bitext_cap or {}).items():
+        pairs = cap_per_group(pairs, column, most, seed)
+        counts[f"at most {most} per {column}"] = len(pairs)
+    if held_out is None:
+        pairs, held_out = hold_out(pairs, data.held_out_pairs, seed)
+        counts["held out"] = len(held_out)
+    else:
+        disjoint = without_sentences_of(pairs, held_out)
+        if len(disjoint) < len(pairs):
+            pairs = disjoint
+            counts["share no sentence with held-out pairs"] = len(pairs)
+    if data.max_pairs is not None and len(pairs) > data.max_pairs:
+        # The draw of `Dataset.shuffle`.
+        pairs = pairs.select(np.random.default_rng(seed).permutation(len(pairs))[: data.max_pairs])
+        counts[f"drawn, seed {seed}"] = len(pairs)
+    return pairs, held_out
+
+
+def _joined(labels: list[str], parts: list[datasets.Dataset], languages) -> Iterator[pa.Table]:
+    """The rows of several sources under the same columns: the sides, `corpus`, and what else any of them has, as
+    text."""
+    names = dict.fromkeys(["corpus"])
+    for part in parts:
+        names |= {
+            field.name: None
+            for field in part.data.schema
+            if field.name != "translation"
+            and not pa.types.is_nested(field.type)
+            and not pa.types.is_binary(field.type)
+        }
+    for label, part in zip(labels, parts):
+        for table in batches(part):
+            pairs = [pc.struct_field(table["translation"].combine_chunks(), one) for one in languages]
+            columns = {"translation": pa.StructArray.from_arrays([one.cast(pa.string()) for one in pairs], languages)}
+            for name in names:
+                there = name in table.column_names
+                columns[name] = table[name].cast(pa.string()) if there else pa.nulls(len(table), pa.string())
+            if "corpus" not in table.column_names:
+                columns["corpus"] = pa.array([label] * len(table), pa.string())
+            yield pa.table(columns)
+
+
+def batches(dataset: datasets.Dataset, size: int = 50_000) -> Iterator[pa.Table]:
+    """The rows of a dataset in order, some at a time; of its rows alone where it is a selection of a larger one."""
+    table, chosen = dataset.data.table, dataset._indices
+    rows = None if chosen is None else chosen.column(0).combine_chunks()
+    for start in range(0, len(dataset), size):
+        yield table.slice(start, size) if rows is None else table.take(rows.slice(start, size))
+
+
+def _described(pairs, held_out, sources, data, languages, problems) -> dict:
+    """What the card says of the pairs."""
+    licences = {one.label: one.licence or data.licence or package_licence(str(one.place)) for one in sources}
+    known = list(dict.fromkeys(licences.values()))
+    facts = {
+        "name": ", ".join(one.title for one in sources),
+        "licence": None if None in known else "; ".join(known),  # one that nobody stated makes the whole unknown
+        "pairs": len(pairs),
+        "fingerprint": fingerprint(pairs),
+        "held_out_fingerprint": fingerprint(held_out),
+    }
+    if len(known) > 1:
+        facts["licences"] = {label: licence or "not stated" for label, licence in licences.items()}
+    for column, name in DESCRIBED.items():
+        if column in pairs.column_names:
+            facts[name] = dict(Counter(pairs[column]).most_common())
+    if problems:
+        facts["met while reading"] = {name.replace("_", " "): count for name, count in problems.items()}
+    rows = np.unique(np.linspace(0, len(pairs) - 1, JUDGED).astype(int))
+    sample = pairs.select(rows)
+    shares = check_sides(*(texts(sample, one).to_pylist() for one in languages), *languages)
+    if shares:
+        facts["in the language of its side"] = {code: round(share, 3) for code, share in shares.items()}
+    return facts
+
+
+def held_out_name(data) -> dict:
+    """What a card calls the held-out pairs; empty where they are a part of the training data."""
+    if data.eval_flores:
+        return {"name": "FLORES-200", "split": "dev"}
+    if not data.eval_bitext:
+        return {}
+    sources = parse_sources(data.eval_bitext, data.bitext_split, "eval_bitext")
+    return {"name": ", ".join(one.title for one in sources)}
