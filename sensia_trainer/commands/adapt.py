@@ -47,14 +47,12 @@ def adapt(run, data, lora, args):
     from ..trainer import SensiaTrainer
     from ..training.adaptation import base_model, evaluations, load_texts, read_control, summary
     from ..training.lora import add_lora, merge_lora
-    from ..training.memory import keep_freed_memory
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.models import load_model, load_tokenizer
 
     base, control = base_model(data), read_control(data.control)
     has_senses = data.method not in METHODS_WITHOUT_SENSES
     set_seed(args.seed)
-    keep_freed_memory()
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
         texts, beside = load_texts(data, args, held_out)

@@ -9,7 +9,6 @@ The second form puts any number of results beside the paper's Table 1 and marks 
 from ..evaluation.report import compare
 from ..evaluation.results import items_file
 from ..evaluation.suite import EvaluationConfig, run
-from ..training.memory import keep_freed_memory
 from ..utils.arguments import Parser, recipe_parser
 from ..utils.recipes import parse_recipe
 
@@ -29,7 +28,6 @@ def main(argv):
         for file in compare(arguments.results, arguments.output, arguments.scoring, arguments.template):
             print(file)
         return
-    keep_freed_memory()
     (config,) = parse_recipe(parser(), argv)
     result = run(config)
     for where, found in {"": result.get("flores", {}), **result["bitexts"]}.items():

@@ -41,14 +41,12 @@ def pretrain(run, data, args):
     from transformers import set_seed
 
     from ..hub.model_card import write_card
-    from ..training.memory import keep_freed_memory
     from ..training.pretraining import PretrainingTrainer, build_model, collate_blocks
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..training.text import TEXT_FOLDER, text_blocks
     from ..utils.models import load_tokenizer
 
     set_seed(args.seed)
-    keep_freed_memory()
     name = data.tokenizer or data.model
     blocks, tokenizer, facts = text_blocks(
         data,
