@@ -13,16 +13,13 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
-from modeling_backpack import BackpackForCausalLM
-
 from ..analysis.analyse import DEFINITIONS, analyse
 from ..analysis.corpus import AlignedCorpus, check_same_vocabulary
 from ..analysis.drawings import save_figures
 from ..analysis.summary import render_report
 from ..utils.arguments import Parser, recipe_parser
 from ..utils.files import read_json, write_json, write_text
+from ..utils.models import load_model, load_tokenizer
 from ..utils.recipes import expand_variables, find_model, parse_recipe
 
 
@@ -62,12 +59,20 @@ def read_lines(path, limit):
     return Path(expand_variables(path)).read_text(encoding="utf-8").splitlines()[: limit or None]
 
 
+def load_backpack(path):
+    model = load_model(path)
+    if not hasattr(model, "get_senses"):
+        raise ValueError(
+            f"{str(path)!r} is a {type(model).__name__}, which has no senses to analyse. Give a Backpack "
+            "(`BackpackForCausalLM.from_backbone` adds senses to a language model)."
+        )
+    return model
+
+
 def run(arguments):
     paths = {name: find_model(getattr(arguments, name)) for name in ("model", "control", "base")}
-    models = {
-        name: BackpackForCausalLM.from_pretrained(path).to(arguments.device) for name, path in paths.items() if path
-    }
-    tokenizers = {name: AutoTokenizer.from_pretrained(paths[name]) for name in models}
+    models = {name: load_backpack(path).to(arguments.device) for name, path in paths.items() if path}
+    tokenizers = {name: load_tokenizer(paths[name], model) for name, model in models.items()}
     check_same_vocabulary(tokenizers)
     corpus = AlignedCorpus(
         tokenizers["model"],

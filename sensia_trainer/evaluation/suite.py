@@ -8,11 +8,14 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoModelForCausalLM, set_seed
 from transformers.utils import logging
+
+from modeling_backpack import BackpackConfig, is_published_layout
 
 from ..bitext.langid import check_language
 from ..languages import language
+from ..utils import models
 from ..utils.files import fingerprint, portable
 from ..utils.recipes import expand_variables, find_model
 from .choices import load_choices
@@ -111,20 +114,19 @@ class EvaluationConfig:
 
 def load_model(config: EvaluationConfig):
     """The model in evaluation mode and its tokenizer. `random_weights` draws fresh weights from the seed."""
-    import modeling_backpack  # noqa: F401  # registers Backpacks with the Auto classes
-
     set_seed(config.seed)
     trust = {"trust_remote_code": config.trust_remote_code}
     folder = find_model(config.model)
-    tokenizer = AutoTokenizer.from_pretrained(config.tokenizer or folder, **trust)
     dtype = getattr(torch, config.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"`dtype` must name a torch dtype such as 'float32' or 'bfloat16' (got {config.dtype!r}).")
     if config.random_weights:
-        model_config = transformers.AutoConfig.from_pretrained(folder, **trust)
+        config_class = BackpackConfig if is_published_layout(folder) else transformers.AutoConfig
+        model_config = config_class.from_pretrained(folder, **trust)
         model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, **trust)
     else:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **trust)
+        model = models.load_model(folder, dtype=dtype, **trust)
+    tokenizer = models.load_tokenizer(config.tokenizer or folder, model, **trust)
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

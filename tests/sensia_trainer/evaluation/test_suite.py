@@ -4,12 +4,15 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from sensia_trainer.evaluation.report import compare, significance
 from sensia_trainer.evaluation.report_tables import nll_significance, recall_significance
 from sensia_trainer.evaluation.results import items_file
-from sensia_trainer.evaluation.suite import EvaluationConfig, run
+from sensia_trainer.evaluation.suite import EvaluationConfig, load_model, run
 from tests.conftest import SENTENCES
+from tests.modeling_backpack.test_published import write
+from tests.modeling_backpack.tiny import random_ids, tiny_published
 
 
 PAIRS = list(zip(SENTENCES[::2], SENTENCES[1::2], strict=True))
@@ -267,3 +270,18 @@ def test_missing_data_are_missed_before_the_model_is_loaded(config):
     config.model, config.tasks = "nowhere", ["xcopa", "belebele"]
     with pytest.raises(ValueError, match="belebele in id"):
         run(config)
+
+
+def test_a_published_backpack_is_evaluated_as_what_it_is(tmp_path, tokenizer):
+    """`AutoModelForCausalLM` would make a GPT-2 with random weights of it."""
+    published = tiny_published(vocab_size=len(tokenizer))
+    write(tmp_path, published.state_dict(), "safetensors", vocab_size=len(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    config = EvaluationConfig(
+        model=str(tmp_path), tokenizer=str(tmp_path / "tokenizer"), output="x.json", device="cpu"
+    )
+    model, _ = load_model(config)
+    input_ids = random_ids(1, 6)
+    torch.testing.assert_close(model(input_ids).logits, published(input_ids), rtol=0, atol=1e-5)
+    config.random_weights = True
+    assert type(load_model(config)[0]) is type(model)
