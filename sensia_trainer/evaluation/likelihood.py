@@ -5,14 +5,16 @@ length: arrays from which every score is computed afterwards (`scoring.py`).
 """
 
 import inspect
+import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..representations import at_least_float32
 from .batching import (
     LOGITS_BUDGET,
     batches_by_length,
@@ -23,15 +25,20 @@ from .batching import (
     start_token,
 )
 from .tasks import Item
+from .trees import make_tree, score_trees
 
 
 TRUNCATIONS = ("context", "tail")
+# Tokens that a batch has room for, times `batch_size`. More at once is slower on a CPU, whose caches it leaves.
+ROOM = {"cpu": 32, "other": 256}
+PRIORS_TOGETHER = 8
+ROW_TOKENS = 64
 
 
 class EncodedItem(NamedTuple):
     context: list[int]
     continuations: list[list[int]]
-    cut: str  # "", "context" or "answer": which side did not fit
+    cut: str = ""  # "context" or "answer": which side did not fit
 
 
 @dataclass
@@ -120,13 +127,13 @@ def choice_likelihoods(
     truncation="context",
     progress=False,
 ) -> ChoiceLikelihoods:
-    """One pass over `items` (all with the same number of choices); float32 logits, sums in float64.
+    """One pass over `items` (all with the same number of choices); logits in float32 at least, sums in float64.
 
-    The context of an item is run once and its keys and values are shared by the choices. Equal continuations have
-    one prior. Batches hold items of similar length; the result does not depend on how.
+    The context of an item is run once and shared by its choices, see `trees.py`. Batches hold items of similar length;
+    the result does not depend on how.
 
     Args:
-        batch_size (`int`): Items in a batch, with all their choices.
+        batch_size (`int`): Room of a batch: this many times 256 tokens, on a CPU 32. Results do not depend on it.
         start: The token that stands for "no context" in the unconditional likelihood, see `start_token`; without any
             the unconditional likelihoods are `None`.
         context_start: Token put before contexts: by default only what the tokenizer itself prepends.
@@ -145,17 +152,21 @@ def choice_likelihoods(
     encoded = encode_items(tokenizer, items, prefix=prefix, max_length=max_length, truncation=truncation)
     check_ids(model, [sequence for e in encoded for sequence in (e.context, *e.continuations) if sequence])
     alone = start_token(tokenizer, start)
-    rows = {"batch_size": batch_size * counts.pop(), "progress": progress}  # a row is one choice of an item
+    room = ROOM.get(model.get_input_embeddings().weight.device.type, ROOM["other"])
+    run = {"max_tokens": batch_size * room, "progress": progress}
     with evaluating(model):
-        if _has_cache(model):
-            conditional = _score_shared(model, encoded, batch_size=batch_size, progress=progress)
-        else:
-            conditional = _score_rows(model, encoded, **rows)
+        in_trees = _takes_trees(model, encoded)
+        conditional = _score(model, encoded, in_trees, desc="scoring choices", **run)
         unconditional = None
         if alone is not None:
+            # Neighbours in the alphabet share their beginnings.
             distinct = sorted({tuple(c) for e in encoded for c in e.continuations})
-            priors = _score_rows(model, [EncodedItem([alone], [list(c)], "") for c in distinct], **rows)
-            prior = dict(zip(distinct, priors[:, 0], strict=True))
+            groups = [distinct[i : i + PRIORS_TOGETHER] for i in range(0, len(distinct), PRIORS_TOGETHER)]
+            bare = [
+                EncodedItem([alone], [list(g[min(i, len(g) - 1)]) for i in range(PRIORS_TOGETHER)]) for g in groups
+            ]
+            priors = _score(model, bare, in_trees, desc="scoring priors", **run).ravel()[: len(distinct)]
+            prior = dict(zip(distinct, priors, strict=True))
             unconditional = np.array([[prior[tuple(c)] for c in e.continuations] for e in encoded])
     for name, values in (("conditional", conditional), ("unconditional", unconditional)):
         if values is not None and not np.isfinite(values).all():
@@ -174,85 +185,60 @@ def choice_likelihoods(
     )
 
 
-def _has_cache(model) -> bool:
+def _score(model, encoded: list[EncodedItem], in_trees, *, max_tokens, progress, desc) -> np.ndarray:
+    """Summed log-likelihoods `(n, C)`: all choices of an item in one row where that is right and fits, else a row for
+    each choice."""
+    trees, limit = [make_tree(e.context, e.continuations) for e in encoded], max_positions(model)
+    width = min(ROW_TOKENS, limit or ROW_TOKENS)
+    together = [i for i, tree in enumerate(trees) if in_trees and (limit is None or len(tree.ids) <= limit)]
+    alone = sorted(set(range(len(encoded))) - set(together))
+    sums = np.zeros((len(encoded), len(encoded[0].continuations)))
+    run = {"max_tokens": max_tokens, "progress": partial(tqdm, desc=desc, disable=not progress)}
+    if together:
+        sums[together] = score_trees(model, [trees[i] for i in together], width=width, **run)
+    # A number that is not finite spoils the other items of its row, too: alone in a row, it shows whose it is.
+    alone += [i for i in together if not np.isfinite(sums[i]).all()]
+    if alone:
+        sums[alone] = _score_rows(model, [encoded[i] for i in alone], **run)
+    return sums
+
+
+def _takes_trees(model, encoded: list[EncodedItem]) -> bool:
+    """Whether the model scores the shortest and the longest item alike in one row and in a row for each choice: not
+    all models take a mask of four dimensions, or positions."""
     parameters = inspect.signature(model.forward).parameters
-    return "past_key_values" in parameters and "position_ids" in parameters and not model.config.is_encoder_decoder
+    if "position_ids" not in parameters or getattr(model.config, "is_encoder_decoder", False):
+        return False
+    limit = max_positions(model)
+    trees = [make_tree(e.context, e.continuations) for e in encoded]
+    by_length = sorted((len(t.ids), i) for i, t in enumerate(trees) if limit is None or len(t.ids) <= limit)
+    if not by_length:
+        return False
+    probes = [by_length[0][1], by_length[-1][1]]
+    expected = _score_rows(model, [encoded[i] for i in probes], max_tokens=sys.maxsize)
+    try:
+        found = score_trees(model, [trees[i] for i in probes], width=limit or ROW_TOKENS, max_tokens=sys.maxsize)
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
+        return False
+    half = torch.finfo(model.get_input_embeddings().weight.dtype).bits < 32
+    return bool(np.allclose(found, expected, rtol=0.05 if half else 1e-3, atol=0.1 if half else 1e-3, equal_nan=True))
 
 
-def _gather_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
-    return torch.log_softmax(logits.float(), -1).gather(-1, labels[..., None])[..., 0].double()
-
-
-def _score_rows(model, encoded, *, batch_size, progress) -> np.ndarray:
+def _score_rows(model, encoded, *, max_tokens, progress=iter) -> np.ndarray:
     """Every choice in a row of its own, behind its whole context."""
     rows = [(e.context, c) for e in encoded for c in e.continuations]
     weight = model.get_input_embeddings().weight
-    lengths = [len(context) + len(c) - 1 for context, c in rows]
+    wanted = [i for i, (_, continuation) in enumerate(rows) if continuation]
+    lengths = [len(rows[i][0]) + len(rows[i][1]) - 1 for i in wanted]
     sums = torch.zeros(len(rows), dtype=torch.float64)
-    batches = batches_by_length(lengths, batch_size, LOGITS_BUDGET // len(weight))
-    for batch in tqdm(batches, desc="scoring rows", disable=not progress):
-        input_ids, attention_mask = right_pad([(rows[i][0] + rows[i][1])[:-1] for i in batch], weight.device)
+    batches = batches_by_length(lengths, max(len(wanted), 1), min(max_tokens, LOGITS_BUDGET // len(weight)))
+    for batch in progress(batches):
+        places = [wanted[i] for i in batch]
+        input_ids, attention_mask = right_pad([sum(rows[i], start=[])[:-1] for i in places], weight.device)
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-        for row, i in enumerate(batch):
+        for row, i in enumerate(places):
             context, continuation = rows[i]
-            if continuation:
-                read = logits[row, len(context) - 1 : len(context) - 1 + len(continuation)]
-                sums[i] = _gather_log_probs(read, torch.tensor(continuation, device=read.device)).sum()
+            read = at_least_float32(logits[row, len(context) - 1 : len(context) - 1 + len(continuation)])
+            labels = torch.tensor(continuation, device=read.device)
+            sums[i] = torch.log_softmax(read, -1).gather(-1, labels[:, None]).double().sum()
     return sums.view(len(encoded), -1).numpy()
-
-
-def _within_positions(batch, encoded, limit) -> list[list[int]]:
-    """Splits a batch whose longest context and longest choice, of different items, together exceed the positions."""
-    if limit is None:
-        return [batch]
-    parts, context, answer = [], 0, 0
-    for i in batch:
-        longest = max(len(c) for c in encoded[i].continuations)
-        context, answer = max(context, len(encoded[i].context)), max(answer, longest)
-        if not parts or context + answer - 1 > limit:
-            parts.append([])
-            context, answer = len(encoded[i].context), longest
-        parts[-1].append(i)
-    return parts
-
-
-def _score_shared(model, encoded, *, batch_size, progress) -> np.ndarray:
-    """Contexts run once, padded on the left; then all choices behind the keys and values of their context."""
-    weight = model.get_input_embeddings().weight
-    device, choices = weight.device, len(encoded[0].continuations)
-    keeps_last = "logits_to_keep" in inspect.signature(model.forward).parameters
-    longest = max(len(c) for e in encoded for c in e.continuations)
-    rows = max(1, min(batch_size, LOGITS_BUDGET // len(weight) // (choices * longest)))
-    max_tokens = None if keeps_last else LOGITS_BUDGET // len(weight)
-    batches = batches_by_length([len(e.context) for e in encoded], rows, max_tokens)
-    batches = [part for batch in batches for part in _within_positions(batch, encoded, max_positions(model))]
-    sums = np.zeros((len(encoded), choices))
-    for batch in tqdm(batches, desc="scoring items", disable=not progress):
-        ids, mask = right_pad([encoded[i].context[::-1] for i in batch], device)
-        ids, mask = ids.flip(1), mask.flip(1)  # left padding: the last position is the last token of every context
-        positions = (mask.cumsum(1) - 1).clamp_min(0)
-        keep = {"logits_to_keep": 1} if keeps_last else {}
-        output = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **keep)
-        continuations = [c for i in batch for c in encoded[i].continuations]
-        first = torch.tensor([c[0] if c else 0 for c in continuations], device=device)
-        scores = _gather_log_probs(output.logits[:, -1].repeat_interleave(choices, 0), first)
-        scores = scores * torch.tensor([bool(c) for c in continuations], device=device)
-        if max(map(len, continuations)) > 1:
-            cache = output.past_key_values
-            cache.batch_repeat_interleave(choices)
-            context_mask = mask.repeat_interleave(choices, 0)
-            # The input is a choice without its last token; at least one token, so that no row is empty.
-            next_ids, next_mask = right_pad([c[:-1] or [0] for c in continuations], device)
-            labels, label_mask = right_pad([c[1:] or [0] for c in continuations], device)
-            label_mask = label_mask * torch.tensor([[len(c) > 1] for c in continuations], device=device)
-            offset = context_mask.sum(1, keepdim=True)
-            next_output = model(
-                input_ids=next_ids,
-                attention_mask=torch.cat([context_mask, next_mask], 1),
-                position_ids=offset + next_mask.cumsum(1) - 1,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            scores = scores + (_gather_log_probs(next_output.logits, labels) * label_mask).sum(1)
-        sums[batch] = scores.view(len(batch), choices).cpu().numpy()
-    return sums

@@ -3,9 +3,16 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
-from sensia_trainer.evaluation.likelihood import choice_likelihoods, encode_items
+from sensia_trainer.evaluation.likelihood import _takes_trees, choice_likelihoods, encode_items
 from sensia_trainer.evaluation.tasks import Item, TaskData, make_items
 from tests.conftest import SENTENCES
 from tests.reference.evaluation import choice_log_likelihood, token_log_probs
@@ -154,15 +161,29 @@ def test_bad_input(tiny_gpt2, tokenizer):
 
 
 def test_nan_names_the_item(tiny_gpt2, tokenizer):
-    forward = tiny_gpt2.forward
     bad = tokenizer("Buku")["input_ids"][0]
 
-    def poisoned(input_ids, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None, **kwargs):
-        output = forward(input_ids, attention_mask=attention_mask, position_ids=position_ids,
-                         past_key_values=past_key_values, use_cache=use_cache, **kwargs)  # fmt: skip
-        output.logits[(input_ids == bad).any(1)] = float("nan")
-        return output
+    def poison(module, args, output):
+        output[args[0] == bad] = float("nan")
 
-    tiny_gpt2.forward = poisoned
+    tiny_gpt2.transformer.wte.register_forward_hook(poison)
     with pytest.raises(ValueError, match=r"conditional log-likelihood of item b, choice 0, is nan \(1 of 5"):
         choice_likelihoods(tiny_gpt2, tokenizer, ITEMS)
+
+
+def test_a_model_that_cannot_take_trees_is_scored_row_by_row(tokenizer):
+    """BLOOM makes its positions of the mask; a window hides the beginning of the longest item only."""
+    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=2, initializer_range=0.3)
+    windowed = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, initializer_range=0.3, sliding_window=12,
+    )  # fmt: skip
+    for model in (BloomForCausalLM(config).eval(), MistralForCausalLM(windowed).eval()):
+        encoded = encode_items(tokenizer, ITEMS, prefix=None, max_length=64)
+        with torch.no_grad():
+            assert not _takes_trees(model, encoded)
+        found = choice_likelihoods(model, tokenizer, ITEMS)
+        for i, item in enumerate(encoded):
+            for c, continuation in enumerate(item.continuations):
+                expected = choice_log_likelihood(model, item.context, continuation)
+                assert found.conditional[i, c] == pytest.approx(expected, abs=2e-4)
