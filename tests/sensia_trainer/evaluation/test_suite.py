@@ -277,9 +277,7 @@ def test_a_published_backpack_is_evaluated_as_what_it_is(tmp_path, tokenizer):
     published = tiny_published(vocab_size=len(tokenizer))
     write(tmp_path, published.state_dict(), "safetensors", vocab_size=len(tokenizer))
     tokenizer.save_pretrained(tmp_path / "tokenizer")
-    config = EvaluationConfig(
-        model=str(tmp_path), tokenizer=str(tmp_path / "tokenizer"), output="x.json", device="cpu"
-    )
+    config = EvaluationConfig(str(tmp_path), "x.json", "id", tokenizer=str(tmp_path / "tokenizer"), device="cpu")
     model, _ = load_model(config)
     input_ids = random_ids(1, 6)
     torch.testing.assert_close(model(input_ids).logits, published(input_ids), rtol=0, atol=1e-5)
