@@ -14,6 +14,7 @@ from .utils.errors import UsageError, did_you_mean, explain
 # Name of a module of `commands`, with a `main(argv)`, and what it does. This is all that a new command needs.
 COMMANDS = {
     "adapt": "adapt a Backpack to another language on parallel text",
+    "vocabulary": "give a model words of another language that start from their translations",
     "pretrain": "pretrain a Backpack, or a model to compare with, from scratch",
     "bitext": "build clean parallel text from OPUS or from files",
     "evaluate": "measure retrieval, perplexity and multiple choice; put results side by side",

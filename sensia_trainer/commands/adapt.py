@@ -14,25 +14,28 @@ from ..training.adaptation import AdaptationData
 from ..training.lora import LoraSettings
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import parse_recipe
+from ..vocabulary.settings import VocabularySettings
 
 
 def parser():
-    return recipe_parser((AdaptationData, LoraSettings, SensiaConfig), prog="sensia adapt", description=__doc__)
+    return recipe_parser(
+        (AdaptationData, VocabularySettings, LoraSettings, SensiaConfig), prog="sensia adapt", description=__doc__
+    )
 
 
 def main(argv):
     from ..training.runs import run_folder, warn_of_one_process
 
-    data, lora, args = parse_recipe(parser(), argv, presets={"method": METHODS})
+    data, words, lora, args = parse_recipe(parser(), argv, presets={"method": METHODS})
     warn_of_one_process(args)
-    with run_folder(args, data=data, lora=lora) as run:
+    with run_folder(args, data=data, vocabulary=words, lora=lora) as run:
         if run.finished:
             run.say_finished()
         else:
-            adapt(run, data, lora, args)
+            adapt(run, data, words, lora, args)
 
 
-def adapt(run, data, lora, args):
+def adapt(run, data, words, lora, args):
     """Bring the run, wherever it was left, to its end: a model folder with its card. What it takes to import comes
     late, so that `--help` comes fast."""
     from dataclasses import asdict
@@ -49,6 +52,8 @@ def adapt(run, data, lora, args):
     from ..training.lora import add_lora, merge_lora
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.models import load_model, load_tokenizer
+    from ..vocabulary.extension import with_votes
+    from ..vocabulary.section import vocabulary_figure
 
     base, control = base_model(data), read_control(data.control)
     has_senses = data.method not in METHODS_WITHOUT_SENSES
@@ -66,6 +71,9 @@ def adapt(run, data, lora, args):
             "tokenizer": tokenizer_fingerprint(tokenizer),
         }
     )
+    vocabulary = None
+    if words.vocabulary_size:
+        tokenizer, vocabulary = new_words(run, words, args, model, tokenizer, train)
     trainer = (SensiaTrainer if has_senses else DenseTrainer)(
         add_lora(model, lora),
         args,
@@ -83,6 +91,11 @@ def adapt(run, data, lora, args):
         """What `metrics.json` holds; in the end, and in the rehearsal of the card before the first step."""
         before, after = ({key.split("_", 1)[1]: value for key, value in part.items()} for part in (before, after))
         after |= {name: value for name, value in before.items() if name.startswith("random_")}
+        shown = {}
+        if vocabulary:
+            shown["vocabulary"] = with_votes(
+                vocabulary, trainer.accelerator.unwrap_model(trainer.model), tokenizer, "after"
+            )
         return run_metrics(
             args,
             kind="adaptation" if has_senses else "baseline",
@@ -96,6 +109,7 @@ def adapt(run, data, lora, args):
             control=control,
             evaluation=held_out_name(data),
             state=trainer.state,
+            **shown,
         )
 
     names = language(args.source_language).name, named(args.target_language, args.target_language_name).name
@@ -117,9 +131,45 @@ def adapt(run, data, lora, args):
             phase_starts=[round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries],
             languages=names,
         )
+        if vocabulary:
+            vocabulary_figure(vocabulary, f"{args.output_dir}/vocabulary", languages=names)
         run.finish(measured, write_card)
     if args.push_to_hub:
         trainer.push_to_hub(commit_message=f"{data.method} of {base}")
     if trainer.is_world_process_zero():
         print(summary(before, after, *names))
         print(f"model folder: {args.output_dir}")
+
+
+def new_words(run, words, args, model, tokenizer, pairs):
+    """
+    Give `model` new words, before it has taken a step: learned once, by the first process, and kept in the run's
+    folder.
+
+    Returns:
+        The continued tokenizer and what is known of it (`dict`).
+    """
+    from ..training.runs import on_first_process
+    from ..vocabulary.extension import (
+        apply_extension,
+        first_new,
+        learn_extension,
+        load_extension,
+        save_extension,
+        with_votes,
+    )
+    from ..vocabulary.transfer import check_model
+
+    folder = run.path / "vocabulary"
+
+    def learn():
+        check_model(model, first_new(tokenizer))
+        settings = words.arguments((args.source_language, args.target_language), args.seed)
+        extension = learn_extension(tokenizer, pairs, **settings, progress=not args.disable_tqdm)
+        save_extension(extension, folder)
+        return {"new_tokens": extension.report["new_tokens"]}
+
+    run.once("vocabulary", lambda: on_first_process(learn))
+    extension = load_extension(folder)
+    apply_extension(model, extension)
+    return extension.tokenizer, with_votes(extension.report, model, extension.tokenizer, "before")

@@ -12,6 +12,7 @@ as the training scripts write them. Optional keys add to the card; what is absen
 - `evaluation`: `name`, `type` (Hub id), `config`, `split`: the data set behind `before`, `after` and `control`;
 - `benchmarks`: [{"name", "type", "split", "metric", "value", "interval", "control", "items", "protocol"}];
 - `examples`: [[source sentence, its translation], ...] and `prompt`, for the snippet;
+- `vocabulary`: what `extend_vocabulary` reports of new words;
 - `repo_id` on the Hub, which the snippet then loads;
 - `hardware`, `energy_kwh`, `co2_eq_emissions` (grams), `figure` (a file of the folder), `base_model_relation`, `tags`.
 """
@@ -29,9 +30,11 @@ from safetensors import safe_open
 
 from ..languages import Language, language, named
 from ..schedule import PHASES, PhaseSchedule
+from ..vocabulary.section import vocabulary_section
 from .hub_terms import LICENSES, TASKS
 
 
+VOCABULARY_FIGURE = "vocabulary.png"
 MODEL_FIELDS = ("language", "license", "library_name", "pipeline_tag", "tags", "model-index")
 DATASET_FIELDS = ("language", "license", "pretty_name", "task_categories")
 MODEL_SECTIONS = (
@@ -169,6 +172,8 @@ def write_card(folder, repo_id: str | None = None, metrics: dict | None = None) 
     if not metrics.get("figure"):
         figures = sorted(file.name for file in folder.glob("*.png"))
         metrics["figure"] = next((name for name in figures if "training" in name), None)
+    if (folder / VOCABULARY_FIGURE).is_file():
+        metrics["vocabulary_figure"] = VOCABULARY_FIGURE
     card = folder / "README.md"
     card.write_text(renderers[metrics["kind"]](metrics), encoding="utf-8")
     return card
@@ -412,6 +417,8 @@ def _card(
         "corpus_table": _two_columns(data.get("corpora") or {}, "corpus", "pairs"),
         "config_table": _two_columns(settings, "setting"),
         "figure": metrics.get("figure"),
+        "vocabulary": _vocabulary_text(metrics, source.name, target.name),
+        "vocabulary_figure": metrics.get("vocabulary_figure"),
         "protocol": _protocol(metrics),
         "result_table": markdown_table(result_rows(metrics, source.name, target.name)),
         "benchmark_table": markdown_table([_benchmark_row(row) for row in metrics.get("benchmarks") or []]),
@@ -457,6 +464,12 @@ def _require(metrics: dict, *names: str) -> None:
 def _default_license(data: dict) -> str:
     terms = " ".join([str(data.get("licence", "")), *(data.get("licence_classes") or {})]).lower()
     return "cc-by-nc-4.0" if re.search(r"\bnc\b|non-?commercial", terms) else "apache-2.0"
+
+
+def _vocabulary_text(metrics: dict, source: str, target: str) -> str:
+    """What the tokenizer became; empty where it stayed as it was."""
+    report = metrics.get("vocabulary")
+    return vocabulary_section(report, source, target) if report else ""
 
 
 def _is_lm_only(config: dict) -> bool:

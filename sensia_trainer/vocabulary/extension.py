@@ -1,21 +1,33 @@
 """A model and its tokenizer get words of the target language, with the senses of their translations."""
 
+import os
+import shutil
 from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import regex
 import torch
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ..bitext.columns import texts
 from ..languages import language
+from ..utils.files import read_json, write_json
+from .settings import METHODS
 from .tokenizer import continue_tokenizer
-from .transfer import METHODS, add_rows, check_model, mixtures
+from .transfer import add_rows, check_model, mixtures
 from .translation import best_translations, learn_translations, read_dictionary
 
 
 logger = logging.get_logger(__name__)
 
+REPORT_FILE, MIXTURE_FILE = "vocabulary.json", "mixture.safetensors"
+CSR = ("data", "indices", "indptr")
 FEW_PAIRS = 1000
 MAX_PAIRS = 250_000  # that translations are learned from; of more, so many are drawn
 SAMPLE = 5_000
@@ -26,8 +38,66 @@ SHOWN_WORDS, SHOWN_TRANSLATIONS = 24, 5
 _SCRIPTS = {"Hans": "Hani", "Hant": "Hani", "Jpan": "Hani|Hira|Kana", "Kore": "Hang|Hani", "Aran": "Arab"}
 
 
-def extend_vocabulary(
-    model,
+class Extension(NamedTuple):
+    """
+    What a model needs to know new words; the same from the same pairs, and kept in a folder by [`save_extension`].
+
+    Attributes:
+        tokenizer (`PreTrainedTokenizerFast`): The continued tokenizer.
+        mixture (`scipy.sparse.csr_array` of shape `(new words, old tokens)`): What the rows of the new words are made
+            of; `None` for the mean of all rows.
+        report (`dict`): JSON-able, see [`extend_vocabulary`].
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    mixture: sparse.csr_array | None
+    report: dict
+
+
+def extend_vocabulary(model, tokenizer, pairs, size, **settings):
+    """
+    Give a causal language model `size` words of another language, from sentence pairs.
+
+    The tokenizer is continued on the target sentences ([`continue_tokenizer`]), translations are learned from the
+    pairs ([`learn_translations`]), and the rows of the new words are made of those of their translations
+    ([`add_rows`]). Nothing is changed before everything is known: an error leaves the model as it was.
+
+    Args:
+        model (`PreTrainedModel`): A causal language model, with senses or without; changed in place.
+        tokenizer (`PreTrainedTokenizerFast`): Its tokenizer; a new one is returned.
+        pairs (`Dataset`): Training pairs, with a column `translation`.
+        size (`int`): Number of new words.
+        settings: Of [`learn_extension`]; `target_language` is needed.
+
+    Returns:
+        `PreTrainedTokenizerFast` and a report (`dict`, JSON-able): what [`continue_tokenizer`] reports; `first_token`,
+        the id of the first new word; `method`; under `translations` what [`learn_translations`] reports,
+        `translated_words` (share of the new words with a translation) and `sure_words` (share whose best translation
+        has at least half of the probability); `words`, some of them with their translations; `warnings`.
+
+    Raises:
+        `ValueError`: for a tokenizer or a model that cannot be extended, or a dictionary without a word of the new
+            vocabulary.
+    """
+    check_model(model, first_new(tokenizer))
+    extension = learn_extension(tokenizer, pairs, size, **settings)
+    apply_extension(model, extension)
+    return extension.tokenizer, extension.report
+
+
+def apply_extension(model, extension):
+    """Give a model the rows of the words of an [`Extension`]; changed in place."""
+    first = extension.report["first_token"]
+    check_model(model, first)
+    add_rows(model, extension.mixture, first, extension.report["new_tokens"])
+
+
+def first_new(tokenizer) -> int:
+    """The id of the first word that a continued tokenizer would get."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def learn_extension(
     tokenizer,
     pairs,
     size,
@@ -41,15 +111,10 @@ def extend_vocabulary(
     progress=False,
 ):
     """
-    Give a causal language model `size` words of another language, from sentence pairs.
-
-    The tokenizer is continued on the target sentences ([`continue_tokenizer`]), translations are learned from the
-    pairs ([`learn_translations`]), and the rows of the new words are made of those of their translations
-    ([`add_rows`]). Nothing is changed before everything is known: an error leaves the model as it was.
+    New words and what they are made of.
 
     Args:
-        model (`PreTrainedModel`): A causal language model, with senses or without; changed in place.
-        tokenizer (`PreTrainedTokenizerFast`): Its tokenizer; a new one is returned.
+        tokenizer (`PreTrainedTokenizerFast`): The tokenizer to continue.
         pairs (`Dataset`): Training pairs, with a column `translation`.
         size (`int`): Number of new words.
         source_language, target_language (`str`): Their keys in `translation`.
@@ -61,19 +126,14 @@ def extend_vocabulary(
         progress (`bool`, *optional*, defaults to `False`): Whether to show progress.
 
     Returns:
-        `PreTrainedTokenizerFast` and a report (`dict`, JSON-able): what [`continue_tokenizer`] and
-        [`learn_translations`] report; `first_token`, the id of the first new word; `method`; of the new words,
-        `translated_words` (share with a translation) and `sure_words` (share whose best translation has at least half
-        of the probability); `words`, some of them with their translations; `warnings`.
+        [`Extension`]
 
     Raises:
-        `ValueError`: for a tokenizer or a model that cannot be extended, or a dictionary without a word of the new
-            vocabulary.
+        `ValueError`: for a tokenizer that cannot be continued, or a dictionary without a word of the new vocabulary.
     """
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {METHODS}, got {method!r}.")
-    first = max(tokenizer.get_vocab().values()) + 1
-    check_model(model, first)
+    first = first_new(tokenizer)
     source, target = (texts(pairs, side).to_pylist() for side in (source_language, target_language))
     warnings = _other_script(target, target_language)
 
@@ -104,7 +164,8 @@ def extend_vocabulary(
         translations = best_translations(table, list(tokens))[:, :first]
         best = translations.max(axis=1).toarray().ravel()
         shares = {"translated_words": float(np.mean(best > 0)), "sure_words": float(np.mean(best >= SURE))}
-        report |= {"translations": facts | shares}
+        counts = np.histogram(best, bins=10, range=(0, 1))[0].tolist()
+        report |= {"translations": facts | shares | {"best_probability_counts": counts}}
         if len(source) < FEW_PAIRS:
             warnings.append(
                 f"The bitext has {len(source)} pairs, which teach little about the meanings of words: "
@@ -112,10 +173,43 @@ def extend_vocabulary(
                 "(`vocabulary_dictionary`) or more pairs would help."
             )
     report |= {"words": _shown(new, tokens, translations), "warnings": warnings}
-    add_rows(model, mixtures(method, spellings, translations, first), first, number)
     for warning in warnings:
         logger.warning(warning)
-    return new, report
+    return Extension(new, mixtures(method, spellings, translations, first), report)
+
+
+def save_extension(extension, folder):
+    """Keep an [`Extension`] in a folder, which is there whole or not at all."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".vocabulary-") as temporary:
+        made = Path(temporary) / "made"
+        extension.tokenizer.save_pretrained(made)
+        if extension.mixture is not None:
+            parts = {name: np.ascontiguousarray(getattr(extension.mixture, name)) for name in CSR}
+            save_file(parts, made / MIXTURE_FILE)
+        write_json(made / REPORT_FILE, extension.report)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(made, folder)
+
+
+def load_extension(folder):
+    """
+    The [`Extension`] in a folder.
+
+    Raises:
+        `ValueError`: if there is none.
+    """
+    folder = Path(folder)
+    if not (folder / REPORT_FILE).is_file():
+        raise ValueError(f"{str(folder)!r} holds no new vocabulary (there is no {REPORT_FILE} in it).")
+    report, mixture = read_json(folder / REPORT_FILE), None
+    if (folder / MIXTURE_FILE).is_file():
+        parts = load_file(folder / MIXTURE_FILE)
+        shape = (report["new_tokens"], report["first_token"])
+        mixture = sparse.csr_array(tuple(parts[name] for name in CSR), shape=shape)
+    return Extension(PreTrainedTokenizerFast.from_pretrained(folder), mixture, report)
 
 
 def sense_votes(model, tokenizer, tokens, *, number=5):
@@ -142,6 +236,15 @@ def sense_votes(model, tokenizer, tokens, *, number=5):
         order = sorted(count, key=lambda word: (-count[word], -best[word]))
         votes.append([_text(tokenizer, word) for word in order[:number]])
     return votes
+
+
+def with_votes(report, model, tokenizer, when):
+    """A report whose `words` also say, under `votes_{when}`, what their senses vote for; as it is without senses."""
+    if not hasattr(model, "get_senses"):
+        return report
+    votes = sense_votes(model, tokenizer, [word["token"] for word in report["words"]])
+    words = [word | {f"votes_{when}": vote} for word, vote in zip(report["words"], votes, strict=True)]
+    return report | {"words": words}
 
 
 def _other_script(texts, code):

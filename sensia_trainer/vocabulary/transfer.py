@@ -17,8 +17,7 @@ import torch
 from scipy import sparse
 from torch import nn
 
-
-METHODS = ("translation", "parts", "mean")
+from .settings import METHODS
 
 
 def mixtures(method, spellings, translations, num_rows):

@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.hub.model_card import validate_card
@@ -123,3 +124,44 @@ def test_a_baseline_sees_the_same_data(run):
     card = (folder / "mcl" / "README.md").read_text()
     assert "dense alignment" in card and "Backpack" not in card.split("## Citation")[0]
     validate_card(card.replace("base_model: dense", "base_model: owner/dense"))  # as publishing completes it
+
+
+@pytest.fixture(scope="module")
+def with_words(run):
+    """A run with new words that was interrupted after its second checkpoint and gone on with, and its arguments."""
+    folder, arguments, _ = run
+    arguments = [*arguments, "--vocabulary_size", "12", "--output_dir", "words"]
+    done = adapt(folder, *arguments)
+    assert done.returncode == 0, done.stderr
+    return folder / "words", arguments
+
+
+def test_new_words_are_learned_once_and_go_into_the_folder(with_words):
+    folder, arguments = with_words
+    model = BackpackForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    report = metrics["vocabulary"]
+    assert report["first_token"] + report["new_tokens"] == len(tokenizer) == model.config.vocab_size
+    assert report["new_tokens"] == 12
+    assert {"translations", "votes_before", "votes_after"} <= report["words"][0].keys()
+    card = (folder / "README.md").read_text()
+    assert "## Vocabulary" in card and "vocabulary.png" in card and "unchanged" not in card
+    assert (folder / "vocabulary.png").is_file()
+
+    # Before the last evaluation was written: the words are found, not learned again, and the weights are the same.
+    weights = (folder / "model.safetensors").read_bytes()
+    learned = (folder / "vocabulary" / "tokenizer.json").stat().st_mtime_ns
+    for name in ("metrics.json", "model.safetensors"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "checkpoint-6")
+    again = adapt(folder.parent, *arguments)
+    assert again.returncode == 0, again.stderr
+    assert (folder / "vocabulary" / "tokenizer.json").stat().st_mtime_ns == learned
+    assert (folder / "model.safetensors").read_bytes() == weights
+
+
+def test_other_words_are_another_run(with_words):
+    folder, arguments = with_words
+    done = adapt(folder.parent, *arguments, "--vocabulary_size", "13")
+    assert done.returncode != 0 and "vocabulary_size" in done.stderr

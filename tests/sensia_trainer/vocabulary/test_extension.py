@@ -7,7 +7,13 @@ from datasets import Dataset
 from transformers import GPT2Config
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
-from sensia_trainer.vocabulary.extension import extend_vocabulary, sense_votes
+from sensia_trainer.vocabulary.extension import (
+    extend_vocabulary,
+    learn_extension,
+    load_extension,
+    save_extension,
+    sense_votes,
+)
 from tests.sensia_trainer.vocabulary.conftest import TRANSLATIONS
 
 
@@ -48,8 +54,9 @@ def test_new_words_start_from_their_translations(model, byte_level, pairs):
     assert byte_level.convert_ids_to_tokens([nearest.item()]) == ["walks"]
     assert report["translations"]["translated_words"] >= 0.8
     assert report["translations"]["held_out_nats"] < report["translations"]["held_out_nats_unigram"]
-    shown = {word["word"]: word["translations"][0][0] for word in report["words"]}
-    assert shown.keys() & TRANSLATIONS.values()
+    shown = {word["word"]: word["translations"] for word in report["words"]}
+    assert shown["berjalan"][0][0] == "walks"
+    assert len(shown.keys() & TRANSLATIONS.values()) > 5
     assert report["target_bytes_per_token"]["after"] > report["target_bytes_per_token"]["before"]
 
 
@@ -116,3 +123,31 @@ def test_senses_vote_for_words(model, byte_level):
         order = sorted(count, key=lambda word: count[word], reverse=True)[:3]
         plain.append([byte_level.decode([word]).strip() for word in order])
     assert votes == plain
+
+
+@pytest.mark.parametrize("method", ["translation", "mean"])
+def test_what_is_kept_is_what_was_learned(byte_level, pairs, tmp_path, method):
+    learned = learn_extension(byte_level, pairs, 20, target_language="id", method=method)
+    for _ in range(2):
+        save_extension(learned, tmp_path / "vocabulary")
+    assert [path.name for path in tmp_path.iterdir()] == ["vocabulary"]
+    kept = load_extension(tmp_path / "vocabulary")
+    assert kept.report == learned.report
+    assert kept.tokenizer.backend_tokenizer.to_str() == learned.tokenizer.backend_tokenizer.to_str()
+    assert (kept.mixture is None) == (method == "mean")
+    if method == "translation":
+        assert (kept.mixture != learned.mixture).nnz == 0
+    with pytest.raises(ValueError, match="holds no new vocabulary"):
+        load_extension(tmp_path)
+
+
+def test_an_interrupted_writing_leaves_nothing(byte_level, pairs, tmp_path, monkeypatch):
+    learned = learn_extension(byte_level, pairs, 20, target_language="id")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("sensia_trainer.vocabulary.extension.write_json", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_extension(learned, tmp_path / "vocabulary")
+    assert list(tmp_path.iterdir()) == []

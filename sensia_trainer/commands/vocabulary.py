@@ -1,0 +1,78 @@
+"""
+Give a model words of another language, without training it.
+
+    sensia vocabulary backpack-micro-en --bitext pairs.tsv --target_language id --size 4096 --output_dir words-id
+
+The tokenizer is continued on the target side of the pairs, and each new word starts with the embedding, and so with
+the senses, of its translations. The folder holds a model to adapt or to use; `vocabulary.json` says what was learned.
+`sensia adapt --vocabulary_size` does the same before the first step.
+"""
+
+from pathlib import Path
+
+from ..utils.arguments import Parser
+from ..vocabulary.settings import METHODS
+
+
+def parser():
+    parser = Parser(prog="sensia vocabulary", description=__doc__)
+    parser.add_argument("model", help="causal language model: folder, Hub id, or one that comes with the package")
+    parser.add_argument("--bitext", nargs="+", required=True, help="parallel text, of any kind `sensia adapt` takes")
+    parser.add_argument("--target_language", required=True, help="code of the language that gets words, e.g. id")
+    parser.add_argument("--source_language", default="en", help="code of the model's language")
+    parser.add_argument("--size", type=int, required=True, help="number of new words")
+    parser.add_argument("--output_dir", required=True, help="folder to write, which must not exist")
+    parser.add_argument("--transfer", choices=METHODS, default="translation", help="where new words start")
+    parser.add_argument("--dictionary", help="word pairs besides: a file with two columns, the source language first")
+    parser.add_argument(
+        "--source_change", type=float, default=0.0, help="share of the source sentences that may be cut differently"
+    )
+    parser.add_argument("--seed", type=int, default=1234, help="of the pairs by which translations are judged")
+    return parser
+
+
+def main(argv):
+    args = parser().parse_args(argv)
+    folder = Path(args.output_dir)
+    if folder.exists():
+        raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
+
+    from ..bitext.sources import load_bitext
+    from ..bitext.splits import without_blanks
+    from ..utils.files import write_json
+    from ..utils.models import load_model, load_tokenizer
+    from ..utils.recipes import expand_variables
+    from ..vocabulary.extension import extend_vocabulary, with_votes
+
+    paths = [expand_variables(path) for path in args.bitext]
+    languages = args.source_language, args.target_language
+    pairs = without_blanks(load_bitext(paths[0] if len(paths) == 1 else paths, *languages))
+    model = load_model(args.model)
+    tokenizer, report = extend_vocabulary(
+        model,
+        load_tokenizer(args.model, model),
+        pairs,
+        args.size,
+        source_language=args.source_language,
+        target_language=args.target_language,
+        method=args.transfer,
+        dictionary=args.dictionary and expand_variables(args.dictionary),
+        max_source_change=args.source_change,
+        seed=args.seed,
+        progress=True,
+    )
+    report = with_votes(report, model, tokenizer, "before")
+    partial = folder.with_name(folder.name + ".partial")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    write_json(partial / "vocabulary.json", report)
+    partial.rename(folder)
+    for word in report["words"]:
+        found = ", ".join(f"{text} {share:.2f}" for text, share in word.get("translations", []))
+        print(f"{word['word']:<20} {found}")
+    sizes = report["target_bytes_per_token"]
+    print(
+        f"{report['new_tokens']} new words; {sizes['before']:.2f} bytes a token of the target language before, "
+        f"{sizes['after']:.2f} after; {report['source_change']:.2%} of the source sentences are cut differently."
+    )
+    print(f"model folder: {folder}")

@@ -1,0 +1,57 @@
+"""Whether and how a run gives its model words of the target language before the first step."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from ..utils.ranges import NOT_NEGATIVE, Range, check_ranges
+from ..utils.recipes import expand_variables
+
+
+METHODS = ("translation", "parts", "mean")
+
+
+@dataclass
+class VocabularySettings:
+    """New words, learned from the training pairs."""
+
+    FREE: ClassVar = ()
+
+    vocabulary_size: int = field(
+        default=0, metadata={"help": "New words of the target language; 0: the tokenizer stays, as in the paper."}
+    )
+    vocabulary_transfer: str = field(
+        default="translation",
+        metadata={
+            "help": "Where new words start: translation (from the words they are translated by), parts (from the "
+            "tokens that spelled them before) or mean (from all words)."
+        },
+    )
+    vocabulary_dictionary: str | None = field(
+        default=None,
+        metadata={"help": "Word pairs besides the bitext: a file with two columns, the source language first."},
+    )
+    vocabulary_source_change: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the source sentences that the new words may cut differently. 0.001 gives back most of "
+            "what a few untranslated sentences cost."
+        },
+    )
+
+    def __post_init__(self):
+        check_ranges(self, {"vocabulary_size": NOT_NEGATIVE, "vocabulary_source_change": Range(0, 1)})
+        if self.vocabulary_transfer not in METHODS:
+            raise ValueError(f"`vocabulary_transfer` is {self.vocabulary_transfer!r}, but must be one of {METHODS}.")
+
+    def arguments(self, languages, seed) -> dict:
+        """Arguments of `extension.learn_extension`; `languages` are the codes of source and target."""
+        dictionary = self.vocabulary_dictionary
+        return {
+            "size": self.vocabulary_size,
+            "source_language": languages[0],
+            "target_language": languages[1],
+            "method": self.vocabulary_transfer,
+            "dictionary": dictionary and expand_variables(dictionary),
+            "max_source_change": self.vocabulary_source_change,
+            "seed": seed,
+        }

@@ -1,0 +1,37 @@
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from modeling_backpack import BackpackForCausalLM
+from sensia_trainer.commands.vocabulary import main
+from tests.tiny import tiny_bitext, tiny_tokenizer
+
+
+@pytest.fixture
+def arguments(tmp_path, tiny_model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer, model = tiny_tokenizer(), tiny_model()
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained("base")
+    tokenizer.save_pretrained("base")
+    rows = [f"{pair['en']}\t{pair['id']}" for pair in tiny_bitext(60)["translation"]]
+    (tmp_path / "pairs.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return "base --bitext pairs.tsv --target_language id --size 10 --output_dir words".split()
+
+
+def test_the_folder_holds_a_model_with_new_words(arguments, tmp_path, capsys):
+    main(arguments)
+    model, tokenizer = BackpackForCausalLM.from_pretrained("words"), AutoTokenizer.from_pretrained("words")
+    report = json.loads((tmp_path / "words" / "vocabulary.json").read_text(encoding="utf-8"))
+    assert model.config.vocab_size == len(tokenizer) == report["first_token"] + report["new_tokens"]
+    assert {"modeling_backpack.py", "config.json"} <= {path.name for path in (tmp_path / "words").iterdir()}
+    assert "new words; " in capsys.readouterr().out
+    with pytest.raises(ValueError, match="exists already"):
+        main(arguments)
+
+
+def test_an_error_writes_nothing(arguments, tmp_path):
+    with pytest.raises(ValueError, match="is not a file"):
+        main([*arguments, "--dictionary", "none.tsv"])
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "pairs.tsv"}
