@@ -360,3 +360,28 @@ def test_text_beside_the_pairs_that_would_not_be_learned_from_is_refused(tmp_pat
         tiny_trainer(tmp_path, texts=texts, source_lm_weight=1.0, dataloader_persistent_workers=True)
     with pytest.raises(ValueError, match="its keys are"):
         tiny_trainer(tmp_path, texts={"english": tiny_texts("en")})
+
+
+@pytest.mark.parametrize("context_state", ["mixture", "combined", "backbone"])
+def test_senses_behind_a_gate_are_adapted(tmp_path, tiny_model, context_state):
+    """The state that each loss reads, by what changes when the gate is shut."""
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(num_positions=40, residual_gate=True).double()
+    args = SensiaConfig(
+        output_dir=str(tmp_path), use_cpu=True, max_steps=12, per_device_train_batch_size=6, context_state=context_state,
+        sense_pooling="mixture",
+    )  # fmt: skip
+    trainer = SensiaTrainer(model, args, train_dataset=tiny_bitext(), processing_class=tokenizer)
+    trainer.current_gradient_accumulation_steps, trainer.state.max_steps = 1, 12
+    terms = []
+    for gate in (0.0, 2.0):
+        with torch.no_grad():
+            model.backpack.residual_gate.weight.fill_(gate)
+        trainer._sums = {}
+        trainer.compute_loss(model.eval(), one_batch(trainer))
+        terms.append({name: float(total) for name, (total, _) in trainer._sums.items()})
+    changed = {name for name, value in terms[0].items() if value != pytest.approx(terms[1][name], rel=1e-9)}
+    assert changed == {"loss_lm"} | ({"loss_context"} if context_state == "combined" else set())
+    start = snapshot(model)
+    trainer.train()
+    assert len(moved(start, model)) > len(start) / 2
