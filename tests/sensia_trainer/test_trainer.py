@@ -367,10 +367,8 @@ def test_senses_behind_a_gate_are_adapted(tmp_path, tiny_model, context_state):
     """The state that each loss reads, by what changes when the gate is shut."""
     tokenizer = tiny_tokenizer()
     model = tiny_model(num_positions=40, residual_gate=True).double()
-    args = SensiaConfig(
-        output_dir=str(tmp_path), use_cpu=True, max_steps=12, per_device_train_batch_size=6, context_state=context_state,
-        sense_pooling="mixture",
-    )  # fmt: skip
+    fields = dict(max_steps=12, per_device_train_batch_size=6, context_state=context_state, sense_pooling="mixture")
+    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, **fields)
     trainer = SensiaTrainer(model, args, train_dataset=tiny_bitext(), processing_class=tokenizer)
     trainer.current_gradient_accumulation_steps, trainer.state.max_steps = 1, 12
     terms = []
