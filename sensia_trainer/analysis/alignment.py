@@ -93,9 +93,15 @@ def align_words(
         raise ImportError(
             "Word alignment needs SimAlign, which is not installed: `pip install sensia[analysis]`."
         ) from error
-    aligner = SentenceAligner(
-        model=str(encoder), token_type="bpe", matching_methods=letters[method], device=device, layer=layer
-    )
+    try:
+        aligner = SentenceAligner(
+            model=str(encoder), token_type="bpe", matching_methods=letters[method], device=device, layer=layer
+        )
+    except OSError as error:
+        raise ValueError(
+            f"`encoder` is {str(encoder)!r}, which cannot be loaded ({' '.join(str(error).split())}). Give the folder "
+            "of a multilingual encoder, or its id on the Hub."
+        ) from error
     tokenize = aligner.embed_loader.tokenizer.tokenize
     room = aligner.embed_loader.emb_model.config.max_position_embeddings - 4  # special tokens and XLM-R's offset
     links = []

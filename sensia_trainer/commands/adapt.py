@@ -51,6 +51,7 @@ def adapt(run, data, words, lora, args):
     from ..training.adaptation import base_model, evaluations, load_texts, read_control, summary
     from ..training.lora import add_lora, merge_lora
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
+    from ..utils.files import fingerprint
     from ..utils.models import load_model, load_tokenizer
     from ..vocabulary.extension import with_votes
     from ..vocabulary.section import vocabulary_figure
@@ -69,6 +70,7 @@ def adapt(run, data, words, lora, args):
             "held-out pairs": facts["held_out_fingerprint"],
             "base model": weights_fingerprint(model),
             "tokenizer": tokenizer_fingerprint(tokenizer),
+            **{f"text of the {side}": fingerprint(part["text"][:])[:16] for side, part in texts.items()},
         }
     )
     vocabulary = None

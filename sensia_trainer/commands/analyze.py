@@ -17,10 +17,11 @@ from ..analysis.analyse import DEFINITIONS, analyse
 from ..analysis.corpus import AlignedCorpus, check_same_vocabulary
 from ..analysis.drawings import save_figures
 from ..analysis.summary import render_report
+from ..languages import language
 from ..utils.arguments import Parser, recipe_parser
-from ..utils.files import read_json, write_json, write_text
-from ..utils.models import load_model, load_tokenizer
-from ..utils.recipes import expand_variables, find_model, parse_recipe
+from ..utils.files import check_writable, read_json, write_json, write_text
+from ..utils.models import load_device, load_model, load_tokenizer
+from ..utils.recipes import expand_variables, parse_recipe
 
 
 PACKAGES = ("torch", "transformers", "numpy", "simalign")
@@ -55,6 +56,27 @@ class AnalysisArguments:
     cache_dir: str = field(default=".cache/alignment", metadata={"help": "Where word alignments are kept"})
 
 
+def check(arguments):
+    """Refuses what would fail after an hour, or mean nothing."""
+    for name in ("source_language", "target_language"):
+        try:
+            language(getattr(arguments, name))
+        except ValueError as error:
+            raise ValueError(f"`{name}`: {error}") from None
+    for name, least in (
+        ("minimum_count", 1),
+        ("top_k", 1),
+        ("batch_size", 1),
+        ("iterations", 1),
+        ("max_sentences", 0),
+    ):
+        if getattr(arguments, name) < least:
+            raise ValueError(f"`{name}` is {getattr(arguments, name)}, but must be {least} or more.")
+    if not arguments.temperature > 0:
+        raise ValueError(f"`temperature` is {arguments.temperature}, but must be above 0.")
+    check_writable(arguments.output)
+
+
 def read_lines(path, limit):
     return Path(expand_variables(path)).read_text(encoding="utf-8").splitlines()[: limit or None]
 
@@ -70,14 +92,21 @@ def load_backpack(path):
 
 
 def run(arguments):
-    paths = {name: find_model(getattr(arguments, name)) for name in ("model", "control", "base")}
-    models = {name: load_backpack(path).to(arguments.device) for name, path in paths.items() if path}
+    check(arguments)
+    sides = [read_lines(file, arguments.max_sentences) for file in (arguments.source_file, arguments.target_file)]
+    if not sides[0] or len(sides[0]) != len(sides[1]):
+        raise ValueError(
+            "`source_file` and `target_file` must be translations of each other, line by line: "
+            f"{arguments.source_file} has {len(sides[0])} lines and {arguments.target_file} {len(sides[1])}."
+        )
+    device = load_device(arguments.device)
+    paths = {name: getattr(arguments, name) for name in ("model", "control", "base")}
+    models = {name: load_backpack(path).to(device) for name, path in paths.items() if path}
     tokenizers = {name: load_tokenizer(paths[name], model) for name, model in models.items()}
     check_same_vocabulary(tokenizers)
     corpus = AlignedCorpus(
         tokenizers["model"],
-        read_lines(arguments.source_file, arguments.max_sentences),
-        read_lines(arguments.target_file, arguments.max_sentences),
+        *sides,
         arguments.source_language,
         arguments.target_language,
         arguments.encoder,

@@ -17,6 +17,7 @@ from ..curation.pipeline import build_bitext
 from ..curation.recipe import load_recipe
 from ..curation.upload import push_bitext
 from ..utils.arguments import Parser
+from ..utils.errors import UsageError
 from ..utils.launching import is_launched
 
 
@@ -39,6 +40,8 @@ def parser() -> Parser:
 def main(argv) -> None:
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.num_proc < 1:
+        raise UsageError(f"`--num_proc` is {arguments.num_proc}, but must be 1 or more.")
     recipe = load_recipe(arguments.recipe, sample=arguments.sample, seed=arguments.seed, opus_url=arguments.opus_url)
     if arguments.list:
         print(list_corpora(recipe.sources, recipe.source, recipe.target))

@@ -10,11 +10,10 @@ words of plain text that the model should know, decides: the setting with the lo
 
 from pathlib import Path
 
-from modeling_backpack import BackpackForCausalLM
 from modeling_backpack.conversion_backpack import inverse_layer_losses, set_inverse_layer_scaling
 
 from ..utils.arguments import Parser
-from ..utils.models import load_tokenizer
+from ..utils.models import load_model, load_tokenizer
 
 
 def parser():
@@ -31,7 +30,7 @@ def main(argv):
     if args.text and not args.tokenizer:
         parser().error("--text needs --tokenizer")
 
-    model = BackpackForCausalLM.from_pretrained(args.checkpoint)
+    model = load_model(args.checkpoint)
     print(
         f"{model.num_parameters():,} parameters, {model.config.num_senses} senses, scale {model.config.sense_scale:g}"
     )

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from modeling_backpack import BackpackConfig, is_published_layout
 
+from ..bitext.flores import PURPOSES
 from ..bitext.langid import check_language
 from ..languages import language
 from ..utils import models
@@ -115,7 +116,7 @@ class EvaluationConfig:
 def load_model(config: EvaluationConfig):
     """The model in evaluation mode and its tokenizer. `random_weights` draws fresh weights from the seed."""
     set_seed(config.seed)
-    trust = {"trust_remote_code": config.trust_remote_code}
+    device, trust = models.load_device(config.device), {"trust_remote_code": config.trust_remote_code}
     folder = find_model(config.model)
     dtype = getattr(torch, config.dtype, None)
     if not isinstance(dtype, torch.dtype):
@@ -125,11 +126,8 @@ def load_model(config: EvaluationConfig):
         model_config = config_class.from_pretrained(folder, **trust)
         model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, **trust)
     else:
-        model = models.load_model(folder, dtype=dtype, **trust)
+        model = models.load_model(config.model, dtype=dtype, **trust)
     tokenizer = models.load_tokenizer(config.tokenizer or folder, model, **trust)
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.to(device).eval(), tokenizer
 
 
@@ -154,6 +152,9 @@ def check_config(config: EvaluationConfig) -> None:
             raise ValueError(
                 f"`{name}` must be letters, digits, - and _, and no name of a known task (got {value!r})."
             )
+    for name, allowed in (("questions", ("corrected", "published")), ("flores_purpose", tuple(PURPOSES))):
+        if getattr(config, name) not in allowed:
+            raise ValueError(f"`{name}` must be one of {allowed} (got {getattr(config, name)!r}).")
     for name, least in (("max_items", 1), ("batch_size", 1), ("max_length", 2), ("bootstrap", 0)):
         value = getattr(config, name)
         if value is not None and value < least:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
 
@@ -81,11 +82,17 @@ def build_model(data, tokenizer):
     else:
         special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         fields = {"vocab_size": data.vocab_size, "n_positions": data.block_size} | special | data.backbone_config
-        backbone_config = AutoConfig.for_model(fields.pop("model_type", "gpt2"), **fields)
-        if data.senses:
-            model = BackpackForCausalLM(BackpackConfig(backbone_config=backbone_config, **data.backpack_config))
-        else:
-            model = AutoModelForCausalLM.from_config(backbone_config)
+        try:
+            backbone_config = AutoConfig.for_model(fields.pop("model_type", "gpt2"), **fields)
+            if data.senses:
+                model = BackpackForCausalLM(BackpackConfig(backbone_config=backbone_config, **data.backpack_config))
+            else:
+                model = AutoModelForCausalLM.from_config(backbone_config)
+        except (ValueError, TypeError, StrictDataclassError) as error:
+            raise ValueError(
+                f"No model can be made of `backbone_config`={data.backbone_config} and `backpack_config`="
+                f"{data.backpack_config}: {' '.join(str(error).split())}"
+            ) from error
     sizes = model.config.get_text_config()
     for name, needed, has in (
         ("block_size", data.block_size, getattr(sizes, "max_position_embeddings", None)),

@@ -1,6 +1,7 @@
 """Models and tokenizers as every command loads them: whole, in float32, in any layout that is known."""
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_backpack import BackpackForCausalLM, is_published_layout
@@ -22,13 +23,21 @@ def load_model(name_or_path: str, **kwargs) -> PreTrainedModel:
         `PreTrainedModel` in evaluation mode: [`BackpackForCausalLM`] where there are senses.
 
     Raises:
-        `ValueError`: for weights that are missing, unexpected or of another shape, with their names.
+        `ValueError`: for a model that cannot be had or is damaged, and for weights that are missing, unexpected or of
+            another shape, with their names.
     """
-    name_or_path = find_model(name_or_path)
-    model_class = BackpackForCausalLM if is_published_layout(name_or_path, **kwargs) else AutoModelForCausalLM
-    # Weights of another shape are reported with the others, instead of raised alone.
-    kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, info = model_class.from_pretrained(name_or_path, **kwargs)
+    given, name_or_path = name_or_path, find_model(name_or_path)
+    try:
+        model_class = BackpackForCausalLM if is_published_layout(name_or_path, **kwargs) else AutoModelForCausalLM
+        # Weights of another shape are reported with the others, instead of raised alone.
+        kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
+        model, info = model_class.from_pretrained(name_or_path, **kwargs)
+    except (OSError, ValueError, SafetensorError) as error:
+        what = "damaged" if isinstance(error, SafetensorError) else "not a model that can be loaded"
+        raise ValueError(
+            f"{str(given)!r} is {what} ({' '.join(str(error).split())}). Give the folder of a causal language "
+            "model, or its id on the Hub."
+        ) from error
     wrong = {kind.replace("_", " "): sorted(map(str, keys)) for kind, keys in info.items() if keys}
     if wrong:
         counts = "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in wrong.items())
@@ -37,6 +46,18 @@ def load_model(name_or_path: str, **kwargs) -> PreTrainedModel:
             "random: give a whole checkpoint of this architecture."
         )
     return model
+
+
+def load_device(name: str) -> torch.device:
+    """The device of that name; of `"auto"`, the accelerator where there is one. `ValueError` where it is not there."""
+    if name == "auto":
+        name = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"`device` is {name!r}, which is not here ({str(error).splitlines()[0]}).") from None
+    return device
 
 
 def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kwargs) -> PreTrainedTokenizerBase:

@@ -162,7 +162,7 @@ def test_significance_needs_the_same_items():
         ({"max_items": -1}, "`max_items` must be at least 1"),
         ({"max_length": -3}, "`max_length` must be at least 2"),
         ({"scoring_lambda": 2.0}, "`scoring_lambda` must lie between 0 and 1"),
-        ({"flores_purpose": "fun"}, "`purpose` must be one of"),
+        ({"flores_purpose": "fun"}, "`flores_purpose` must be one of"),
         ({"target": "swh_Latn"}, "lacks .'swh_Latn'"),
     ],
 )
