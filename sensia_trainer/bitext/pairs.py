@@ -21,7 +21,7 @@ from .columns import texts
 from .flores import load_flores
 from .langid import check_sides
 from .sources import DATASETS, is_structured, names_in, read_bitext, recognise
-from .splits import cap_per_group, fingerprint, hold_out, keep_rows, without_blanks, without_sentences_of
+from .splits import cap_per_group, fingerprint, hold_out, keep_rows, value_counts, without_blanks, without_sentences_of
 from .streams import plain_name
 
 
@@ -297,7 +297,7 @@ def _described(pairs, held_out, sources, data, languages, problems) -> dict:
         facts["licences"] = {label: licence or "not stated" for label, licence in licences.items()}
     for column, name in DESCRIBED.items():
         if column in pairs.column_names:
-            facts[name] = dict(Counter(pairs[column]).most_common())
+            facts[name] = value_counts(pairs, column)
     if problems:
         facts["met while reading"] = {name.replace("_", " "): count for name, count in problems.items()}
     rows = np.unique(np.linspace(0, len(pairs) - 1, JUDGED).astype(int))

@@ -112,6 +112,13 @@ def cap_per_group(dataset: datasets.Dataset, column: str, maximum: int, seed: in
     return dataset.select(np.sort(order[groups[rank < maximum]]))
 
 
+def value_counts(dataset: datasets.Dataset, column: str) -> dict[str, int]:
+    """How many rows have each value of a column, the most frequent first, then in the order of their first rows."""
+    indices, values = _column(dataset, column)
+    counts = np.bincount(indices, minlength=len(values))
+    return {values[n]: int(counts[n]) for n in np.argsort(-counts, kind="stable")}
+
+
 def fingerprint(dataset: datasets.Dataset) -> str:
     """SHA-256 (64 hex digits) over the texts of a bitext in order, both sides; other columns do not count."""
     digest = hashlib.sha256()

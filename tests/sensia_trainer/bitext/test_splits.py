@@ -1,13 +1,14 @@
 """Selections in Arrow columns, against the same done a pair at a time."""
 
 import random
+from collections import Counter
 
 import pytest
 from datasets import Dataset, concatenate_datasets
 
 from sensia_trainer.bitext import fingerprint
 from sensia_trainer.bitext.columns import WHITESPACE, texts
-from sensia_trainer.bitext.splits import hold_out, without_blanks, without_sentences_of
+from sensia_trainer.bitext.splits import hold_out, value_counts, without_blanks, without_sentences_of
 from tests.reference import bitext as reference
 
 
@@ -63,3 +64,10 @@ def test_too_few_pairs_to_hold_out():
 def test_nothing_but_blanks():
     with pytest.raises(ValueError, match="No pair of the bitext has text on both sides"):
         without_blanks(Dataset.from_dict({"translation": [{"en": "a", "id": ""}, {"en": None, "id": "d"}]}))
+
+
+def test_values_are_counted_as_python_counts_them():
+    draw = random.Random(0)
+    values = [draw.choice(["ui", "news", "b", "a"]) for _ in range(99)]
+    dataset = Dataset.from_dict({"domain": values}).select(range(90, 3, -1))
+    assert list(value_counts(dataset, "domain").items()) == Counter(values[90:3:-1]).most_common()
