@@ -19,7 +19,6 @@ from transformers.utils import logging
 
 from ..bitext.streams import Problems, open_binary, plain_name, read_lines, refuse_other_encodings
 from ..utils.files import fingerprint, read_json, write_json
-from ..utils.models import load_tokenizer
 from ..utils.recipes import expand_variables
 from .runs import tokenizer_fingerprint
 
@@ -113,6 +112,8 @@ def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, 
             f"The text fills {len(blocks)} blocks of `block_size`={data.block_size} tokens, and `held_out_blocks`="
             f"{data.held_out_blocks} of them are held out: nothing is left to train on. Give more text, or lower them."
         )
+    from ..utils.models import load_tokenizer  # imports models, which `--help` has no time for
+
     return blocks, tokenizer or load_tokenizer(str(folder / "tokenizer")), facts
 
 
