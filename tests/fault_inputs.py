@@ -105,7 +105,7 @@ FILES = {
     "empty-folder": ("empty-folder", None),
     "few.tsv": ("held_out_pairs|few.tsv", None),
     "same.tsv": ("held_out_pairs|same.tsv|identical|language", "same|identical|language"),
-    "swapped.tsv": ("swapped.tsv|language", "language"),
+    "swapped.tsv": ("swapped", None),
     "a.en a.short": ("a.en|a.short", None),
     "pairs.tsv other.tsv": ("", "pairs read"),
     "packed": ("", "pairs read"),
@@ -241,8 +241,9 @@ def faults() -> list[Fault]:
         for pair in pairs.split():
             field, _, value = pair.partition("=")
             # A value that is itself wrong may be what the answer names.
-            value_named = value if value[:1].isalpha() else "nosuch" if "nosuch" in value else field
-            listed.append(Fault(f"{command} {recipes[command]} --{field} '{value}'", f"{field}|{value_named}"))
+            field_named = field.removeprefix("bitext_")  # `keep` may be that of one source among several
+            value_named = value if value[:1].isalpha() else "nosuch" if "nosuch" in value else field_named
+            listed.append(Fault(f"{command} {recipes[command]} --{field} '{value}'", f"{field_named}|{value_named}"))
     for files, (names, tells) in FILES.items():
         listed.append(Fault(f"adapt adapt.yaml --bitext {files}", names, tells))
     return listed + ODD
