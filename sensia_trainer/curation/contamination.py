@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ..bitext.hub_data import load_hub
 from ..bitext.sources import is_hub_id
 from ..bitext.streams import Problems, open_binary, plain_name, read_lines
-from .filters import near_form, text_keys
+from .filters import near_form, near_keys, text_keys
 
 
 # A shorter text ("Yes", "Two days") is no evidence that a pair was taken from an evaluation set. An ideograph, a kana
@@ -48,6 +48,21 @@ def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, dic
         short = {near_form(text) for text in texts if text.strip()} - forms
         counts[name] = {"texts": len(forms), "exempt": len(short)}
     return np.array(sorted(keys), dtype=np.uint64), counts
+
+
+def is_uncontaminated(texts: list[str], keys: np.ndarray) -> np.ndarray:
+    """
+    Which texts, of a sentence or of many, share none with the evaluation sets, (n,) bool: neither the whole text nor
+    any of its sentences, up to case, punctuation and numbers.
+
+    Args:
+        texts (`list[str]`): n texts, such as the monolingual ones of a run.
+        keys (`np.ndarray`): Sorted near keys, see [`evaluation_keys`].
+    """
+    parts = [list(dict.fromkeys((text, *_SENTENCE_END.split(text)))) for text in texts]
+    found = np.isin(near_keys([part for one in parts for part in one]), keys)
+    owner = np.repeat(np.arange(len(texts)), [len(one) for one in parts])
+    return np.bincount(owner, found, minlength=len(texts)) == 0
 
 
 def is_evidence(form: str) -> bool:

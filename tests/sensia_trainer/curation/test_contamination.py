@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sensia_trainer.bitext import hub_data
-from sensia_trainer.curation.contamination import evaluation_keys
+from sensia_trainer.curation.contamination import evaluation_keys, is_uncontaminated
 from sensia_trainer.curation.filters import near_keys
 
 
@@ -101,3 +101,14 @@ def test_what_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="holds no text"):
         evaluation_keys((str(tmp_path / "empty"),))
     assert len(evaluation_keys(())[0]) == 0
+
+
+def test_monolingual_text_is_checked_sentence_by_sentence(tmp_path):
+    (tmp_path / "test.txt").write_text("The man turned on the faucet.\n" + "那个女人打开门走进了花园。\n")
+    keys, _ = evaluation_keys((str(tmp_path / "test.txt"),))
+    clean = ["A man turned on a lamp. It was dark.", "", "Yes.", "那个男人打开门走进了房间。他很累。"]
+    shared = ["It was late. The MAN turned on the faucet! He drank.", "the man turned on the faucet"]
+    shared += ["他来了。那个女人打开门走进了花园。"]
+    assert is_uncontaminated(clean + shared, keys).tolist() == [True] * 4 + [False] * 3
+    assert is_uncontaminated([], keys).tolist() == []
+    assert is_uncontaminated(shared, np.zeros(0, np.uint64)).all()
