@@ -2,7 +2,6 @@
 
 import time
 from functools import cached_property, partial
-from pathlib import Path
 
 import pyarrow.compute as pc
 import torch
@@ -12,20 +11,21 @@ from .config import SensiaConfig
 from .evaluation.batching import max_positions
 from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
 from .evaluation.overlap import token_idf
-from .hub.model_card import write_card
+from .hub.licences import licence_of_model
 from .losses import head_of, info_nce, last_state, next_token_loss
 from .schedule import PHASES
 from .training.batches import SIDES, select_labelled, select_pairs
 from .training.checkpointing import ResumableTrainer
 from .training.grad_cache import cached_backward
 from .training.inputs import training_inputs
-from .training.runs import METRICS_FILE, write_run
+from .training.runs import run_metrics
 from .training.sharding import check_sharding, whole_copy
 from .utils.models import load_model, load_tokenizer
 
 
 # Training pairs that tokens are counted in.
 COUNTED_PAIRS = 10_000
+RESAMPLES = 1000
 
 
 class BitextTrainer(ResumableTrainer):
@@ -269,7 +269,7 @@ class BitextTrainer(ResumableTrainer):
             dataset = self.eval_dataset[dataset]
         metrics = self._measure(evaluate_bitext, dataset)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        self.log(dict(metrics))
+        self.log({name: value for name, value in metrics.items() if not isinstance(value, list)})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -296,6 +296,8 @@ class BitextTrainer(ResumableTrainer):
             context_state=self.args.context_state,
             context_layer=self.args.context_layer,
             idf=self._training_idf,
+            # Intervals are for what is reported: before the first step and after the last.
+            bootstrap=0 if self.is_in_train else RESAMPLES,
             accelerator=self.accelerator,
         )
 
@@ -310,31 +312,20 @@ class BitextTrainer(ResumableTrainer):
 
     # ---- Publishing ----
 
-    def create_model_card(self, *args, **kwargs):
-        """
-        Write the card of `metrics.json` in the output folder, the one that [`push_to_hub`] uploads.
-
-        `examples/adapt.py` leaves that file; in its absence it is written from what the trainer knows: settings,
-        pairs, the last evaluation. The arguments of [`~transformers.Trainer.create_model_card`] are not read, because
-        every line of the card comes from that file.
-        """
-        if not self.is_world_process_zero():
-            return
-        if not (Path(self.args.output_dir) / METRICS_FILE).is_file():
-            evaluations = [row for row in self.state.log_history if "eval_target_perplexity" in row]
-            write_run(
-                self.args,
-                kind=self.card_kind,
-                model=self.model,
-                base_model=self.base_model,
-                languages=self.args.languages,
-                data={"pairs": len(self.train_dataset), "truncated pairs": self.truncated_pairs},
-                after={key[5:]: value for key, value in evaluations[-1].items() if key.startswith("eval_")}
-                if evaluations
-                else {},
-                state=self.state,
-            )
-        write_card(self.args.output_dir, repo_id=self.hub_model_id or self.args.hub_model_id)
+    def card_metrics(self):
+        evaluations = [row for row in self.state.log_history if "eval_target_perplexity" in row]
+        last = evaluations[-1] if evaluations else {}
+        return run_metrics(
+            self.args,
+            kind=self.card_kind,
+            model=self.accelerator.unwrap_model(self.model),
+            base_model=self.base_model,
+            base_licence=licence_of_model(self.base_model),
+            languages=self.args.languages,
+            data={"pairs": len(self.train_dataset), "truncated pairs": self.truncated_pairs},
+            after={key[5:]: value for key, value in last.items() if key.startswith("eval_")},
+            state=self.state,
+        )
 
     # ---- Checkpoints ----
 

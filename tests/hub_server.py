@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
 
-TOKEN = "hf_dummy"
+TOKEN = "hf_" + "a1B2" * 9  # like a real one, so that it is found where it must not be
 LFS_SUFFIXES = (".safetensors", ".parquet", ".arrow")
 
 

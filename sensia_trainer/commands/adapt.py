@@ -39,16 +39,18 @@ def adapt(run, data, words, lora, args):
     """Bring the run, wherever it was left, to its end: a model folder with its card. What it takes to import comes
     late, so that `--help` comes fast."""
     from dataclasses import asdict
+    from functools import partial
 
     from transformers import set_seed
 
     from ..baselines import DenseTrainer
     from ..bitext.pairs import held_out_name, load_pairs
     from ..evaluation.dynamics import training_dynamics
-    from ..hub.model_card import write_card
+    from ..hub.folders import finish_folder
+    from ..hub.licences import licence_of_model
     from ..languages import language, named
     from ..trainer import SensiaTrainer
-    from ..training.adaptation import base_model, evaluations, load_texts, read_control, summary
+    from ..training.adaptation import base_model, evaluations, last_evaluation, load_texts, read_control, summary
     from ..training.lora import add_lora, merge_lora
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.files import fingerprint
@@ -57,6 +59,7 @@ def adapt(run, data, words, lora, args):
     from ..vocabulary.section import vocabulary_figure
 
     base, control = base_model(data), read_control(data.control)
+    base_licence = licence_of_model(base)
     has_senses = data.method not in METHODS_WITHOUT_SENSES
     set_seed(args.seed)
     with args.main_process_first(desc="reading the bitext"):
@@ -103,6 +106,7 @@ def adapt(run, data, words, lora, args):
             kind="adaptation" if has_senses else "baseline",
             model=trainer.accelerator.unwrap_model(trainer.model),
             base_model=base,
+            base_licence=base_licence,
             languages=args.languages,
             data=facts,
             method={"method": data.method} | (asdict(lora) if lora.use_peft else {}),
@@ -118,11 +122,12 @@ def adapt(run, data, words, lora, args):
     before = run.once(
         "before", lambda: trainer.evaluate(metric_key_prefix="before") | trainer.random_weights_recall("before")
     )
-    run.rehearse(trainer.model, metrics(before, before), write_card)
+    run.rehearse(trainer.model, metrics(before, before), partial(finish_folder, to_publish=args.push_to_hub))
+    trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
     trainer.model = merge_lora(trainer.model)
     after = trainer.evaluate()
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)
 
     if trainer.is_world_process_zero():
         measured = metrics(before, after)
@@ -135,7 +140,7 @@ def adapt(run, data, words, lora, args):
         )
         if vocabulary:
             vocabulary_figure(vocabulary, f"{args.output_dir}/vocabulary", languages=names)
-        run.finish(measured, write_card)
+        run.finish(measured, finish_folder)
     if args.push_to_hub:
         trainer.push_to_hub(commit_message=f"{data.method} of {base}")
     if trainer.is_world_process_zero():

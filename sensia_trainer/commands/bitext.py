@@ -10,15 +10,16 @@ folder with its data card; `sensia adapt` takes it as bitext.
 """
 
 import logging
-import shlex
 
 from ..curation.opus import list_corpora
 from ..curation.pipeline import build_bitext
 from ..curation.recipe import load_recipe
-from ..curation.upload import push_bitext
+from ..hub.publishing import publish
 from ..utils.arguments import Parser
 from ..utils.errors import UsageError
+from ..utils.files import portable
 from ..utils.launching import is_launched
+from ..utils.secrets import command_line
 
 
 def parser() -> Parser:
@@ -33,7 +34,7 @@ def parser() -> Parser:
     parser.add_argument("--keep-files", action="store_true", help="keep downloads and intermediate shards")
     parser.add_argument("--list", action="store_true", help="only list what OPUS has of the recipe's corpora, offline")
     parser.add_argument("--push_to_hub", metavar="REPO", help="upload the dataset and its card to this Hub repository")
-    parser.add_argument("--private", action="store_true", help="create the Hub repository as a private one")
+    parser.add_argument("--public", action="store_true", help="make a repository that is created public")
     return parser
 
 
@@ -62,9 +63,11 @@ def main(argv) -> None:
         allow_missing=arguments.allow_missing,
         keep_files=arguments.keep_files,
         accelerator=accelerator,
-        command=shlex.join(["sensia", "bitext", *argv]),
+        command=portable(command_line(["sensia", "bitext", *argv])),
     )
     if accelerator is None or accelerator.is_main_process:
         if arguments.push_to_hub:
-            print(push_bitext(output_dir, arguments.push_to_hub, private=arguments.private))
+            message = f"Upload {statistics['pairs']:,} pairs"
+            options = {"repo_type": "dataset", "private": not arguments.public, "message": message}
+            print(publish(output_dir, arguments.push_to_hub, **options)["url"])
         print(f"{statistics['pairs']:,} pairs in {output_dir}; its README.md has the table of filters")

@@ -40,7 +40,9 @@ def pretrain(run, data, args):
 
     from transformers import set_seed
 
-    from ..hub.model_card import write_card
+    from ..hub.folders import finish_folder
+    from ..hub.licences import licence_of_model
+    from ..training.adaptation import last_evaluation
     from ..training.pretraining import PretrainingTrainer, build_model, collate_blocks
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..training.text import TEXT_FOLDER, text_blocks
@@ -56,6 +58,7 @@ def pretrain(run, data, args):
         makes=args.process_index == 0 or args.save_on_each_node and args.local_process_index == 0,
     )
     model = build_model(data, tokenizer)
+    base_licence = licence_of_model(data.model) if data.model else None
     run.settle(
         lambda: (
             {"text": facts["fingerprint"], "tokenizer": tokenizer_fingerprint(tokenizer)}
@@ -79,6 +82,7 @@ def pretrain(run, data, args):
             kind="pretraining",
             model=model,
             languages={"source": data.language},
+            base_licence=base_licence,
             data={
                 "sources": data.dataset or data.text_files,
                 "licence": data.licence,
@@ -95,7 +99,9 @@ def pretrain(run, data, args):
             state=trainer.state,
         )
 
-    run.rehearse(model, metrics(math.log(len(tokenizer))), write_card)
+    start = math.log(len(tokenizer))
+    run.rehearse(model, metrics(start), partial(finish_folder, to_publish=args.push_to_hub))
+    trainer.card_metrics = lambda: metrics(last_evaluation(trainer.state.log_history).get("eval_loss", start))
     trainer.train(resume_from_checkpoint=run.interrupted)
     loss = trainer.evaluate()["eval_loss"]
     if not math.isfinite(loss):
@@ -103,10 +109,13 @@ def pretrain(run, data, args):
             f"The cross-entropy on held-out text is {loss}; the model is not saved. Lower `learning_rate`."
         )
     model.config.use_cache = True
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)
     if trainer.is_world_process_zero():
-        run.finish(metrics(loss), write_card)
+        run.finish(metrics(loss), finish_folder)
         shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    if trainer.is_world_process_zero():
         print(f"perplexity on held-out text: {math.exp(min(loss, MAX_EXPONENT)):.2f}\nmodel folder: {args.output_dir}")
 
 

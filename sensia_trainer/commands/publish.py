@@ -10,7 +10,6 @@ The repository then holds what the folder holds: files that are gone from the fo
 The token comes from `hf auth login` or HF_TOKEN. After a broken upload, run the same command again.
 """
 
-from ..hub.publishing import publish
 from ..utils.arguments import Parser
 
 
@@ -20,6 +19,11 @@ def parser():
     parser.add_argument("repo_id", help="where to: owner/name; created if missing")
     parser.add_argument("--repo-type", choices=("model", "dataset"), default="model")
     parser.add_argument("--public", action="store_true", help="make a repository that is created public")
+    parser.add_argument("--license", help="licence of the weights, such as cc-by-4.0, in place of what the card says")
+    parser.add_argument(
+        "--base-model", help="owner/name of the base model, where the card knows a folder's name alone"
+    )
+    parser.add_argument("--title", help="first line of the card, in place of the one made of size and languages")
     parser.add_argument("--tag", help="revision tag to put on the commit, such as v1.0")
     parser.add_argument("--collection", help="title of a collection of the same owner to list the repository in")
     parser.add_argument("--message", help="commit message")
@@ -28,6 +32,8 @@ def parser():
 
 
 def main(argv):
+    from ..hub.publishing import publish
+
     options = vars(parser().parse_args(argv))
     report = publish(options.pop("folder"), options.pop("repo_id"), private=not options.pop("public"), **options)
     for path, size in report["files"]:

@@ -4,39 +4,26 @@ import io
 import json
 import re
 import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoCard
+import yaml
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, RepoCard
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
-from safetensors import SafetensorError, safe_open
-from tqdm.auto import tqdm
 
-from .model_card import base_model_name, is_hub_id, validate_card
+from ..utils.files import portable, read_json
+from .folders import without_origin
+from .model_card import base_model_name, is_hub_id, render_card
+from .validation import check_uploads
 
 
-# What a run leaves behind for its own resumption, and no repository needs.
 # How `datasets` saves a dataset; the Hub gets Parquet files instead.
-OF_DATASETS = ("*.arrow", "state.json", "dataset_info.json", "dataset_dict.json")
-LEFT_OUT = ("__pycache__", "checkpoint-*", "runs", "settings.json", "before.json", ".*", "*.pyc", "*.lock")
+OF_DATASETS = ("*.arrow", "state.json", "dataset_info.json", "dataset_dict.json", "recipe.json")
+# What a run leaves behind for its own resumption, and no repository needs.
+LEFT_OUT = ("__pycache__", "checkpoint-*", "writing-*", "runs", "settings.json", "before.json")
+LEFT_OUT += (".*", "*.pyc", "*.lock", "*.part", "stages", "downloads")  # the last two: of `sensia bitext`
 KEPT = (".gitattributes", ".eval_results")
-
-PICKLE_SUFFIXES = {".bin", ".ckpt", ".dill", ".h5", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
-PACKED_SUFFIXES = {".bz2", ".gz", ".tar", ".tgz", ".xz", ".zip", ".zst"}
-
-SECRETS = {
-    "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}",
-    "a GitHub token": rb"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,})",
-    "a GitLab token": rb"\bglpat-[A-Za-z0-9_-]{20,}",
-    "an AWS key": rb"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "a Google key": rb"\bAIza[A-Za-z0-9_-]{35}",
-    "an API key": rb"\bsk-[A-Za-z0-9_-]{32,}",
-    "a Slack token": rb"\bxox[abprs]-[A-Za-z0-9-]{20,}",
-    "a private key": rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----",
-    "a Weights & Biases key": rb"WANDB_API_KEY\W{1,4}[a-f0-9]{40}\b",
-}
-ANY_SECRET = re.compile(b"|".join(b"(" + pattern + b")" for pattern in SECRETS.values()))
+ROWS_A_FILE = 500_000  # of a dataset
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,9 @@ class Upload:
     def open(self):
         return io.BytesIO(self.content) if isinstance(self.content, bytes) else self.content.open("rb")
 
+    def read(self) -> bytes:
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
 
 def publish(
     folder,
@@ -60,9 +50,14 @@ def publish(
     *,
     repo_type: str = "model",
     private: bool = True,
+    license: str | None = None,
+    base_model: str | None = None,
+    title: str | None = None,
     tag: str | None = None,
     collection: str | None = None,
     message: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
     dry_run: bool = False,
 ) -> dict:
     """Make `repo_id` on the Hub hold what `folder` holds: code, weights and card in one commit.
@@ -77,9 +72,15 @@ def publish(
         repo_id: "owner/name"; created if missing.
         repo_type: "model" or "dataset".
         private: Visibility of a repository that is created; an existing one keeps its own.
+        license: Licence of the weights in place of what the card says, as an identifier of the Hub.
+        base_model: "owner/name" of the model that training began with, where the card knows only a folder's name. One
+            that lies beside the folder is taken to be published under the same owner.
+        title: First line of the card in place of the one made of size and languages.
         tag: Name of a revision tag to put on the commit, such as "v1.0".
         collection: Title of a collection of the same owner that is to list the repository; created if missing.
         message: The commit message.
+        revision: Branch to commit to, `main` by default.
+        token: In place of the one that `hf auth login` or HF_TOKEN gives.
         dry_run: Check and list only; nothing is sent.
 
     Returns:
@@ -87,18 +88,23 @@ def publish(
         run without the Hub), `dry_run`; after an upload also `url`, `commit` and `changed` (was a commit made).
 
     Raises:
-        ValueError: For a folder with pickles, secrets, links, missing model files, a base model that is not on the
-            Hub or an incomplete card, a malformed `repo_id`, or a `tag` that marks another commit already.
+        `ValueError`: for a folder with pickles, secrets, links, folders of this machine, damaged weights or ones that
+            do not fill the model, missing code, an unknown licence, or an incomplete card; a malformed `repo_id` or
+            `base_model`; a `tag` that marks another commit already.
     """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+    if not is_hub_id(repo_id):
         raise ValueError(f"`repo_id` is {repo_id!r}, but must be 'owner/name'.")
     if repo_type not in ("model", "dataset"):
         raise ValueError(f"`repo_type` is {repo_type!r}, but must be 'model' or 'dataset'.")
+    if base_model is not None and not is_hub_id(base_model):
+        raise ValueError(f"`base_model` is {base_model!r}, but must be the id of a Hub repository, 'owner/name'.")
+    api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
-        uploads = collect(folder, repo_id, repo_type, Path(scratch))
-        check(uploads, repo_type)
+        changes = {"license": license, "base_model": base_model, "title": title}
+        uploads = collect(folder, repo_id, repo_type, Path(scratch), **changes)
+        check_uploads(uploads, repo_type)
         try:
-            before, present = _on_the_hub(repo_id, repo_type)
+            before, present = _on_the_hub(api, repo_id, repo_type, revision)
             gone = present - {upload.path for upload in uploads} - {".gitattributes"}
             removed = sorted(path for path in gone if not (Path(folder) / path).exists())
         except (OfflineModeIsEnabled, HTTPError):
@@ -114,18 +120,25 @@ def publish(
         }
         if dry_run:
             return report
-        commit = _upload(uploads, removed, repo_id, repo_type, private, tag, collection, message)
+        commit = _upload(api, uploads, removed, repo_id, repo_type, private, revision, message)
+        if tag:
+            _tag(api, repo_id, repo_type, tag, commit["commit"])
+        if collection:
+            owner = repo_id.split("/")[0]
+            slug = api.create_collection(collection, namespace=owner, private=private, exists_ok=True).slug
+            api.add_collection_item(slug, repo_id, item_type=repo_type, exists_ok=True)
         return report | commit | {"changed": commit["commit"] != before}
 
 
-def collect(folder, repo_id: str, repo_type: str, scratch: Path) -> list[Upload]:
+def collect(folder, repo_id: str, repo_type: str, scratch: Path, **changes) -> list[Upload]:
     """The files of a folder as they will stand in the repository, sorted by path.
 
-    The card's snippet is made to load `repo_id`, and a base model that lies beside the folder gets the same owner; so
-    does the base model of an adapter, which would otherwise name a path of this machine. A dataset saved by
-    `datasets.save_to_disk` becomes Parquet files (in `scratch`), which is what the Hub loads.
+    The card is that of `repo_id`, with `changes` (`license`, `base_model`, `title`); configurations and metrics do not
+    say where on this machine anything lay. A dataset saved by `datasets.save_to_disk` becomes Parquet files (in
+    `scratch`), which is what the Hub loads.
 
-    Raises ValueError if `folder` is none, or holds links that are not followed.
+    Raises:
+        `ValueError`: if `folder` is none, or holds links that are not followed.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -137,46 +150,84 @@ def collect(folder, repo_id: str, repo_type: str, scratch: Path) -> list[Upload]
         uploads, files = [], _walk(folder)
     _check_links(folder, files)
     uploads += [Upload(path.relative_to(folder).as_posix(), path) for path in files]
-    adapted = {"README.md": _with_repo_id, "adapter_config.json": _with_base_model}
-    uploads = [adapted.get(upload.path, _as_it_is)(upload, folder, repo_id) for upload in uploads]
+    if repo_type == "model":
+        prepare = {
+            "README.md": lambda path: _card_of(folder, repo_id, changes).encode("utf-8"),
+            "adapter_config.json": lambda path: _as_json(_adapter_config(folder, repo_id, changes["base_model"])),
+            "config.json": lambda path: _as_json(without_origin(read_json(path))),
+            "tokenizer_config.json": lambda path: _as_json(without_origin(read_json(path))),
+            "metrics.json": lambda path: _as_json(portable(read_json(path))),
+        }
+        uploads = [
+            Upload(upload.path, prepare[upload.path](upload.content)) if upload.path in prepare else upload
+            for upload in uploads
+        ]
     return sorted(uploads, key=lambda upload: upload.path)
 
 
-def check(uploads: list[Upload], repo_type: str) -> None:
-    """Refuse what must not be published; raises ValueError that names every problem."""
-    contents, problems = {upload.path: upload for upload in uploads}, []
-    for upload in tqdm(uploads, desc="checking", leave=False, disable=None):
-        if upload.path.endswith(".safetensors"):
-            problems += [f"{upload.path} is damaged: {error}" for error in _damage(upload)]
-        elif _is_pickle(upload):
-            problems.append(f"{upload.path} is a pickle, which runs code when it is loaded; save safetensors or JSON")
-        problems += [f"{upload.path}, line {line}, holds {kind}" for line, kind in _secrets(upload)]
-    if repo_type == "model":
-        problems += _missing_model_files(contents)
-    if "README.md" not in contents:
-        problems.append("there is no card (README.md)")
-    else:
-        try:
-            validate_card(_text(contents["README.md"]), repo_type)
-        except ValueError as error:
-            problems.append(str(error).rstrip("."))
-    if problems:
-        raise ValueError("Nothing was uploaded: " + "; ".join(problems) + ".")
+def _as_json(content) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def _on_the_hub(repo_id: str, repo_type: str) -> tuple[str | None, set[str]]:
+def _card_of(folder: Path, repo_id: str, changes: dict) -> str:
+    """The card of a repository: rendered again where it is as it was rendered; where somebody edited it, with its
+    snippets, licence and base model changed."""
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    rendered = (folder / "metrics.json").is_file()
+    base = read_json(folder / "metrics.json").get("base_model") if rendered else None
+    try:
+        card = ModelCard(text, ignore_metadata_errors=True)
+    except yaml.YAMLError:  # whose mending is said when it is checked
+        return text
+    base = changes["base_model"] or _public_base(base or card.data.base_model, folder, repo_id)
+    try:
+        is_as_rendered = rendered and render_card(folder) == text
+    except ValueError:  # what is wrong with the folder is said when it is checked
+        is_as_rendered = False
+    if is_as_rendered:
+        return render_card(folder, repo_id=repo_id, **changes | {"base_model": base})
+    text = re.sub(r'^repo = ".*"$', f'repo = "{repo_id}"', text, flags=re.MULTILINE)
+    if changes["title"]:
+        text = re.sub(r"^# .*$", lambda _: f"# {changes['title']}", text, count=1, flags=re.MULTILINE)
+    asked = {"license": changes["license"], "base_model": base if is_hub_id(base) else None}
+    if any(value and value != card.data.get(name) for name, value in asked.items()):
+        card = ModelCard(text, ignore_metadata_errors=True)
+        for name, value in asked.items():
+            if value:
+                setattr(card.data, name, value)
+        if asked["base_model"] and not card.data.get("base_model_relation"):
+            card.data["base_model_relation"] = "finetune"
+        text = str(card)
+    return text
+
+
+def _adapter_config(folder: Path, repo_id: str, base_model: str | None) -> dict:
+    values = read_json(folder / "adapter_config.json")
+    base = base_model or _public_base(values.get("base_model_name_or_path"), folder, repo_id)
+    return values | {"base_model_name_or_path": base or "a model without a name"}
+
+
+def _public_base(base: str | None, folder: Path, repo_id: str) -> str | None:
+    """A base model that lies beside the folder is published under the same owner; any other keeps its name."""
+    base = base_model_name(base) if isinstance(base, str) and base else None
+    owner = repo_id.split("/")[0]
+    is_beside = base is not None and "/" not in base and (folder.resolve().parent / base).is_dir()
+    return f"{owner}/{base}" if is_beside else base
+
+
+def _on_the_hub(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> tuple[str | None, set[str]]:
     """The last commit of a repository and the paths it holds; none where there is no repository yet."""
     try:
-        info = HfApi().repo_info(repo_id, repo_type=repo_type)
+        info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
     except RepositoryNotFoundError:
         return None, set()
     return info.sha, {file.rfilename for file in info.siblings}
 
 
-def _upload(uploads, removed, repo_id, repo_type, private, tag, collection, message) -> dict:
-    api = HfApi()
+def _upload(api: HfApi, uploads, removed, repo_id, repo_type, private, revision, message) -> dict:
     card = next(upload for upload in uploads if upload.path == "README.md")
-    RepoCard(_text(card)).validate(repo_type)  # the Hub's own check, before there is a repository that stays empty
+    # The Hub's own check, before there is a repository that stays empty.
+    RepoCard(card.read().decode("utf-8")).validate(repo_type)
     url = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
     # Not `upload_folder`, which may spread a folder over several commits: code and weights belong together.
     operations = [
@@ -185,16 +236,10 @@ def _upload(uploads, removed, repo_id, repo_type, private, tag, collection, mess
     ] + [CommitOperationDelete(path) for path in removed]
     message = message or f"Upload {repo_id.split('/')[1]}"
     try:
-        commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type)
+        commit = api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type, revision=revision)
     except Exception as error:
         error.add_note("Make the same call again to go on: files that arrived whole are not sent again.")
         raise
-    if tag:
-        _tag(api, repo_id, repo_type, tag, commit.oid)
-    if collection:
-        owner = repo_id.split("/")[0]
-        slug = api.create_collection(collection, namespace=owner, private=private, exists_ok=True).slug
-        api.add_collection_item(slug, repo_id, item_type=repo_type, exists_ok=True)
     return {"url": str(url), "commit": commit.oid}
 
 
@@ -221,7 +266,7 @@ def _walk(folder: Path) -> list[Path]:
 
 
 def _check_links(folder: Path, files: list[Path]) -> None:
-    """Model code is linked to, so that there is one copy of it; another link may lead to what nobody means to show."""
+    """Model code may be linked to; another link may lead to what nobody means to show."""
     problems = []
     for path in files:
         name = path.relative_to(folder).as_posix()
@@ -237,106 +282,11 @@ def _parquet_files(folder: Path, scratch: Path) -> list[Upload]:
     from datasets import DatasetDict, load_from_disk
 
     saved = load_from_disk(str(folder))
-    splits = saved if isinstance(saved, DatasetDict) else {"train": saved}
     uploads = []
-    for split, dataset in splits.items():
-        file = scratch / f"{split}.parquet"
-        dataset.to_parquet(file)
-        uploads.append(Upload(f"data/{split}-00000-of-00001.parquet", file))
+    for split, dataset in (saved if isinstance(saved, DatasetDict) else {"train": saved}).items():
+        files = max(1, -(-len(dataset) // ROWS_A_FILE))
+        for n in range(files):
+            file = scratch / f"{split}-{n}.parquet"
+            dataset.shard(files, n, contiguous=True).to_parquet(file)
+            uploads.append(Upload(f"data/{split}-{n:05d}-of-{files:05d}.parquet", file))
     return uploads
-
-
-def _as_it_is(upload: Upload, folder: Path, repo_id: str) -> Upload:
-    return upload
-
-
-def _with_repo_id(card: Upload, folder: Path, repo_id: str) -> Upload:
-    text = card.content.read_text(encoding="utf-8")
-    text = re.sub(r'^repo = ".*"$', f'repo = "{repo_id}"', text, count=1, flags=re.MULTILINE)
-    base = re.search(r"^base_model: ([\w.-]+)$", text, flags=re.MULTILINE)
-    if base:
-        public = _public_base(base[1], folder, repo_id)
-        text = text.replace(base[0], f"base_model: {public}", 1).replace(f'"{base[1]}"', f'"{public}"')
-    return Upload(card.path, text.encode("utf-8"))
-
-
-def _with_base_model(config: Upload, folder: Path, repo_id: str) -> Upload:
-    values = json.loads(config.content.read_text(encoding="utf-8"))
-    base = base_model_name(values.get("base_model_name_or_path") or "a model without a name")
-    values["base_model_name_or_path"] = _public_base(base, folder, repo_id)
-    return Upload(config.path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode("utf-8"))
-
-
-def _public_base(base: str, folder: Path, repo_id: str) -> str:
-    """A base model that lies beside the folder is published under the same owner; any other keeps its name."""
-    owner = repo_id.split("/")[0]
-    return f"{owner}/{base}" if "/" not in base and (folder.resolve().parent / base).is_dir() else base
-
-
-def _text(upload: Upload) -> str:
-    with upload.open() as file:
-        return file.read().decode("utf-8")
-
-
-def _damage(upload: Upload) -> list[str]:
-    try:
-        with safe_open(upload.content, framework="np"):
-            return []
-    except SafetensorError as error:
-        return [str(error)]
-
-
-def _is_pickle(upload: Upload) -> bool:
-    """Told by the suffix, and by the first bytes: a pickle of protocol 2 to 5, or a zip archive that holds one."""
-    if _is_named_as_pickle(upload.path):
-        return True
-    with upload.open() as file:
-        start = file.read(2)
-        if start[:1] == b"\x80" and start[1:] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-            return True
-        if not zipfile.is_zipfile(file):
-            return False
-        with zipfile.ZipFile(file) as archive:
-            return any(_is_named_as_pickle(name) for name in archive.namelist())
-
-
-def _is_named_as_pickle(path: str) -> bool:
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    while suffixes and suffixes[-1] in PACKED_SUFFIXES:
-        suffixes.pop()
-    return bool(suffixes) and suffixes[-1] in PICKLE_SUFFIXES
-
-
-def _secrets(upload: Upload) -> list[tuple[int, str]]:
-    """Line numbers and kinds of the secrets in a text file; the secrets themselves are not repeated."""
-    kinds = list(SECRETS)
-    with upload.open() as file:
-        if b"\0" in file.read(8192):
-            return []
-        file.seek(0)
-        found = [(line, match) for line, text in enumerate(file, 1) for match in ANY_SECRET.finditer(text)]
-    return [(line, kinds[match.lastindex - 1]) for line, match in found]
-
-
-def _missing_model_files(contents: dict[str, Upload]) -> list[str]:
-    problems = []
-    if not any(path.endswith(".safetensors") for path in contents):
-        problems.append("there are no weights (*.safetensors)")
-    if "config.json" not in contents and "adapter_config.json" not in contents:
-        problems.append("there is neither config.json nor adapter_config.json")
-    if "adapter_config.json" in contents:
-        base = json.loads(_text(contents["adapter_config.json"]))["base_model_name_or_path"]
-        if not is_hub_id(base):
-            problems.append(
-                f"adapter_config.json names the base model {base!r}, which is not the id of a Hub repository "
-                "(owner/name): write it, or publish with the base model's folder beside this one"
-            )
-    if "config.json" in contents:
-        auto_map = json.loads(_text(contents["config.json"])).get("auto_map") or {}
-        # "module.Class" is a file of this repository, "owner/name--module.Class" of another.
-        modules = {f"{target.split('.')[0]}.py" for target in auto_map.values() if "--" not in target}
-        problems += [f"config.json names the code file {name}, which is missing" for name in modules - set(contents)]
-    if "model.safetensors.index.json" in contents:
-        shards = set(json.loads(_text(contents["model.safetensors.index.json"]))["weight_map"].values())
-        problems += [f"the weight file {name} is missing" for name in sorted(shards - set(contents))]
-    return problems

@@ -1,72 +1,139 @@
-"""From a run's folder to a folder of `model_cards/`: half-precision weights, one copy of the code, the card.
+"""From a run's folder to a folder of `model_cards/`: half-precision weights, code, the card; and the same refreshed.
 
 What a run measures itself is on the data that guided it. The results of a released model are those of
-`examples/evaluate.py` on the reporting split, of the base model and of the control likewise: see [`reported`].
+`sensia evaluate` on the reporting split, of the base model and of the control likewise: see [`reported`].
 """
 
-import json
-import os
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tqdm.auto import tqdm
 
+from ..evaluation.dynamics import training_dynamics
 from ..evaluation.report import TITLES
 from ..evaluation.results import read_result
 from ..evaluation.tasks import TASKS
 from ..languages import language
+from ..schedule import PhaseSchedule
+from ..training.adaptation import evaluations
 from ..training.runs import METRICS_FILE
-from ..utils.files import portable, write_json
-from .model_card import write_card
+from ..utils.files import portable, read_json, write_json
+from ..utils.models import load_model, load_tokenizer
+from .card_tables import SCHEDULE_FIELDS
+from .folders import finish_folder, without_origin
 
 
-FIGURES = ("training_dynamics.png", "training_dynamics.svg")
+FIGURE = "training_dynamics"
 
 
-def release(run_folder, destination, code_folder, dtype="float16", **evaluations):
+def release(run_folder, destination, dtype=None, license=None, title=None, **evaluations) -> Path:
     """
-    Make the Hub-ready folder of a finished run.
+    Make the Hub-ready folder of a finished run. What an earlier release left there is replaced; nothing is when this
+    one fails.
 
     Args:
-        run_folder: What `examples/adapt.py` or `examples/pretrain.py` left.
+        run_folder: What `sensia adapt` or `sensia pretrain` left.
         destination: Folder to write; its name is the model's.
-        code_folder: The package with the model's code, linked to and not copied: publishing uploads the files.
-        dtype (`str`): Type of the stored weights.
+        dtype (`str`, *optional*): Type of the stored weights: "float16", "bfloat16" or "float32". By default float16
+            where it can hold every weight, else bfloat16.
+        license (`str`, *optional*): Licence of the weights, in place of what follows from the text's.
+        title (`str`, *optional*): First line of the card, in place of the one made of size and languages.
         evaluations: Files of results for the card, see [`reported`]: `after`, `before`, `control`.
 
     Returns:
         The destination (`Path`).
 
     Raises:
-        `ValueError`: if `run_folder` holds no finished run, or `dtype` is no half-precision type.
+        `ValueError`: if `run_folder` holds no finished run, or is the destination; for another `dtype`, or one that
+            makes infinity of a weight; for weights that are missing, or not finite.
     """
     run_folder, destination = Path(run_folder), Path(destination)
-    if dtype not in ("float16", "bfloat16"):
-        raise ValueError(f"`dtype` is {dtype!r}, but released weights are float16 or bfloat16.")
+    if destination.resolve() == run_folder.resolve():
+        raise ValueError(f"The destination {str(destination)!r} is the run's own folder: give another one.")
     if not (run_folder / METRICS_FILE).is_file():
         raise ValueError(f"{run_folder} has no {METRICS_FILE}: the run is not finished. Start its command again.")
-    for link in destination.glob("*_backpack.py"):  # of an earlier release; saving would write through it
-        link.unlink()
-    model = AutoModelForCausalLM.from_pretrained(run_folder, dtype="float32")
-    model.to(getattr(torch, dtype)).save_pretrained(destination)
-    AutoTokenizer.from_pretrained(run_folder).save_pretrained(destination)
-    for copy in destination.glob("*_backpack.py"):
-        copy.unlink()
-        copy.symlink_to(os.path.relpath(Path(code_folder) / copy.name, destination))
-    for name in FIGURES:
-        if (run_folder / name).is_file():
-            (destination / name).write_bytes((run_folder / name).read_bytes())
-    metrics = json.loads((run_folder / METRICS_FILE).read_text(encoding="utf-8"))
+    metrics = read_json(run_folder / METRICS_FILE)
     measured = {name: read_result(file) for name, file in evaluations.items() if file}
-    metrics |= reported(**measured) if measured else {}
-    write_json(destination / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
-    write_card(destination)
+    if measured:
+        # What the run measured before its first step, for the figure: `before` is now of the reporting split.
+        start = [{"step": 0} | {f"eval_{key}": value for key, value in (metrics.get("before") or {}).items()}]
+        metrics["history"] = start * bool(metrics.get("before")) + metrics.get("history", [])
+        metrics |= reported(**measured)
+    metrics |= {name: value for name, value in (("license", license), ("title", title)) if value}
+
+    model = load_model(run_folder)
+    model.to(getattr(torch, storable(model, dtype)))
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=destination.parent, prefix="writing-") as written:
+        written = Path(written)
+        model.save_pretrained(written)
+        load_tokenizer(run_folder).save_pretrained(written)
+        write_json(written / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
+        refresh(written)
+        destination.mkdir(exist_ok=True)
+        for stale in [*destination.glob("*.safetensors*"), *destination.glob("*_backpack.py")]:
+            stale.unlink()
+        for file in written.iterdir():
+            shutil.move(file, destination / file.name)
     return destination
+
+
+def storable(model, dtype: str | None = None) -> str:
+    """
+    The type that a model's weights are stored in.
+
+    Args:
+        model (`PreTrainedModel`): In float32.
+        dtype (`str`, *optional*): What is wanted; by default float16 where it can hold every weight, else bfloat16.
+
+    Raises:
+        `ValueError`: for another type, a weight that is not finite, or one that `dtype` cannot hold.
+    """
+    if dtype not in (None, "float16", "bfloat16", "float32"):
+        raise ValueError(f"`dtype` is {dtype!r}, but released weights are float16, bfloat16 or float32.")
+    too_large = None
+    for name, weight in tqdm(model.state_dict().items(), desc="checking weights", leave=False, disable=None):
+        if not torch.isfinite(weight).all():
+            raise ValueError(f"The weight {name!r} holds NaN or infinity: this model cannot be released.")
+        if weight.is_floating_point() and weight.abs().max() > torch.finfo(torch.float16).max:
+            too_large = too_large or name
+    if dtype == "float16" and too_large:
+        raise ValueError(
+            f"`dtype` is 'float16', which cannot hold the weight {too_large!r}: it would become infinity. Store the "
+            "weights as bfloat16 or float32."
+        )
+    return dtype or ("bfloat16" if too_large else "float16")
+
+
+def refresh(folder) -> Path:
+    """
+    Bring a released folder up to date with this version: its code, its figure and its card; the weights stay.
+
+    Returns:
+        The path of the card.
+    """
+    folder = Path(folder)
+    tokenizer_config = folder / "tokenizer_config.json"
+    write_json(tokenizer_config, without_origin(read_json(tokenizer_config)))
+    metrics = read_json(folder / METRICS_FILE)
+    history = evaluations(metrics.get("history") or [])
+    if metrics["kind"] != "pretraining" and any("context_recall_source_to_target" in row for row in history):
+        if metrics.get("before") and history[0]["step"] > 0:
+            history = [{"step": 0} | metrics["before"], *history]
+        config = metrics["config"]
+        given = {key: config[key] for key in SCHEDULE_FIELDS & config.keys() if not key.startswith("w_")}
+        schedule = PhaseSchedule(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
+        starts = [round(boundary * config["steps"]) for boundary in schedule.boundaries]
+        names = tuple(language(metrics["languages"][side]).name for side in ("source", "target"))
+        training_dynamics(history, folder / FIGURE, phase_starts=starts, languages=names)
+    return finish_folder(folder)
 
 
 def reported(after, before=None, control=None):
     """
-    The entries of a card's metrics that hold the results of `examples/evaluate.py`.
+    The entries of a card's metrics that hold the results of `sensia evaluate`.
 
     Args:
         after, before, control (`dict`): Its results for the released model, the base model, and the control. Of

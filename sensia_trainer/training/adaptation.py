@@ -206,6 +206,12 @@ def evaluations(history):
     return [{"step": row["step"]} | {k[5:]: v for k, v in row.items() if k.startswith("eval_")} for row in rows]
 
 
+def last_evaluation(history):
+    """The last evaluation of a logged history, its keys as they were logged; empty without one."""
+    rows = [row for row in history if any(key.startswith("eval_") for key in row)]
+    return {key: value for key, value in rows[-1].items() if key.startswith("eval_")} if rows else {}
+
+
 def read_control(path):
     """
     The `after` metrics in the metrics file of a control run; `None` without one.

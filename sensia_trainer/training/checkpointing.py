@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
@@ -34,6 +34,7 @@ from .checkpoint_files import (
     write_manifest,
     written_whole,
 )
+from .pushing import PublishingTrainer
 
 
 logger = logging.get_logger(__name__)
@@ -50,7 +51,7 @@ class Stopped(SystemExit):
         super().__init__(EXIT_INTERRUPTED if signal_number == signal.SIGINT else EXIT_PREEMPTED)
 
 
-class ResumableTrainer(Trainer):
+class ResumableTrainer(PublishingTrainer):
     """[`~transformers.Trainer`] whose checkpoints are whole or absent, and which stops cleanly on SIGTERM and Ctrl-C.
 
     Resuming (`train(resume_from_checkpoint=...)`) is exact on the CPU, in weights and in logged history, as long as

@@ -249,13 +249,6 @@ def run_metrics(args, *, kind, model, state, method=None, **content):
     return portable(plain(metrics))
 
 
-def write_run(args, **content):
-    """Writes [`run_metrics`] as `metrics.json`, where no [`RunFolder`] does; returns them."""
-    metrics = run_metrics(args, **content)
-    write_json(Path(args.output_dir) / METRICS_FILE, metrics)
-    return metrics
-
-
 def weights_fingerprint(model) -> str:
     """16 hexadecimal digits of the SHA-256 of a model's weights."""
     digest = hashlib.sha256()

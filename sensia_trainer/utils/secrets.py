@@ -125,6 +125,8 @@ def _views(content: bytes, depth=2) -> Iterator[tuple[bytes, int | None]]:
     for start, decompressor in _PACKED.items():
         if content.startswith(start):
             yield from ((view, 1) for view, _ in _views(_unpacked(decompressor(), content), depth - 1))
+    if content.startswith(b"\x89PNG"):
+        yield from ((view, 1) for text in _png_texts(content) for view, _ in _views(text, depth - 1))
     if b"\0" in content[:4096]:
         yield content.replace(b"\0", b""), None  # UTF-16 and UTF-32
     if _ESCAPED.search(content):
@@ -149,6 +151,18 @@ def _decoded(run: bytes) -> Iterator[bytes]:
             yield base64.b64decode(part + b"=" * (-len(part) % 4))
         except binascii.Error:
             continue
+
+
+def _png_texts(content: bytes) -> Iterator[bytes]:
+    """The packed texts of a PNG image (zTXt, iTXt); those that are not packed are seen as they are."""
+    place = 8
+    while place + 12 <= len(content):
+        length, kind = int.from_bytes(content[place : place + 4]), content[place + 4 : place + 8]
+        chunk, start = content[place + 8 : place + 8 + length], -1
+        if kind in (b"zTXt", b"iTXt"):
+            while (start := chunk.find(b"\x78", start + 1)) >= 0:  # how zlib begins
+                yield _unpacked(zlib.decompressobj(), chunk[start:])
+        place += 12 + length
 
 
 def _unescaped(found) -> bytes:

@@ -1,11 +1,15 @@
 """Publishing: what is refused, what is sent, and the whole way to a Hub and back in processes of their own."""
 
+import base64
+import gzip
+import io
 import json
 import os
 import pickle
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -14,10 +18,15 @@ import torch
 from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from safetensors.torch import load_file, save_file
 
-from examples.publish import main
+from sensia_trainer.commands.publish import main
+from sensia_trainer.hub.folders import finish_folder
 from sensia_trainer.hub.model_card import write_card
-from sensia_trainer.hub.publishing import publish
+from sensia_trainer.hub.publishing import collect, publish
+from sensia_trainer.utils.errors import UsageError
 from tests.hub_server import HubServer
 
 
@@ -30,7 +39,7 @@ METRICS = {
     "model_name": "backpack-tiny",
     "base_model": "backpack-base",
     "languages": {"source": "en", "target": "id"},
-    "data": {"name": "ten sentences", "pairs": 5},
+    "data": {"name": "ten sentences", "pairs": 5, "licence": "CC0"},
     "after": {"target_perplexity": 290.0, "pairs": 5},
 }
 DATASET_CARD = """---
@@ -45,14 +54,11 @@ task_categories: [translation]
 
 
 def save_model(model, tokenizer, folder: Path) -> Path:
-    """A model folder like those of the repository: two weight files, code by relative links, metrics and card."""
+    """A model folder like those that commands leave: two weight files here, code, metrics and card."""
     model.save_pretrained(folder, max_shard_size="100KB")
     tokenizer.save_pretrained(folder)
-    for code in folder.glob("*.py"):
-        code.unlink()
-        code.symlink_to(os.path.relpath(ROOT / "modeling_backpack" / code.name, folder))
     (folder / "metrics.json").write_text(json.dumps(METRICS))
-    write_card(folder)
+    finish_folder(folder)
     return folder
 
 
@@ -80,7 +86,7 @@ def world(tmp_path_factory, tiny_model, tokenizer):
     adapted.peft_config["default"].base_model_name_or_path = str(folder / "backpack-tiny")
     adapted.save_pretrained(adapter)
     (adapter / "metrics.json").write_text(json.dumps(METRICS | {"base_model": str(folder / "backpack-tiny")}))
-    write_card(adapter)
+    finish_folder(adapter)
 
     pairs = [{"en": f"Page {n} of {2 * n}", "id": f"Halaman {n} dari {2 * n}"} for n in range(1, 6)]
     DatasetDict({"train": Dataset.from_dict({"translation": pairs})}).save_to_disk(folder / "bitext")
@@ -93,9 +99,23 @@ def world(tmp_path_factory, tiny_model, tokenizer):
 def model_folder(tmp_path, world):
     """A copy of the model folder that a test may spoil."""
     copy = tmp_path / "backpack-tiny"
-    subprocess.run(["cp", "-RL", world["folder"] / "backpack-tiny", copy], check=True)
+    subprocess.run(["cp", "-R", world["folder"] / "backpack-tiny", copy], check=True)
     (tmp_path / "backpack-base").mkdir()
     return copy
+
+
+def zipped(**members) -> bytes:
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return file.getvalue()
+
+
+def refusal(folder, **options) -> str:
+    with pytest.raises(ValueError) as refused:
+        publish(folder, "owner/x", dry_run=True, **options)
+    return str(refused.value)
 
 
 def paths(report) -> list[str]:
@@ -127,6 +147,10 @@ def test_dry_run_lists_files_and_sizes_and_sends_nothing(world, capsys):
         ("STATE.PKL", b"anything"),
         ("state.pkl.gz", b"anything"),
         ("weights.pth.tar", b"anything"),
+        ("notes", pickle.dumps(Path("a"), protocol=0)),
+        ("vocab.txt", b"cos\nsystem\n(S'true'\ntR."),
+        ("settings.yaml", pickle.dumps(Path("a"), protocol=1)),
+        ("archive.dat", zipped(a=pickle.dumps({"a": 1}))),
     ],
 )
 def test_pickles_are_refused_by_suffix_and_by_content(model_folder, name, content):
@@ -166,9 +190,165 @@ def test_secrets_are_refused_with_their_place_and_not_repeated(model_folder, kin
     assert secret not in str(refused.value)
 
 
+TOKEN = "hf_" + "a1B2" * 9
+
+
+def in_safetensors(folder):
+    name = sorted(folder.glob("*.safetensors"))[0]
+    save_file(load_file(name), name, {"format": "pt", "command": f"push --token {TOKEN}"})
+    return name.name
+
+
+def in_an_image(folder):
+    metadata = PngInfo()
+    metadata.add_text("Comment", f"made with {TOKEN}", zip=True)
+    Image.new("L", (2, 2)).save(folder / "figure.png", pnginfo=metadata)
+    return "figure.png"
+
+
+def in_json_as_base64(folder):
+    encoded = base64.b64encode(f'{{"token": "{TOKEN}"}}'.encode()).decode()
+    (folder / "extra.json").write_text(json.dumps({"state": encoded}))
+    return "extra.json"
+
+
+def in_a_nested_folder_packed(folder):
+    (folder / "logs").mkdir()
+    (folder / "logs" / "run.jsonl.gz").write_bytes(gzip.compress(f"x\n{TOKEN}".encode()))
+    return "logs/run.jsonl.gz"
+
+
+def in_an_archive(folder):
+    (folder / "all.zip").write_bytes(zipped(notes=f"token {TOKEN}".encode()))
+    return "all.zip"
+
+
+def in_the_front_matter(folder):
+    card = folder / "README.md"
+    card.write_text(card.read_text().replace("---\n", f"---\nextra: {TOKEN}\n", 1))
+    return "README.md"
+
+
+def in_code(folder):
+    with open(folder / "modeling_backpack.py", "a") as file:
+        file.write(f"\nTOKEN = {list(TOKEN.encode())}.hex  # {TOKEN.encode().hex()}\n")
+    return "modeling_backpack.py"
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [in_safetensors, in_an_image, in_json_as_base64, in_a_nested_folder_packed, in_an_archive, in_the_front_matter]
+    + [in_code],
+    ids=lambda function: function.__name__,
+)
+def test_a_token_is_found_wherever_it_hides(model_folder, hide):
+    name = hide(model_folder)
+    message = refusal(model_folder)
+    assert re.search(rf"{re.escape(name)}, line \d+, holds a Hugging Face token", message) and TOKEN not in message
+
+
+def test_a_token_is_found_in_the_tables_of_a_dataset(tmp_path):
+    texts = [f"line {n}" for n in range(50)] + [base64.b64encode(f"key {TOKEN}".encode()).decode()]
+    Dataset.from_dict({"translation": [{"en": text, "id": "x"} for text in texts]}).save_to_disk(tmp_path / "pairs")
+    (tmp_path / "pairs" / "README.md").write_text(DATASET_CARD)
+    message = refusal(tmp_path / "pairs", repo_type="dataset")
+    assert "data/train-00000-of-00001.parquet, line 1, holds a Hugging Face token" in message
+
+
+def test_metrics_and_configurations_go_without_tokens_and_folders(model_folder):
+    metrics = METRICS | {"hub_token": "anything", "command": f"sensia adapt --token {TOKEN}", "out": "/root/runs/x"}
+    (model_folder / "metrics.json").write_text(json.dumps(metrics))
+    for name in ("config.json", "tokenizer_config.json"):
+        config = json.loads((model_folder / name).read_text())
+        (model_folder / name).write_text(json.dumps(config | {"_name_or_path": "/home/me/x", "is_local": True}))
+    write_card(model_folder, metrics=METRICS)
+    with tempfile.TemporaryDirectory() as scratch:
+        changes = {"license": None, "base_model": None, "title": None}
+        uploads = collect(model_folder, "owner/x", "model", Path(scratch), **changes)
+    for upload in uploads:
+        assert not re.search(rb"hf_a1B2|anything|/root/runs|/home/me", upload.read()), upload.path
+
+
+@pytest.mark.parametrize("folder", ["/home/me/runs", "/root/runs", "C:\\Users\\me\\runs", "{cwd}/runs", "{tmp}/runs"])
+def test_folders_of_a_machine_are_refused(model_folder, folder):
+    folder = folder.format(cwd=os.getcwd(), tmp=tempfile.gettempdir())
+    (model_folder / "notes.yaml").write_text(f"a: 1\nfrom: {folder}/a.tsv\n")
+    assert "notes.yaml, line 2, names a folder of a machine" in refusal(model_folder)
+    (model_folder / "notes.yaml").write_text("see: https://example.org/home/me/a and owner/home/x\n")
+    assert publish(model_folder, "owner/x", dry_run=True)
+
+
+def test_weights_that_are_not_numbers_or_not_all_there_are_refused(model_folder):
+    shard = sorted(model_folder.glob("*.safetensors"))[0]
+    weights = load_file(shard)
+    name = sorted(weights)[0]
+    for bad in (float("nan"), float("inf")):
+        save_file(weights | {name: weights[name].flatten().fill_(bad).view_as(weights[name])}, shard, {"format": "pt"})
+        assert f"{shard.name} holds NaN or infinity in {name!r}" in refusal(model_folder)
+    rest = {key: value for key, value in weights.items() if key != name}
+    save_file(rest, shard, {"format": "pt"})
+    assert f"config.json asks for the weights {name!r}, which are missing" in refusal(model_folder)
+    save_file(rest | {name: torch.zeros(3)}, shard, {"format": "pt"})
+    assert f"the weight {name!r} has the shape [3] in the file and" in refusal(model_folder)
+
+
+def test_code_that_is_not_whole_is_refused(model_folder):
+    for name in ("conversion_backpack.py", "sentence_backpack.py"):
+        code = (model_folder / name).read_text()
+        (model_folder / name).unlink()
+        by = {"conversion_backpack.py": "modeling_backpack.py", "sentence_backpack.py": "modules.json"}[name]
+        assert f"{by} names the code file {name}, which is missing" in refusal(model_folder)
+        (model_folder / name).write_text(code)
+
+
+# -- licence, base model, title --------------------------------------------------------------------------------------
+
+
+def front_matter(folder, **options) -> ModelCard:
+    with tempfile.TemporaryDirectory() as scratch:
+        changes = {"license": None, "base_model": None, "title": None} | options
+        uploads = collect(folder, "owner/x", "model", Path(scratch), **changes)
+    return ModelCard(next(upload.read() for upload in uploads if upload.path == "README.md").decode())
+
+
+def test_an_unknown_licence_is_refused_and_can_be_given(model_folder, capsys):
+    (model_folder / "metrics.json").write_text(json.dumps(METRICS | {"data": {"name": "letters", "pairs": 5}}))
+    write_card(model_folder)
+    assert "licence of the weights is unknown" in refusal(model_folder)
+    assert "--license" in refusal(model_folder)
+    main_with(model_folder, "--license", "cc-by-4.0")
+    card = front_matter(model_folder, license="cc-by-4.0")
+    assert card.data.license == "cc-by-4.0" and "Licence of the weights: cc-by-4.0." in card.text
+    edited = model_folder / "README.md"
+    edited.write_text(edited.read_text() + "\nA line of the author's own.\n")
+    card = front_matter(model_folder, license="cc-by-4.0")
+    assert card.data.license == "cc-by-4.0" and "A line of the author's own." in card.text
+    assert "--license" in refusal(model_folder)
+
+
+def test_what_adapt_makes_is_published_as_it_is(model_folder, tmp_path):
+    """Its base model is a folder that lies elsewhere; an id can be given for it."""
+    (tmp_path / "backpack-base").rmdir()
+    card = front_matter(model_folder)
+    assert card.data.base_model is None and "`backpack-base`, an English Backpack" in card.text
+    assert publish(model_folder, "owner/x", dry_run=True)
+    main_with(model_folder, "--base-model", "other/backpack-base")
+    for _ in range(2):  # as it was rendered, then edited
+        card = front_matter(model_folder, base_model="other/backpack-base", title="Mine")
+        assert card.data.base_model == "other/backpack-base" and card.data.base_model_relation == "finetune"
+        assert "\n# Mine\n" in card.text and 'repo = "owner/x"' in card.text
+        (model_folder / "README.md").write_text((model_folder / "README.md").read_text() + "\nMore.\n")
+    with pytest.raises(ValueError, match="`base_model` is 'backpack-base', but must be the id"):
+        publish(model_folder, "owner/x", base_model="backpack-base", dry_run=True)
+
+
+def main_with(folder, *options):
+    main([str(folder), "owner/x", "--dry-run", *options])
+
+
 def test_an_incomplete_card_is_refused_by_field(model_folder):
     card = model_folder / "README.md"
-    card.write_text(card.read_text().replace("license: apache-2.0\n", ""))
+    card.write_text(card.read_text().replace("license: apache-2.0\n", "") + "\nEdited.\n")
     with pytest.raises(ValueError, match="`license` is missing"):
         publish(model_folder, "owner/x", dry_run=True)
     card.write_text("---\ntags: [\n---\n")
@@ -207,16 +387,14 @@ def test_suffixes_that_only_look_like_those_of_pickles(model_folder):
     assert "pairs.pt.jsonl" in paths(publish(model_folder, "owner/x", dry_run=True))
 
 
-def test_a_base_model_that_is_nowhere_is_refused(model_folder, tmp_path, world):
-    (tmp_path / "backpack-base").rmdir()
-    with pytest.raises(ValueError, match="`base_model` is 'backpack-base'.*owner/name.*beside"):
-        publish(model_folder, "owner/x", dry_run=True)
+def test_an_adapter_whose_base_model_is_nowhere_is_refused(model_folder, tmp_path, world):
     adapter = tmp_path / "adapter"
     subprocess.run(["cp", "-R", world["folder"] / "adapter", adapter], check=True)
     assert publish(adapter, "owner/x", dry_run=True)
     subprocess.run(["mv", model_folder, tmp_path / "elsewhere"], check=True)
-    with pytest.raises(ValueError, match="adapter_config.json names the base model 'backpack-tiny'.*owner/name"):
+    with pytest.raises(ValueError, match="adapter_config.json names the base model 'backpack-tiny'.*--base-model"):
         publish(adapter, "owner/x", dry_run=True)
+    assert publish(adapter, "owner/x", base_model="owner/backpack-tiny", dry_run=True)
 
 
 def test_malformed_arguments_are_refused(world, capsys):
@@ -225,9 +403,10 @@ def test_malformed_arguments_are_refused(world, capsys):
         publish(folder, "name-alone", dry_run=True)
     with pytest.raises(ValueError, match="'model' or 'dataset'"):
         publish(folder, "owner/x", repo_type="space", dry_run=True)
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="is not a folder"):
         main([str(world["folder"] / "nowhere"), "owner/x"])
-    assert "is not a folder" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="--licence.*license"):
+        main([str(folder), "owner/x", "--licence", "mit"])
 
 
 # -- what goes ---------------------------------------------------------------------------------------------------
@@ -237,7 +416,7 @@ import json, sys
 from pathlib import Path
 from datasets import load_dataset
 from huggingface_hub import HfApi
-from sensia_trainer.hub.publishing import publish
+from sensia_trainer.hub.publishing import collect, publish
 
 world, data = sys.argv[1], Path("pairs")
 data.mkdir()
@@ -290,7 +469,7 @@ def test_what_is_gone_from_the_folder_goes_from_the_repository(world, tmp_path):
 PUBLISH_THE_REST_AND_LOAD = """
 import json, sys
 import torch
-from sensia_trainer.hub.publishing import publish
+from sensia_trainer.hub.publishing import collect, publish
 
 world = sys.argv[1]
 model = f"{world}/backpack-tiny"
@@ -358,7 +537,9 @@ def test_push_break_resume_push_again_and_load(world, tmp_path):
         files = hub.files("models/owner/backpack-tiny")
         listed = {file.name for file in folder.iterdir() if file.is_file()} - {"settings.json"}
         assert set(files) == listed
-        assert all(files[name] == (folder / name).read_bytes() for name in listed - {"README.md"})
+        rewritten = {"README.md", "config.json", "tokenizer_config.json", "metrics.json"}
+        assert all(files[name] == (folder / name).read_bytes() for name in listed - rewritten)
+        assert json.loads(files["metrics.json"]) == METRICS
         card = ModelCard(files["README.md"].decode())
         assert card.data.base_model == "owner/backpack-base"
         assert 'repo = "owner/backpack-tiny"' in card.text

@@ -1,21 +1,21 @@
 """From a run to a Hub-ready folder: half-precision weights, one copy of the code, a card of reported results."""
 
 import json
-import os
 import shutil
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from sensia_trainer.hub.model_card import validate_card
+from sensia_trainer.commands.release import main
+from sensia_trainer.hub.folders import CODE
 from sensia_trainer.hub.release import release, reported
+from sensia_trainer.hub.validation import validate_card
+from sensia_trainer.utils.errors import UsageError
 from tests.tiny import tiny_trainer
-
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def evaluation(recall, accuracy, fingerprint="f00"):
@@ -44,30 +44,107 @@ def write(folder, name, content):
 
 
 def test_the_folder_and_its_reported_results(run, tmp_path):
-    code = tmp_path / "modeling_backpack"
-    shutil.copytree(ROOT / "modeling_backpack", code, ignore=shutil.ignore_patterns("__pycache__"))
     files = {"after": evaluation(0.71, 0.52), "before": evaluation(0.01, 0.50), "control": evaluation(0.02, 0.51)}
     files = {name: write(tmp_path, f"{name}.json", content) for name, content in files.items()}
-    folder = release(run, tmp_path / "cards" / "backpack-tiny-id", code, **files)
+    folder = release(run, tmp_path / "cards" / "backpack-tiny-id", license="cc0-1.0", title="Tiny", **files)
 
     weights = load_file(folder / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
-    links = {path.name: os.readlink(path) for path in folder.glob("*_backpack.py")}
-    assert links == {name: f"../../modeling_backpack/{name}" for name in links} and "modeling_backpack.py" in links
+    code = {path.name for path in CODE.glob("*_backpack.py")}
+    assert {path.name for path in folder.glob("*.py")} == code and "modeling_backpack.py" in code
+    assert not [path for path in folder.iterdir() if path.is_symlink()]
     card = (folder / "README.md").read_text(encoding="utf-8")
-    validate_card(card)
+    validate_card(card, to_publish=True)
+    assert "\n# Tiny\n" in card and "license: cc0-1.0" in card
     assert "Measured on 1,012 sentence pairs of FLORES-200 devtest." in card
     recalls = "| 0.010 [-0.020, 0.040] | 0.710 [0.680, 0.740] | 0.020 [-0.010, 0.050] |"
     assert f"| recall@1 English → Indonesian, sense vectors {recalls}" in card
     assert "| XCOPA, Indonesian test | 500 | 0.520 [0.480, 0.560] | 0.510 [0.470, 0.550] |" in card
     assert "length-averaged log-likelihood, this model at chance |" in card
     assert "type: cambridgeltl/xcopa\n      config: id\n" in card
+    assert "](training_dynamics.png)" in card and (folder / "training_dynamics.svg").is_file()
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["model_name"] == "backpack-tiny-id" and str(tmp_path) not in json.dumps(metrics)
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert not {"is_local", "local_files_only", "name_or_path"} & tokenizer.keys()
 
-    again = release(run, tmp_path / "cards" / "backpack-tiny-id", code)
-    assert (again / "modeling_backpack.py").is_symlink() and (code / "modeling_backpack.py").is_file()
+    again = release(run, tmp_path / "cards" / "backpack-tiny-id")
     assert "FLORES" not in (again / "README.md").read_text(encoding="utf-8")  # what the run measured itself
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["backpack-tiny-id"]
+
+
+COPIED_AND_LOADED = """
+import json, sys
+sys.modules.update(modeling_backpack=None, sensia_trainer=None)
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+for folder in sys.argv[1:]:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
+    print(model(**tokenizer("sun sea", return_tensors="pt")).logits.sum().item())
+"""
+
+
+def test_a_copy_elsewhere_is_whole(run, tmp_path):
+    """What `cp -r` copies of a run and of a release loads without the package and without what it came from."""
+    released = release(run, tmp_path / "cards" / "tiny", "float32")
+    (tmp_path / "elsewhere").mkdir()
+    for folder in (run, released):
+        subprocess.run(["cp", "-r", folder, tmp_path / "elsewhere" / folder.name], check=True)
+        shutil.rmtree(folder)
+    copies = [str(tmp_path / "elsewhere" / folder.name) for folder in (run, released)]
+    done = subprocess.run(
+        [sys.executable, "-c", COPIED_AND_LOADED, *copies], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.split()
+    assert first == second
+
+
+def test_an_older_release_with_links_and_shards_is_replaced(run, tmp_path):
+    code, folder = tmp_path / "code", tmp_path / "tiny"
+    code.mkdir()
+    folder.mkdir()
+    (code / "modeling_backpack.py").write_text("# somebody's own")
+    (folder / "modeling_backpack.py").symlink_to(code / "modeling_backpack.py")
+    (folder / "model-00001-of-00002.safetensors").write_bytes(b"old")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    (folder / "notes.md").write_text("kept")
+    release(run, folder)
+    assert (code / "modeling_backpack.py").read_text() == "# somebody's own"
+    assert [path.name for path in folder.glob("*.safetensors*")] == ["model.safetensors"]
+    assert (folder / "notes.md").read_text() == "kept"
+
+
+def test_a_release_is_refreshed(run, tmp_path):
+    folder = release(run, tmp_path / "tiny")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / "modeling_backpack.py").write_text("# of an older version")
+    for name in ("README.md", "modules.json", "sentence_backpack.py", "training_dynamics.png"):
+        (folder / name).unlink()
+    assert main(["--refresh", str(folder)]) is None
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_weights_that_float16_cannot_hold(run, tmp_path):
+    weights = load_file(run / "model.safetensors")
+    name = next(name for name in weights if name.endswith("c_attn.weight"))
+    weights[name][0, 0] = 1e5
+    save_file(weights, run / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"float16.*{name}.*infinity.*bfloat16"):
+        release(run, tmp_path / "a", "float16")
+    assert not (tmp_path / "a").exists()
+    folder = release(run, tmp_path / "a")
+    assert load_file(folder / "model.safetensors")[name].dtype == torch.bfloat16
+    weights[name][0, 0] = float("nan")
+    save_file(weights, run / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"{name}.*NaN or infinity"):
+        release(run, tmp_path / "b", "float32")
+    del weights[name]
+    save_file(weights, run / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=f"missing keys: .*{name}"):
+        release(run, tmp_path / "b")
+    assert load_file(folder / "model.safetensors")[name].isfinite().all()
 
 
 def test_a_model_without_senses(tmp_path, tokenizer):
@@ -76,16 +153,27 @@ def test_a_model_without_senses(tmp_path, tokenizer):
     tokenizer.save_pretrained(run)
     metrics = {"kind": "pretraining", "after": {"perplexity": 61.25}, "data": {"sources": ["books.txt"]}, "config": {}}
     write(run, "metrics.json", metrics)
-    card = (release(run, tmp_path / "gpt2-tiny-en", tmp_path) / "README.md").read_text(encoding="utf-8")
+    folder = release(run, tmp_path / "gpt2-tiny-en")
+    card = (folder / "README.md").read_text(encoding="utf-8")
     validate_card(card)
-    assert "backbone of a Backpack without its senses" in card
+    assert "backbone of a Backpack without its senses" in card and not (folder / "modules.json").exists()
     assert "trust_remote_code" not in card and "get_senses" not in card and "custom_code" not in card
 
 
 def test_what_cannot_be_released(run, tmp_path):
-    with pytest.raises(ValueError, match="`dtype` is 'float32'"):
-        release(run, tmp_path / "a", tmp_path, "float32")
+    with pytest.raises(ValueError, match="`dtype` is 'int8'"):
+        release(run, tmp_path / "a", "int8")
     with pytest.raises(ValueError, match="the run is not finished"):
-        release(tmp_path, tmp_path / "a", tmp_path)
+        release(tmp_path, tmp_path / "a")
+    (tmp_path / "link").symlink_to(run)
+    before = (run / "model.safetensors").read_bytes()
+    for same in (run, tmp_path / "link", tmp_path / "x" / ".." / "run"):
+        with pytest.raises(ValueError, match="the run's own folder"):
+            release(run, same)
+    assert (run / "model.safetensors").read_bytes() == before
     with pytest.raises(ValueError, match="not of the same sentences"):
         reported(evaluation(0.7, 0.5), control=evaluation(0.1, 0.5, "bar"))
+    with pytest.raises(UsageError, match="Two folders are needed"):
+        main([str(run)])
+    with pytest.raises(UsageError, match="--refresh takes folders alone, not --dtype"):
+        main(["--refresh", str(run), "--dtype", "float16"])

@@ -19,11 +19,11 @@ from sensia_trainer.training.adaptation import AdaptationData
 from sensia_trainer.training.runs import (
     deciding_fields,
     run_folder,
+    run_metrics,
     shown_command,
     tokenizer_fingerprint,
     warn_of_one_process,
     weights_fingerprint,
-    write_run,
 )
 from tests.distributed import run_on_processes
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -256,10 +256,9 @@ def test_no_token_and_no_folder_reach_the_metrics(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", command)
     args = SensiaConfig(output_dir=str(tmp_path / "run"), target_language="id", use_cpu=True, hub_token=TOKEN)
     data = {"name": f"{tmp_path}/pairs.tsv", "sources": [f"{tmp_path}/pairs.tsv"]}
-    write_run(args, kind="adaptation", model=tiny_model(tiny_tokenizer()), state=TrainerState(), data=data)
-    text = (tmp_path / "run" / "metrics.json").read_text(encoding="utf-8")
+    metrics = run_metrics(args, kind="adaptation", model=tiny_model(tiny_tokenizer()), state=TrainerState(), data=data)
+    text = json.dumps(metrics)
     assert TOKEN not in text and str(tmp_path) not in text
-    metrics = json.loads(text)
     assert metrics["command"] == (
         "sensia adapt quickstart --hub_token <redacted> --hub_token=<redacted> --run_name <redacted>"
     )

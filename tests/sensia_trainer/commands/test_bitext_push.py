@@ -1,62 +1,19 @@
+"""A built bitext goes to the Hub as `sensia publish` does it: checked, private, in one commit."""
+
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import datasets
 import pytest
 import yaml
-from huggingface_hub import RepoUrl
 
-from sensia_trainer.curation import upload as hub
-from sensia_trainer.curation.upload import push_bitext
-from sensia_trainer.hub.model_card import validate_card
+from sensia_trainer.hub.validation import validate_card
 from tests.hub_server import HubServer
 
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-class Api:
-    """Keeps what would have gone to the Hub."""
-
-    files: dict = {}
-
-    def create_repo(self, repo_id, **options):
-        assert options == {"repo_type": "dataset", "private": True, "exist_ok": True}
-        return RepoUrl(f"https://huggingface.co/datasets/someone/{repo_id}")
-
-    def upload_folder(self, repo_id, folder_path, **options):
-        folder = Path(folder_path)
-        Api.files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        assert options["delete_patterns"] == "data/*.parquet"  # files of an earlier, longer upload go
-
-
-def test_push_uploads_parquet_and_card_at_once(tmp_path, monkeypatch):
-    rows = [{"translation": {"en": f"e{n}", "id": f"i{n}"}, "corpus": "toy"} for n in range(5)]
-    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "built")
-    card = "---\nconfigs: [{config_name: default, data_files: [{split: train, path: data/*.parquet}]}]\n---\n"
-    for name in hub.REPORT:
-        (tmp_path / "built" / name).write_text(card if name == "README.md" else name)
-    monkeypatch.setattr(hub, "HfApi", Api)
-    monkeypatch.setattr(hub, "ROWS_A_FILE", 3)
-    assert push_bitext(tmp_path / "built", "toy", private=True).endswith("/datasets/someone/toy")
-    parquet = sorted(name for name in Api.files if name.startswith("data/"))
-    assert parquet == ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"]
-    for name in parquet:
-        (tmp_path / name.split("/")[1]).write_bytes(Api.files[name])
-    loaded = datasets.load_dataset(
-        "parquet", data_files=[str(tmp_path / name.split("/")[1]) for name in parquet], split="train"
-    )
-    assert loaded.to_list() == rows
-    assert yaml.safe_load(Api.files["README.md"].decode().split("---")[1])["configs"]
-    assert len(Api.files) == 8
-
-
-def test_only_a_finished_bitext_is_pushed(tmp_path):
-    with pytest.raises(ValueError, match="no finished bitext"):
-        push_bitext(tmp_path, "toy")
 
 
 FROM_HUB_TO_HUB = """
@@ -68,7 +25,7 @@ numbers = zip("one two three four five".split(), "satu dua tiga empat lima".spli
 pairs = [{"eng": f"We saw {a} small birds today.", "ind": f"Kami melihat {b} burung hari ini."} for a, b in numbers]
 Dataset.from_list(pairs).push_to_hub("owner/pairs")
 Dataset.from_list([{"premise": "we saw THREE small birds today!", "label": 1}]).push_to_hub("owner/test", "et")
-codes = [main(["bitext", "recipe.yaml", "--output_dir", "out", "--push_to_hub", "owner/built", "--private"])]
+codes = [main(["bitext", "recipe.yaml", "--output_dir", "out", "--push_to_hub", "owner/built"])]
 codes.append(main(["bitext", "absent.yaml", "--output_dir", "other"]))
 loaded = load_dataset("owner/built", split="train").to_list()
 print(json.dumps({"codes": codes, "loaded": loaded, "read": [pair["eng"] for pair in pairs]}))

@@ -1,0 +1,63 @@
+"""Weights get no licence that their text does not allow."""
+
+import pytest
+
+from sensia_trainer.hub.licences import licence_of_model, weights_licence
+
+
+BY_CORPUS = {"license": "other", "license_name": "see-the-training-data", "license_link": "README.md#training-data"}
+
+
+@pytest.mark.parametrize(
+    "licence, expected",
+    [
+        (None, "unknown"),
+        ("", "unknown"),
+        ("as agreed with the author", "unknown"),
+        ("CC0 and whatever else", "unknown"),
+        ("CC BY-ND 4.0", "unknown"),
+        ("BSD-3-Clause", "apache-2.0"),
+        ("CC0, CC BY 4.0, public domain (books, some bitext)", "apache-2.0"),
+        ("MIT OR Apache-2.0", "apache-2.0"),
+        ("CC BY-SA 4.0", "cc-by-sa-4.0"),
+        ("cc-by-sa-3.0", "cc-by-sa-4.0"),
+        ("Creative Commons Attribution ShareAlike", "cc-by-sa-4.0"),
+        ("CC BY-NC 4.0 (in part)", "cc-by-nc-4.0"),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-sa-4.0"),
+        ("CC BY-NC 4.0, CC BY-SA 4.0", "cc-by-nc-sa-4.0"),
+        ("non-commercial use only", "cc-by-nc-4.0"),
+        ("GPL-3.0-only", "gpl-3.0"),
+        ("GPL", "gpl"),
+        ("gpl-2.0-or-later", "gpl-2.0"),
+        ("LGPL-2.1", "lgpl-2.1"),
+        ("AGPL-3.0", "agpl-3.0"),
+    ],
+)
+def test_what_the_text_allows(licence, expected):
+    assert weights_licence({"licence": licence}) == {"license": expected}
+
+
+def test_terms_that_bind_in_several_ways_are_named_by_corpus():
+    for licence in ("CC BY-SA, free-software licences, by corpus", "GPL-3.0 and CC BY-SA 4.0", "GPL, MPL-2.0, AGPL"):
+        assert weights_licence({"licence": licence}) == BY_CORPUS, licence
+
+
+def test_classes_of_rows_and_the_base_model_add_their_terms():
+    assert (
+        weights_licence({"licence": "by corpus", "licence_classes": {"open": 9, "nc": 1}})["license"] == "cc-by-nc-4.0"
+    )
+    assert weights_licence({"licence": "CC0", "licence_classes": {"open": 10}})["license"] == "apache-2.0"
+    assert weights_licence({"licence_classes": {"open": 10}})["license"] == "unknown"
+    assert weights_licence({"licence": "CC0", "licence_classes": {"unclear": 1}})["license"] == "unknown"
+    cc0 = {"licence": "CC0"}
+    assert weights_licence(cc0, {"license": "cc-by-sa-4.0"})["license"] == "cc-by-sa-4.0"
+    assert weights_licence(cc0, {"license": "cc-by-nc-sa-4.0"})["license"] == "cc-by-nc-sa-4.0"
+    assert weights_licence(cc0, BY_CORPUS) == BY_CORPUS
+    assert weights_licence(cc0, {"license": "llama3"})["license"] == "unknown"
+    assert weights_licence(cc0, {"license": "apache-2.0"})["license"] == "apache-2.0"
+
+
+def test_the_licence_of_a_model_stands_on_its_card(tmp_path):
+    assert licence_of_model(tmp_path) is None and licence_of_model("owner/nowhere") is None
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# A model\n")
+    assert licence_of_model(tmp_path) == {"license": "mit"}
