@@ -167,7 +167,8 @@ class BackpackPreTrainedModel(PreTrainedModel):
         published = state_dict is None and name is not None and is_published_layout(name, **kwargs)
         if published:
             if config is None:
-                config, kwargs = BackpackConfig.from_pretrained(name, return_unused_kwargs=True, **kwargs)
+                config_dict, kwargs = BackpackConfig.get_config_dict(name, **kwargs)
+                config, kwargs = BackpackConfig.from_dict(config_dict, return_unused_kwargs=True, **kwargs)
             config = copy.deepcopy(config)
             config.model_type = PUBLISHED
         refuse_nano_backpack(state_dict or ())
