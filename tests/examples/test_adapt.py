@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from modeling_backpack import BackpackForCausalLM
-from sensia_trainer.hub.model_card import validate_card
+from sensia_trainer.hub.validation import validate_card
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
 
