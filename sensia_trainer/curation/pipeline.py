@@ -18,14 +18,12 @@ from tqdm import tqdm
 
 from ..bitext.splits import fingerprint
 from ..utils.files import read_json, write_json, written_atomically
-from . import accounting
+from . import data_card, statistics
 from .contamination import evaluation_keys
-from .fetch import look_up, retrieve
+from .fetch import changed_files, digests, input_files, look_up, retrieve
 from .filters import FilterContext, keep_languages
-from .inputs import changed_files, digests, input_files
-from .recipe import BitextRecipe
+from .recipe import BitextRecipe, recipe_yaml, shareable
 from .shards import read_shard, shards_of, write_shard
-from .sharing import recipe_yaml, shareable
 from .similarity import require_encoder
 from .stages import deduplicate, filter_corpora, sample_pairs, score_shards
 
@@ -175,8 +173,7 @@ def _export(recipe: BitextRecipe, output: Path, command: str) -> None:
     saved = stages / "saved"
     shutil.rmtree(saved, ignore_errors=True)
     joined.save_to_disk(saved, num_shards=max(1, -(-len(joined) // 500_000)))
-    statistics = accounting.collect(recipe, stages, digest, command)
-    accounting.write_report(statistics, output)
+    data_card.write_report(statistics.collect(recipe, stages, digest, command), output)
     with written_atomically(output / "recipe.yaml") as partial:
         partial.write_text(recipe_yaml(shareable(recipe)), encoding="utf-8")
     for file in sorted(saved.iterdir(), key=lambda path: path.name == "state.json"):

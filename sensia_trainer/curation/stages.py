@@ -14,13 +14,13 @@ from tqdm import tqdm
 from ..bitext.readers import Row
 from ..bitext.streams import Problems
 from ..utils.files import read_json, write_json, written_atomically
-from . import accounting
 from .duplicates import KEPT, NAMES, count_parts, find_duplicates
 from .fetch import expected_pairs, read_corpus
 from .filters import FilterContext, apply_filters, near_keys, normalise, pair_keys, text_keys
 from .recipe import BitextRecipe, Source
 from .shards import bounded_map, counter_from_json, counter_to_json, read_facts, read_shard, shards_of, write_shard
 from .similarity import REFERENCE, Reference, encode_reference, load_encoder, score_pairs
+from .statistics import histograms, token_counter
 
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def _filter_shard(
         if pair != [rows[n][0], rows[n][1]]
     )
     kept, counts = apply_filters(sources, targets, groups, context)
-    histograms = accounting.histograms(sources, targets, context)
+    lengths_read = histograms(sources, targets, context)
     sources, targets = [sources[n] for n in kept], [targets[n] for n in kept]
     source_keys = near_keys(sources)
     table = pa.table(
@@ -120,7 +120,7 @@ def _filter_shard(
         }
     )
     facts = {"read": counter_to_json(read + normalised), "dropped": counter_to_json(dropped + counts)}
-    write_shard(path, table, facts | {"histograms": histograms, "kept": _group_sizes(table)})
+    write_shard(path, table, facts | {"histograms": lengths_read, "kept": _group_sizes(table)})
     return count
 
 
@@ -275,7 +275,7 @@ def sample_pairs(recipe: BitextRecipe, stages: Path) -> None:
         logger.warning("sample=%d is more than the %d pairs there are; all are kept", recipe.sample, sum(left))
     sample = draw_uniformly(left, recipe.sample, np.random.default_rng([recipe.seed, 3]))
     context = FilterContext(recipe.source, recipe.target, recipe.filters, np.zeros(0, np.uint64))
-    tokens = accounting.token_counter(recipe.tokenizer)
+    tokens = token_counter(recipe.tokenizer)
     with tqdm(total=sum(map(_drawn, sample, left)), desc="sample", unit="pair", unit_scale=True) as bar:
         for n, shard in enumerate(shards):
             path = folder / shard.name
@@ -304,7 +304,7 @@ def _sample_shard(table, path: Path, by_corpus: dict, total, sample, recipe: Bit
     facts = {
         "dropped": counter_to_json(dropped),
         "kept": _group_sizes(table),
-        "histograms": accounting.histograms(sources, targets, context),
+        "histograms": histograms(sources, targets, context),
         "bytes": [sum(len(text.encode()) for text in side) for side in (sources, targets)],
         "tokens": [tokens(side) for side in (sources, targets)] if tokens else None,
     }

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 
 from sensia_trainer.bitext import fingerprint, load_bitext
-from sensia_trainer.curation import accounting, opus, pipeline
+from sensia_trainer.curation import data_card, opus, pipeline
 from sensia_trainer.curation import stages as stages_of
 from sensia_trainer.curation.fetch import MissingCorpora
 from sensia_trainer.curation.pipeline import build_bitext
@@ -70,7 +70,7 @@ def fields(tmp_path):
 
 @pytest.fixture
 def no_figure(monkeypatch):
-    monkeypatch.setattr(accounting, "draw_lengths", lambda statistics, output: None)
+    monkeypatch.setattr(data_card, "draw_lengths", lambda statistics, output: None)
 
 
 def read_folder(folder):

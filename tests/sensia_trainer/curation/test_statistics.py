@@ -6,9 +6,10 @@ import yaml
 from PIL import Image
 from transformers import GPT2Tokenizer
 
-from sensia_trainer.curation import accounting
-from sensia_trainer.curation.accounting import count_lines, data_card, draw_lengths, histograms, tables, token_counter
+from sensia_trainer.curation import statistics
+from sensia_trainer.curation.data_card import data_card, draw_lengths, tables
 from sensia_trainer.curation.filters import FilterContext, FilterRules
+from sensia_trainer.curation.statistics import count_lines, histograms, token_counter
 
 
 STATISTICS = {
@@ -122,7 +123,7 @@ def test_tokens_by_a_folder_or_not_at_all(tmp_path, tokenizer: GPT2Tokenizer, mo
         len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts
     )
     assert token_counter(None) is None
-    monkeypatch.setattr(accounting, "_gpt2_from_wheel", lambda: None)
+    monkeypatch.setattr(statistics, "_gpt2_from_wheel", lambda: None)
     assert token_counter(str(tmp_path / "absent")) is None
 
 
