@@ -15,6 +15,7 @@ from .utils.errors import UsageError, did_you_mean, explain
 COMMANDS = {
     "adapt": "adapt a Backpack to another language on parallel text",
     "vocabulary": "give a model words of another language that start from their translations",
+    "induce": "give a pretrained language model senses, without changing what it knows",
     "pretrain": "pretrain a Backpack, or a model to compare with, from scratch",
     "bitext": "build clean parallel text from OPUS or from files",
     "evaluate": "measure retrieval, perplexity and multiple choice; put results side by side",
@@ -24,7 +25,7 @@ COMMANDS = {
     "publish": "put a model, an adapter or a dataset on the Hub",
     "convert": "convert a published Backpack checkpoint",
 }
-TRAINING = ("adapt", "pretrain")  # one process for each device, as `accelerate launch` starts them
+TRAINING = ("adapt", "induce", "pretrain")  # one process for each device, as `accelerate launch` starts them
 LAUNCHED = (*TRAINING, "bitext")  # these take the arguments of `accelerate launch` too
 RESUMABLE = (*LAUNCHED, "evaluate", "reproduce")
 

@@ -13,147 +13,51 @@ second model. ("Sense Representations are Inducible Interfaces", arXiv 2605.2866
 from collections import Counter
 from dataclasses import dataclass, field
 from math import exp, inf
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import TrainingArguments
+from transformers import AutoConfig, TrainingArguments
 from transformers.utils import logging
 
-from .losses import LOGITS_BUDGET, Head, head_of, next_token_loss
-from .representations import at_least_float32, sense_entropy, sense_probs
+from modeling_backpack import BackpackForCausalLM
+
+from .losses import head_of, next_token_loss
+from .representations import sense_entropy, sense_probs
 from .training.checkpointing import ResumableTrainer
+from .training.distillation import distilled_loss, sense_diversity
+from .training.limits import check_numbers
+from .training.text import TextData
+from .utils.models import load_model
 
 
 logger = logging.get_logger(__name__)
 
 
-def sense_diversity(senses: Tensor) -> Tensor:
-    """
-    How alike the senses of a word are: the mean squared cosine between two different senses of it,
-
-        D = 1 / (K (K - 1)) * sum_{i != j} cos(S_i, S_j)^2,
-
-    which is the penalty ||A A^T - I||_F^2 of Lin et al. (2017, "A Structured Self-attentive Sentence Embedding",
-    Section 2.2) on unit vectors, over the number of pairs.
-
-    Args:
-        senses (`torch.Tensor` of shape `(..., K, d)`): Senses of words.
-
-    Returns:
-        `torch.Tensor`: scalar between 0 (senses at right angles) and 1 (all on one line), float32 at least.
-
-    Raises:
-        ValueError: for fewer than two senses.
-    """
-    number = senses.shape[-2]
-    if number < 2:
-        raise ValueError(f"`senses` has {number} senses a word, but diversity needs two; raise `num_senses`.")
-    unit = F.normalize(at_least_float32(senses), dim=-1)
-    cosines = unit @ unit.mT
-    others = cosines.square().sum((-2, -1)) - cosines.diagonal(dim1=-2, dim2=-1).square().sum(-1)
-    return (others / (number * (number - 1))).mean()
-
-
-class Distilled(NamedTuple):
-    """What [`distilled_loss`] returns, scalars: the loss, and without gradients the parts it is made of, in nats."""
-
-    loss: Tensor
-    cross_entropy: Tensor
-    divergence: Tensor
-
-
-def distilled_loss(
-    states: Tensor,
-    base_states: Tensor,
-    head: Head,
-    shift_labels: Tensor,
-    *,
-    share: float = 0.5,
-    temperature: float = 2.0,
-    divisor: Tensor | float | None = None,
-) -> Distilled:
-    """
-    (1 - w) CE + w T^2 KL(base || model) at temperature T, with no more than `LOGITS_BUDGET` of logits at once.
-
-    Args:
-        states (`torch.Tensor` of shape `(..., d)`): What the head of the model reads.
-        base_states (`torch.Tensor` of shape `(..., d)`): What the same head of the base reads; without gradient.
-        head ([`Head`]): The head of both.
-        shift_labels (`torch.Tensor` of shape `(...)`, int64): The token that each position predicts; -100: none.
-        share (`float`, *optional*, defaults to 0.5): w, between 0 (language modelling) and 1 (distillation alone).
-        temperature (`float`, *optional*, defaults to 2.0): T.
-        divisor (`torch.Tensor` or `float`, *optional*): Divides the sums; the number of labels by default.
-
-    Returns:
-        [`Distilled`]: its divergence is KL(base || model) at temperature T, without the factor T^2.
-    """
-    labelled = shift_labels != -100
-    targets = shift_labels[labelled]
-    arguments = states[labelled], base_states[labelled].detach(), head.weight, head.bias, targets
-    sums = _DistilledCrossEntropy.apply(*arguments, head.scale, head.softcap, share, temperature)
-    count = max(len(targets), 1) if divisor is None else divisor
-    return Distilled(*(total / count for total in sums))
-
-
-class _DistilledCrossEntropy(torch.autograd.Function):
-    """The sums behind [`distilled_loss`], block by block; gradients are computed with them."""
-
-    @staticmethod
-    def forward(ctx, states, base_states, weight, bias, labels, scale, softcap, share, temperature):
-        dtype = states.dtype
-        if torch.is_autocast_enabled(states.device.type):
-            dtype = torch.get_autocast_dtype(states.device.type)
-        wanted = [ctx.needs_input_grad[index] for index in (0, 2, 3)]
-        grads = [torch.zeros_like(t) if want else None for t, want in zip((states, weight, bias), wanted, strict=True)]
-        total = torch.promote_types(dtype, torch.float32)
-        sums = {name: states.new_zeros((), dtype=total) for name in ("cross_entropy", "divergence")}
-        rows = max(1, LOGITS_BUDGET // (4 * len(weight)))
-        with torch.autocast(states.device.type, enabled=False):
-            head = Head(weight.to(dtype), None if bias is None else bias.to(dtype), scale, softcap)
-            for start in range(0, len(labels), rows):
-                block, target = states[start : start + rows].to(dtype), labels[start : start + rows, None]
-                logits = head.logits(block).to(total)
-                log_probs = torch.log_softmax(logits, dim=-1)
-                sums["cross_entropy"] -= log_probs.gather(1, target).sum()
-                soft = torch.log_softmax(logits / temperature, dim=-1)
-                base_logits = head.logits(base_states[start : start + rows].to(dtype)).to(total)
-                base = torch.log_softmax(base_logits / temperature, dim=-1)
-                base_probs = base.exp()
-                sums["divergence"] += (base_probs * (base - soft)).sum()
-                if not any(wanted):
-                    continue
-                # d CE / d logits = softmax - onehot;  d T^2 KL / d logits = T (softmax_T - base_T)
-                grad = log_probs.exp_().mul_(1 - share)
-                grad.scatter_add_(1, target, grad.new_full(target.shape, share - 1))
-                grad += share * temperature * (soft.exp_() - base_probs)
-                if softcap is not None:
-                    grad *= 1 - (logits / softcap) ** 2
-                grad = (grad * scale).to(dtype)
-                if grads[0] is not None:
-                    grads[0][start : start + rows] = grad @ head.weight
-                if grads[1] is not None:
-                    grads[1] += grad.T @ block
-                if grads[2] is not None:
-                    grads[2] += grad.sum(0)
-        ctx.save_for_backward(*grads)
-        loss = (1 - share) * sums["cross_entropy"] + share * temperature**2 * sums["divergence"]
-        ctx.mark_non_differentiable(*sums.values())
-        return loss, *sums.values()
-
-    @staticmethod
-    def backward(ctx, grad_loss, *_):
-        states, weight, bias = (g if g is None else g * grad_loss.to(g.dtype) for g in ctx.saved_tensors)
-        return states, None, weight, bias, *[None] * 5
-
-
-# ---- The trainer ----
-
 AMBIGUOUS_WORDS = "bank bat cell charge court field light match rock scale seal spring".split()
 STUCK_GATE = 1e-4
 SENSE_TEMPERATURE = 0.7  # of the sense probabilities whose entropy is watched, as in the paper
+
+
+@dataclass
+class InductionData(TextData):
+    """The language model that gets senses, and the text they are trained on."""
+
+    FREE = (*TextData.FREE, "model")
+
+    model: str | None = field(
+        default=None, metadata={"help": "Causal language model without senses (Hub id or folder), or one begun here."}
+    )
+    backpack_config: dict | None = field(
+        default_factory=dict,
+        metadata={"help": "Fields of BackpackConfig, e.g. num_senses, sense_intermediate_scale."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.model:
+            raise ValueError("`model` is not set: name the language model that gets senses, as a Hub id or a folder.")
 
 
 @dataclass
@@ -195,6 +99,7 @@ class InductionConfig(TrainingArguments):
     remove_unused_columns: bool = False
 
     def __post_init__(self):
+        check_numbers(self)
         super().__post_init__()
         for name, low, high in (("distill_share", 0, 1), ("diversity_weight", 0, inf)):
             if not low <= getattr(self, name) <= high:
@@ -210,6 +115,28 @@ class InductionConfig(TrainingArguments):
                 "`train_backbone` changes the base that `distill_share` distils from. Set `distill_share` to 0, or "
                 "leave the backbone frozen."
             )
+
+
+def with_senses(name_or_path: str, **config_kwargs):
+    """
+    The model to induce: a language model with fresh senses behind a closed gate, or one that was begun already.
+
+    Args:
+        name_or_path (`str`): Hub id or folder.
+        config_kwargs: Fields of `BackpackConfig`, for fresh senses.
+
+    Raises:
+        ValueError: for a Backpack that predicts from senses alone, and as `BackpackForCausalLM.from_backbone`.
+    """
+    config = AutoConfig.from_pretrained(name_or_path)
+    if config.model_type != "backpack":
+        return BackpackForCausalLM.from_backbone(name_or_path, **config_kwargs)
+    if not config.residual_gate:
+        raise ValueError(
+            f"`model` is {name_or_path!r}, a Backpack, which has senses already: adapt it as it is (`sensia adapt`), "
+            "or name a causal language model without senses."
+        )
+    return load_model(name_or_path)
 
 
 def choose_trained(model, args: InductionConfig) -> None:
@@ -298,14 +225,10 @@ class InductionTrainer(ResumableTrainer):
             temperature=self.args.distill_temperature,
         )
         diversity = sense_diversity(senses_of_distinct(input_ids, outputs.senses))
+        self.watch.losses({"distilled": distilled.loss, "diversity": diversity}, self.state.global_step + 1)
         loss = distilled.loss + self.args.diversity_weight * diversity
-        self._sums.update(
-            calls=1,
-            cross_entropy=float(distilled.cross_entropy),
-            divergence=float(distilled.divergence),
-            diversity=float(diversity),
-            contribution=float(contribution(outputs)),
-        )
+        parts = distilled._asdict() | {"diversity": diversity, "contribution": contribution(outputs)}
+        self._sums.update({name: float(value.detach()) for name, value in parts.items() if name != "loss"}, calls=1)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs, start_time=None):
@@ -323,6 +246,13 @@ class InductionTrainer(ResumableTrainer):
                     "stays there, raise `gate_learning_rate`."
                 )
         super().log(logs, start_time)
+
+    def running_state(self):
+        return super().running_state() | {"induction_sums": dict(self._sums)}
+
+    def restore_running_state(self, state):
+        super().restore_running_state(state)
+        self._sums = Counter(state["induction_sums"])
 
     def _gate(self):
         gate = self.accelerator.unwrap_model(self.model).backpack.residual_gate.weight
@@ -403,3 +333,26 @@ def one_token_words(tokenizer, words) -> dict[str, int]:
     """The words that, behind a space, are one token of the tokenizer, with its id."""
     ids = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words}
     return {word: tokens[0] for word, tokens in ids.items() if len(tokens) == 1}
+
+
+@torch.no_grad()
+def sense_words(model, tokenizer, words=AMBIGUOUS_WORDS, top_k: int = 6) -> list[dict]:
+    """
+    The words that each sense of some words votes for most, for a card.
+
+    Args:
+        model ([`BackpackForCausalLM`]): Any with senses.
+        tokenizer: The model's.
+        words: Those that are one token are shown.
+        top_k (`int`, *optional*, defaults to 6): Words for each sense.
+
+    Returns:
+        `list[dict]`: `word`, and `senses`, a list of `top_k` words for each of its K senses.
+    """
+    rows = []
+    for word, token in one_token_words(tokenizer, words).items():
+        ids = model.nearest_words(model.get_senses(torch.tensor([token]))[0], top_k=top_k)[1]
+        rows.append(
+            {"word": word, "senses": [[tokenizer.decode([i]).strip() for i in sense] for sense in ids.tolist()]}
+        )
+    return rows

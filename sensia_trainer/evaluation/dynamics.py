@@ -64,3 +64,38 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
         if len(lines) > 1 and ax.get_legend_handles_labels()[0]:
             ax.legend(frameon=False, fontsize=8)
     return save_figure(figure, path)
+
+
+def induction_dynamics(history, path) -> list[Path]:
+    """What inducing senses does, against training steps: the gate, how much the senses add, how far the model is from
+    its base, how alike senses are, and perplexity beside that of the base.
+
+    Args:
+        history (`list[dict]`): The logged history of an `InductionTrainer`.
+        path: Where to save; PNG and SVG are written.
+
+    Returns:
+        The files written.
+    """
+    panels = {
+        "(a) gate": [("gate", "gate", "-")],
+        "(b) |g m| / |b|": [("contribution", "training", "-"), ("eval_contribution", "held out", "--")],
+        "(c) KL(base || model) (nats)": [("divergence", "training", "-"), ("eval_divergence", "held out", "--")],
+        "(d) likeness of senses": [
+            ("diversity", "mean squared cosine", "-"),
+            ("eval_ambiguous_cosine", "mean cosine, ambiguous words", "--"),
+        ],
+        "(e) held-out perplexity": [("eval_perplexity", "model", "-"), ("eval_base_perplexity", "base", ":")],
+    }
+    figure = Figure(figsize=(16, 3.2), layout="constrained")
+    for ax, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for (key, label, style), colour in zip(lines, ("#1b3a6b", "#c4622d")):
+            points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
+            if points:
+                ax.plot(*zip(*points, strict=True), style, color=colour, label=label)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("training steps")
+        ax.grid(alpha=0.25)
+        if len(lines) > 1 and ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize=8)
+    return save_figure(figure, path)

@@ -1,0 +1,113 @@
+"""
+Give a pretrained language model senses, without changing what it knows: a gated sense path beside its state.
+
+    sensia induce MODEL --text_files english.txt --output_dir outputs/induced
+    sensia induce induce_smollm2
+
+Every field can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run that was
+interrupted goes on from its last checkpoint. `sensia adapt --model outputs/induced` then adapts it to another language.
+"""
+
+from ..induction import InductionConfig, InductionData
+from ..utils.arguments import recipe_parser
+from ..utils.recipes import RECIPES, parse_recipe
+
+
+def parser():
+    return recipe_parser((InductionData, InductionConfig), prog="sensia induce", description=__doc__)
+
+
+def main(argv=None):
+    from ..training.runs import run_folder, warn_of_one_process
+
+    data, args = parse_recipe(parser(), with_model_first(list(argv or [])))
+    warn_of_one_process(args)
+    with run_folder(args, data=data) as run:
+        if run.finished:
+            run.say_finished()
+        else:
+            induce(run, data, args)
+
+
+def with_model_first(argv: list[str]) -> list[str]:
+    """`MODEL --field value` as `--model MODEL --field value`; the first argument may be a recipe instead."""
+    if not argv or argv[0].startswith("-") or argv[0].endswith(".yaml") or (RECIPES / f"{argv[0]}.yaml").is_file():
+        return argv
+    return ["--model", *argv]
+
+
+def induce(run, data, args):
+    """Bring the run, wherever it was left, to its end: a model folder with its card."""
+    import shutil
+
+    from transformers import set_seed
+
+    from ..evaluation.dynamics import induction_dynamics
+    from ..hub.model_card import write_card
+    from ..induction import InductionTrainer, sense_words, with_senses
+    from ..training.memory import keep_freed_memory
+    from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
+    from ..training.text import TEXT_FOLDER, text_blocks
+    from ..utils.models import load_tokenizer
+
+    set_seed(args.seed)
+    keep_freed_memory()
+    model = with_senses(data.model, **data.backpack_config)
+    blocks, tokenizer, facts = text_blocks(
+        data,
+        run.path,
+        tokenizer=load_tokenizer(data.model, model),
+        makes=args.process_index == 0 or args.save_on_each_node and args.local_process_index == 0,
+    )
+    run.settle(
+        lambda: {
+            "text": facts["fingerprint"],
+            "tokenizer": tokenizer_fingerprint(tokenizer),
+            "model": weights_fingerprint(model),
+        }
+    )
+    split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
+    trainer = InductionTrainer(
+        model, args, train_dataset=split["train"], eval_dataset=split["test"], processing_class=tokenizer
+    )
+
+    def metrics(before, after):
+        """What `metrics.json` holds; in the end, and in the rehearsal of the card before the first step."""
+        return run_metrics(
+            args,
+            kind="induction",
+            model=model,
+            base_model=data.model,
+            languages={"source": data.language},
+            data={
+                "sources": data.dataset or data.text_files,
+                "licence": data.licence,
+                "documents": facts["documents"],
+                **{f"{kind.replace('_', ' ')} left out": count for kind, count in facts["problems"].items()},
+                "tokens": len(split["train"]) * data.block_size,
+                "block_size": data.block_size,
+                "held_out_blocks": data.held_out_blocks,
+                "fingerprint": facts["fingerprint"],
+            },
+            before={name.removeprefix("before_"): value for name, value in before.items()},
+            after={name.removeprefix("eval_"): value for name, value in after.items()},
+            sense_words=sense_words(model, tokenizer),
+            state=trainer.state,
+        )
+
+    before = run.once("before", lambda: trainer.evaluate(metric_key_prefix="before"))
+    run.rehearse(model, metrics(before, before), write_card)
+    trainer.train(resume_from_checkpoint=run.interrupted)
+    after = trainer.evaluate()
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        induction_dynamics(trainer.state.log_history, f"{args.output_dir}/training_dynamics")
+        run.finish(metrics(before, after), write_card)
+        shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
+        print(
+            f"perplexity on held-out text: {after['eval_perplexity']:.2f}, of the base {after['eval_base_perplexity']:.2f}\n"
+            f"the senses add {after['eval_contribution']:.1%} of the length of the state (gate {after['eval_gate']:.3f})\n"
+            f"model folder: {args.output_dir}"
+        )
+    if args.push_to_hub:
+        trainer.push_to_hub(commit_message=f"Senses for {data.model}")

@@ -1,0 +1,57 @@
+import math
+
+import pytest
+import torch
+
+from sensia_trainer.losses import Head
+from sensia_trainer.training.distillation import distilled_loss, sense_diversity
+from tests.reference import induction as reference
+
+
+VOCABULARY = 24
+
+
+def test_diversity_is_the_reference():
+    senses = torch.randn(3, 5, 4, dtype=torch.float64)
+    torch.testing.assert_close(sense_diversity(senses), reference.sense_diversity(senses))
+
+
+def test_diversity_of_known_senses():
+    assert sense_diversity(torch.eye(4)) == 0
+    assert sense_diversity(torch.ones(2, 3, 4)) == pytest.approx(1)
+    # Two senses at 60 degrees: cos^2 = 1/4.
+    assert sense_diversity(torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]])) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="`senses` has 1 sense"):
+        sense_diversity(torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("budget", [2**26, 4 * VOCABULARY * 2], ids=["one block", "blocks of two"])
+@pytest.mark.parametrize(
+    "head", [{}, {"bias": True, "scale": 0.5, "softcap": 3.0}], ids=["plain head", "bias, scale and soft cap"]
+)
+def test_distillation_is_the_reference(monkeypatch, head, budget):
+    monkeypatch.setattr("sensia_trainer.training.distillation.LOGITS_BUDGET", budget)
+    states, base = (torch.randn(2, 4, 6, dtype=torch.float64) for _ in range(2))
+    weight, bias = torch.randn(VOCABULARY, 6, dtype=torch.float64), torch.randn(VOCABULARY, dtype=torch.float64)
+    labels = torch.randint(0, VOCABULARY, (2, 4))
+    labels[0, 1] = -100
+    bias = bias if head.get("bias") else None
+    settings = {"scale": head.get("scale", 1.0), "softcap": head.get("softcap")}
+    leaves = [tensor.requires_grad_() for tensor in (states, weight, bias) if tensor is not None]
+    got = distilled_loss(states, base, Head(weight, bias, **settings), labels, share=0.3, temperature=1.7)
+    flat = states.flatten(0, 1), base.flatten(0, 1), weight, bias, labels.flatten()
+    expected = reference.distilled_loss(*flat, 0.3, 1.7, **settings)
+    for ours, plain in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, plain)
+    # The base is a teacher: no gradient reaches the head by its logits.
+    torch.testing.assert_close(torch.autograd.grad(got.loss, leaves)[0], torch.autograd.grad(expected[0], leaves)[0])
+    if bias is None:
+        teacher = torch.nn.functional.linear(base, weight).detach()
+        student = torch.nn.functional.linear(states, weight)[labels != -100]
+        soft = torch.log_softmax(student / 1.7, -1)
+        target = torch.softmax(teacher[labels != -100] / 1.7, -1)
+        loss = 0.7 * torch.nn.functional.cross_entropy(student, labels[labels != -100])
+        loss += 0.3 * 1.7**2 * torch.nn.functional.kl_div(soft, target, reduction="batchmean")
+        again = distilled_loss(states, base, Head(weight), labels, share=0.3, temperature=1.7)
+        ours, plain = (torch.autograd.grad(value, leaves) for value in (again.loss, loss))
+        torch.testing.assert_close(ours, plain)
