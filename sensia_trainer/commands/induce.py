@@ -5,7 +5,7 @@ Give a pretrained language model senses, without changing what it knows: a gated
     sensia induce induce_smollm2
 
 Every field can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run that was
-interrupted goes on from its last checkpoint. `sensia adapt --model outputs/induced` then adapts it to another language.
+interrupted goes on from its last checkpoint. `sensia adapt --model outputs/induced` adapts it then.
 """
 
 from ..induction import InductionConfig, InductionData
@@ -104,10 +104,9 @@ def induce(run, data, args):
         induction_dynamics(trainer.state.log_history, f"{args.output_dir}/training_dynamics")
         run.finish(metrics(before, after), write_card)
         shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
-        print(
-            f"perplexity on held-out text: {after['eval_perplexity']:.2f}, of the base {after['eval_base_perplexity']:.2f}\n"
-            f"the senses add {after['eval_contribution']:.1%} of the length of the state (gate {after['eval_gate']:.3f})\n"
-            f"model folder: {args.output_dir}"
-        )
+        after = {name.removeprefix("eval_"): value for name, value in after.items()}
+        print(f"perplexity on held-out text: {after['perplexity']:.2f}, of the base {after['base_perplexity']:.2f}")
+        print(f"the senses add {after['contribution']:.1%} to the state (|g m| / |b|; gate {after['gate']:.3f})")
+        print(f"model folder: {args.output_dir}")
     if args.push_to_hub:
         trainer.push_to_hub(commit_message=f"Senses for {data.model}")
