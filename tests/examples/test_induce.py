@@ -1,0 +1,79 @@
+"""`sensia induce` on a tiny language model, from text to a model folder with its card."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+from sensia_trainer.cli import main
+from sensia_trainer.commands.induce import with_model_first
+from tests.conftest import SENTENCES
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tokenizer):
+    """A folder with a language model without senses and its tokenizer."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    special = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **special)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def induced(tmp_path_factory, base):
+    folder = tmp_path_factory.mktemp("induce")
+    text = folder / "english.txt"
+    text.write_text("".join(f"{sentence} {n}\n" for n in range(12) for sentence in SENTENCES))
+    options = f"--text_files {text} --block_size 16 --held_out_blocks 4 --max_steps 6 --per_device_train_batch_size 4"
+    options += " --learning_rate 0.01 --logging_steps 2 --save_steps 3 --use_cpu true --disable_tqdm true"
+    argv = ["induce", str(base), *options.split(), "--output_dir", str(folder / "out"), "--licence", "CC0"]
+    argv += ["--backpack_config", '{"num_senses": 4, "sense_intermediate_scale": 1}']
+    assert main(argv) == 0
+    return folder / "out", argv
+
+
+def test_the_folder_is_a_model_with_its_card(induced):
+    folder, _ = induced
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["kind"] == "induction" and metrics["after"]["gate"] != 0 == metrics["before"]["gate"]
+    assert metrics["before"]["perplexity"] == metrics["before"]["base_perplexity"]
+    assert all(math.isfinite(value) for value in metrics["after"].values() if value is not None)
+    card = (folder / "README.md").read_text()
+    assert "residual" in card and "perplexity per token" in card
+    for row in metrics["sense_words"]:
+        assert f"| {row['word']} |" in card and len(row["senses"]) == 4
+    assert (folder / "training_dynamics.png").is_file() and not (folder / ".text").exists()
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.backpack.residual_gate.weight.item() == pytest.approx(metrics["after"]["gate"])
+    assert re.search(r"```python\n.*?```", card, flags=re.DOTALL)
+
+
+def test_the_same_command_again_does_nothing(induced, capsys):
+    folder, argv = induced
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.is_file()}
+    assert main(argv) == 0 and "nothing is left to train" in capsys.readouterr().out
+    after = {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.is_file()}
+    assert {name: before.get(name) for name in after if ".lock" not in name} == {
+        name: time for name, time in after.items() if ".lock" not in name
+    }
+
+
+def test_a_backpack_is_not_induced(tmp_path, tiny_model, tokenizer, capsys):
+    tiny_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "a.txt").write_text("one\n")
+    argv = ["induce", str(tmp_path / "model"), "--text_files", str(tmp_path / "a.txt"), "--use_cpu", "true"]
+    assert main([*argv, "--output_dir", str(tmp_path / "out")]) == 1
+    assert "which has senses already" in capsys.readouterr().err
+
+
+def test_the_first_argument_is_a_model_or_a_recipe():
+    assert with_model_first(["gpt2", "--seed", "1"]) == ["--model", "gpt2", "--seed", "1"]
+    assert with_model_first(["induce_smollm2"]) == ["induce_smollm2"]
+    assert with_model_first(["mine.yaml"]) == ["mine.yaml"] and with_model_first(["--seed", "1"]) == ["--seed", "1"]
