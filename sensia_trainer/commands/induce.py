@@ -36,6 +36,48 @@ def with_model_first(argv: list[str]) -> list[str]:
     return ["--model", *argv]
 
 
+def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwargs):
+    """
+    The folder of `model` with senses that `steps` steps on some sentences gave it, made the first time it is asked for.
+
+    Args:
+        folder (`Path`): Where it is, or is made.
+        model (`str`): Language model without senses, Hub id or folder.
+        sentences (`Iterable[str]`): Text of the language it knows.
+        args ([`SensiaConfig`]): Of the adaptation that follows: its device, precision, seed and languages.
+        steps (`int`): Steps of 8 blocks of 256 tokens.
+        licence (`str`, *optional*): Of the text.
+        config_kwargs: Fields of `BackpackConfig`.
+    """
+    from ..training.runs import on_first_process, run_folder
+    from ..utils.files import write_text
+
+    text = folder.with_name(f"{folder.name}.txt")
+    on_first_process(lambda: None if text.is_file() else write_text(text, "\n".join(sentences) + "\n"))
+    data = InductionData(
+        model=str(model),
+        text_files=[str(text)],
+        language=args.source_language,
+        licence=licence,
+        block_size=256,
+        held_out_blocks=16,
+        backpack_config=config_kwargs,
+    )
+    shared = ("use_cpu", "seed", "bf16", "fp16", "disable_tqdm", "report_to", "save_total_limit")
+    settings = InductionConfig(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=8,
+        save_steps=100,
+        logging_steps=20,
+        **{name: getattr(args, name) for name in shared},
+    )
+    with run_folder(settings, data=data) as run:
+        if not run.finished:
+            induce(run, data, settings)
+    return str(folder)
+
+
 def induce(run, data, args):
     """Bring the run, wherever it was left, to its end: a model folder with its card."""
     import shutil
