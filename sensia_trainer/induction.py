@@ -12,7 +12,7 @@ second model. ("Sense Representations are Inducible Interfaces", arXiv 2605.2866
 
 from collections import Counter
 from dataclasses import dataclass, field
-from math import exp, inf
+from math import exp
 
 import torch
 from torch import Tensor
@@ -27,9 +27,9 @@ from .losses import head_of, next_token_loss
 from .representations import sense_entropy, sense_probs
 from .training.checkpointing import ResumableTrainer
 from .training.distillation import distilled_loss, sense_diversity
-from .training.limits import check_numbers
 from .training.text import TextData
 from .utils.models import load_model
+from .utils.ranges import NOT_NEGATIVE, POSITIVE, Range, check_ranges, check_training_arguments
 
 
 logger = logging.get_logger(__name__)
@@ -37,6 +37,12 @@ logger = logging.get_logger(__name__)
 
 AMBIGUOUS_WORDS = "bank bat cell charge court field light match rock scale seal spring".split()
 STUCK_GATE = 1e-4
+RANGES = {
+    "distill_share": Range(0, 1),
+    "distill_temperature": POSITIVE,
+    "diversity_weight": NOT_NEGATIVE,
+    "gate_learning_rate": POSITIVE,  # or the gate would stay at 0
+}
 SENSE_TEMPERATURE = 0.7  # of the sense probabilities whose entropy is watched, as in the paper
 
 
@@ -99,17 +105,11 @@ class InductionConfig(TrainingArguments):
     remove_unused_columns: bool = False
 
     def __post_init__(self):
-        check_numbers(self)
+        check_training_arguments(self)
         super().__post_init__()
-        for name, low, high in (("distill_share", 0, 1), ("diversity_weight", 0, inf)):
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but must lie between {low} and {high}.")
-        if not self.distill_temperature > 0:
-            raise ValueError(f"`distill_temperature` is {self.distill_temperature}, but must be positive; 2 is usual.")
+        check_ranges(self, RANGES)
         if self.gate_learning_rate is None:
             self.gate_learning_rate = 10 * self.learning_rate
-        if not self.gate_learning_rate > 0:
-            raise ValueError(f"`gate_learning_rate` is {self.gate_learning_rate}: the gate would stay at 0. Raise it.")
         if self.train_backbone and self.distill_share > 0:
             raise ValueError(
                 "`train_backbone` changes the base that `distill_share` distils from. Set `distill_share` to 0, or "

@@ -38,7 +38,7 @@ def with_model_first(argv: list[str]) -> list[str]:
 
 def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwargs):
     """
-    The folder of `model` with senses that `steps` steps on some sentences gave it, made the first time it is asked for.
+    The folder of `model` with senses that some sentences gave it, made the first time it is asked for.
 
     Args:
         folder (`Path`): Where it is, or is made.
