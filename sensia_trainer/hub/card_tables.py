@@ -39,6 +39,12 @@ RESULTS = {
     "perplexity": ("perplexity per token, {source}", 1, "perplexity"),
     "perplexity_per_word": ("perplexity per word, {source}", 1, None),
     "bits_per_byte": ("bits per byte, {source}", 3, None),
+    "base_perplexity": ("perplexity per token of the base, {source}", 1, None),
+    "divergence": ("KL(base || model) per token (nats)", 4, None),
+    "contribution": ("what the senses add, |g m| / |b|", 3, None),
+    "gate": ("gate", 3, None),
+    "sense_entropy": ("sense entropy, {source} (nats)", 3, None),
+    "ambiguous_cosine": ("mean cosine between senses of ambiguous words", 3, None),
 }
 TITLED = {"before": "before", "after": "this model", "control": "control"}
 WEIGHTS = {"w_sense": "w sense", "w_context": "w context", "w_lm": "w LM"}
@@ -89,7 +95,7 @@ def settings_table(metrics: dict) -> Markdown:
     if metrics.get("processes") and settings:
         settings["processes"] = metrics["processes"]
         batch = settings.get("per_device_train_batch_size")
-        if batch and metrics.get("kind") != "pretraining":
+        if batch and metrics.get("kind") not in ("pretraining", "induction"):
             settings["pairs that negatives come from"] = batch * metrics["processes"]
     return two_columns(settings, "setting")
 
@@ -111,6 +117,12 @@ def result_table(metrics: dict, source, target) -> Markdown:
         if any(cells):
             rows.append([label.format(source=source.name, target=target.name), *cells])
     return table(["", *(TITLED[name] for name in columns)], rows)
+
+
+def sense_table(words: list[dict]) -> Markdown:
+    """What each sense of some words votes for: a row for each sense, `[{"word", "senses": [[word, …], …]}]`."""
+    rows = [(row["word"], n, ", ".join(sense)) for row in words for n, sense in enumerate(row["senses"])]
+    return table(["word", "sense", "nearest words"], rows) if rows else Markdown("")
 
 
 def benchmark_table(rows: list[dict]) -> Markdown:

@@ -1,6 +1,6 @@
 """The card of a trained model, rendered from its metrics file: every number in a card was measured and written there.
 
-`metrics.json` holds `kind` ("adaptation", "pretraining" or "baseline"), `model_name`, `base_model`, `languages`
+`metrics.json` holds `kind` (a key of `RENDERERS`), `model_name`, `base_model`, `languages`
 {"source": code, "target": code}, `data`, `config`, `before`, `after`, `control`, `seconds`, `processes`, `versions`
 and `command`, as the training scripts write them. Optional keys add to the card; what is absent is left out of it:
 
@@ -40,6 +40,7 @@ from .card_tables import (
     filter_table,
     phase_table,
     result_table,
+    sense_table,
     settings_table,
     spent,
     trained_tokens,
@@ -119,7 +120,32 @@ def baseline_card(metrics: dict) -> str:
     return _card("baseline.md", metrics, source, target, values, metadata, ["baseline", "cross-lingual"], False)
 
 
-RENDERERS = {"adaptation": adaptation_card, "pretraining": pretraining_card, "baseline": baseline_card}
+def induction_card(metrics: dict) -> str:
+    """The card of a language model that was given senses, from its `metrics.json`; raises as above."""
+    _require(metrics, "model_name", "base_model", "config")
+    source = language((metrics.get("languages") or {"source": "en"})["source"])
+    base = base_model_name(metrics["base_model"])
+    parts = [part for part in ("backbone", "embeddings", "head") if metrics["config"].get(f"train_{part}")]
+    values = {
+        "base_model": _model_link(base),
+        "senses": (metrics.get("model") or {}).get("Senses per word") or "several",
+        "trained": f"Beside the senses, trained were: {', '.join(parts)}." if parts else "Nothing else was trained.",
+        "word_table": sense_table(metrics.get("sense_words") or []),
+        "prompt": metrics.get("prompt") or "The old man",
+        **{"is_adapter": False, "shows_word": True, "examples": []},
+    }
+    tokens = trained_tokens(metrics)
+    data = (metrics.get("data") or {}) | ({"tokens_trained_on": tokens} if tokens else {})
+    metadata = _base_metadata(base, "finetune", metrics)
+    return _card("induction.md", metrics | {"data": data}, source, source, values, metadata, ["backpack", "senses"])
+
+
+RENDERERS = {
+    "adaptation": adaptation_card,
+    "pretraining": pretraining_card,
+    "induction": induction_card,
+    "baseline": baseline_card,
+}
 
 
 def render_card(folder, metrics: dict | None = None, **changes) -> str:
