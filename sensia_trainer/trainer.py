@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
-from transformers.utils import CONFIG_NAME
+from transformers.utils import CONFIG_NAME, logging
 
 from .bitext_trainer import COUNTED_PAIRS, BitextTrainer
 from .representations import (
@@ -20,6 +20,8 @@ from .training.batches import keeps_texts_apart
 from .training.callbacks import DRIFT_TOKENS, PhaseCallback
 from .training.lora import is_lora
 
+
+logger = logging.get_logger(__name__)
 
 SENSE_REFERENCE_FILE = "sense_reference.safetensors"
 
@@ -39,6 +41,12 @@ class SensiaTrainer(BitextTrainer):
     def __init__(self, model, args=None, **kwargs):
         super().__init__(model, args, **kwargs)
         self.backpack = _backpack_of(self.model)
+        gate = self.backpack.residual_gate
+        if gate is not None and not gate.weight.any():
+            logger.warning(
+                "The gate of the model is 0, so that its senses do nothing: induce them first (`sensia induce` or "
+                "`induce_steps`)."
+            )
         self.watch.num_senses = self.backpack.config.num_senses
         sharded = self.model if self.is_fsdp_enabled else None
         self.phase_callback = PhaseCallback(self.backpack, self._frequent_source_tokens(), sharded_model=sharded)

@@ -57,6 +57,7 @@ def adapt(run, data, words, lora, args):
     from ..utils.models import load_model, load_tokenizer
     from ..vocabulary.extension import with_votes
     from ..vocabulary.section import vocabulary_figure
+    from .induce import induced
 
     base, control = base_model(data), read_control(data.control)
     base_licence = licence_of_model(base)
@@ -65,8 +66,13 @@ def adapt(run, data, words, lora, args):
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_pairs(data, args)
         texts, beside = load_texts(data, args, held_out)
-    model = load_model(base)
-    tokenizer = load_tokenizer(data.tokenizer or base, model)
+    begun = base
+    if data.induce_steps and has_senses:
+        sentences = (pair[args.source_language] for pair in train["translation"])
+        folder, steps = run.path / "induced", data.induce_steps
+        begun = induced(folder, base, sentences, args, steps=steps, licence=data.licence, sense_intermediate_scale=1)
+    model = load_model(begun)
+    tokenizer = load_tokenizer(data.tokenizer or begun, model)
     run.settle(
         lambda: {
             "training pairs": facts["fingerprint"],

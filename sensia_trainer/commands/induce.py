@@ -45,13 +45,16 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
         model (`str`): Language model without senses, Hub id or folder.
         sentences (`Iterable[str]`): Text of the language it knows.
         args ([`SensiaConfig`]): Of the adaptation that follows: its device, precision, seed and languages.
-        steps (`int`): Steps of 8 blocks of 256 tokens.
+        steps (`int`): Steps of 8 blocks of 256 tokens, or of the model's positions where they are fewer.
         licence (`str`, *optional*): Of the text.
         config_kwargs: Fields of `BackpackConfig`.
     """
+    from transformers import AutoConfig
+
     from ..training.runs import on_first_process, run_folder
     from ..utils.files import write_text
 
+    positions = getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", None)
     text = folder.with_name(f"{folder.name}.txt")
     on_first_process(lambda: None if text.is_file() else write_text(text, "\n".join(sentences) + "\n"))
     data = InductionData(
@@ -59,8 +62,8 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
         text_files=[str(text)],
         language=args.source_language,
         licence=licence,
-        block_size=256,
-        held_out_blocks=16,
+        block_size=min(256, positions or 256),
+        held_out_blocks=8,
         backpack_config=config_kwargs,
     )
     shared = ("use_cpu", "seed", "bf16", "fp16", "disable_tqdm", "report_to", "save_total_limit")
@@ -81,20 +84,21 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
 def induce(run, data, args):
     """Bring the run, wherever it was left, to its end: a model folder with its card."""
     import shutil
+    from functools import partial
 
     from transformers import set_seed
 
     from ..evaluation.dynamics import induction_dynamics
-    from ..hub.model_card import write_card
+    from ..hub.folders import finish_folder
+    from ..hub.licences import licence_of_model
     from ..induction import InductionTrainer, sense_words, with_senses
-    from ..training.memory import keep_freed_memory
+    from ..training.adaptation import last_evaluation
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..training.text import TEXT_FOLDER, text_blocks
     from ..utils.models import load_tokenizer
 
     set_seed(args.seed)
-    keep_freed_memory()
-    model = with_senses(data.model, **data.backpack_config)
+    model, base_licence = with_senses(data.model, **data.backpack_config), licence_of_model(data.model)
     blocks, tokenizer, facts = text_blocks(
         data,
         run.path,
@@ -120,6 +124,7 @@ def induce(run, data, args):
             kind="induction",
             model=model,
             base_model=data.model,
+            base_licence=base_licence,
             languages={"source": data.language},
             data={
                 "sources": data.dataset or data.text_files,
@@ -138,17 +143,18 @@ def induce(run, data, args):
         )
 
     before = run.once("before", lambda: trainer.evaluate(metric_key_prefix="before"))
-    run.rehearse(model, metrics(before, before), write_card)
+    run.rehearse(model, metrics(before, before), partial(finish_folder, to_publish=args.push_to_hub))
+    trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
     after = trainer.evaluate()
-    trainer.save_model()
+    trainer.save_model(_internal_call=True)
     if trainer.is_world_process_zero():
         induction_dynamics(trainer.state.log_history, f"{args.output_dir}/training_dynamics")
-        run.finish(metrics(before, after), write_card)
+        run.finish(metrics(before, after), finish_folder)
         shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
         after = {name.removeprefix("eval_"): value for name, value in after.items()}
         print(f"perplexity on held-out text: {after['perplexity']:.2f}, of the base {after['base_perplexity']:.2f}")
         print(f"the senses add {after['contribution']:.1%} to the state (|g m| / |b|; gate {after['gate']:.3f})")
         print(f"model folder: {args.output_dir}")
     if args.push_to_hub:
-        trainer.push_to_hub(commit_message=f"Senses for {data.model}")
+        trainer.push_to_hub()

@@ -64,6 +64,13 @@ class AdaptationData:
             "the backbone of `model` pretrained on the same text."
         },
     )
+    induce_steps: int = field(
+        default=0,
+        metadata={
+            "help": "Where `model` has no senses: train so many steps of them on the source sides, behind a gate "
+            "that leaves the model what it knows (`sensia induce` does it with more text)."
+        },
+    )
     tokenizer: str | None = field(
         default=None, metadata={"help": "Tokenizer of the model, where its folder has none: Hub id or folder."}
     )
@@ -104,6 +111,8 @@ class AdaptationData:
     )
 
     def __post_init__(self):
+        if self.induce_steps < 0:
+            raise ValueError(f"`induce_steps` is {self.induce_steps}, but must be 0 (no induction) or more.")
         if self.method not in METHODS:
             raise ValueError(f"`method` is {self.method!r}, but must be one of {tuple(METHODS)}.")
         for name in ("bitext_keep", "bitext_cap"):

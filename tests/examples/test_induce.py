@@ -77,3 +77,19 @@ def test_the_first_argument_is_a_model_or_a_recipe():
     assert with_model_first(["gpt2", "--seed", "1"]) == ["--model", "gpt2", "--seed", "1"]
     assert with_model_first(["induce_smollm2"]) == ["induce_smollm2"]
     assert with_model_first(["mine.yaml"]) == ["mine.yaml"] and with_model_first(["--seed", "1"]) == ["--seed", "1"]
+
+
+def test_a_plain_model_is_adapted_in_one_command(tmp_path, base, capsys):
+    rows = [f"{SENTENCES[2 * (n % 5)]} {n}\t{SENTENCES[2 * (n % 5) + 1]} {n}" for n in range(60)]
+    (tmp_path / "pairs.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n")
+    options = "--target_language id --held_out_pairs 8 --max_steps 3 --per_device_train_batch_size 4 --use_cpu true"
+    argv = ["adapt", "--model", str(base), "--bitext", str(tmp_path / "pairs.tsv"), *options.split()]
+    argv += ["--output_dir", str(tmp_path / "out"), "--max_length", "24", "--disable_tqdm", "true"]
+    assert main(argv) == 1
+    message = capsys.readouterr().err
+    assert "sensia induce" in message and "fine-tuning" in message and "Backpack" in message
+    assert main([*argv, "--induce_steps", "2"]) == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.backpack.residual_gate.weight.item() != 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["base_model"] == base.name
+    assert main([*argv, "--induce_steps", "2"]) == 0 and "nothing is left to train" in capsys.readouterr().out
