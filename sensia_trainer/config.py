@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import ClassVar
 
 from transformers import TrainingArguments
 
@@ -55,6 +56,8 @@ class SensiaConfig(TrainingArguments):
     Raises:
         `ValueError`: for values outside what a field's help allows.
     """
+
+    FREE: ClassVar = ("target_language_name",)  # does not tell runs apart
 
     # Schedule (Appendix B)
     align_fraction: float = field(default=0.2, metadata={"help": "Share of the steps in the alignment phase."})

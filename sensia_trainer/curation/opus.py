@@ -212,6 +212,8 @@ def download(
     Checked against `sha256`, the server's `Content-MD5`, the MD5 that S3 stores give as `ETag`, and the length, as
     far as they are given. Raises DownloadError.
     """
+    if not url.startswith(("http://", "https://")):
+        raise DownloadError(f"{url} is not fetched: only http and https are")
     if path.is_file():
         if not sha256 or _digest(path, "sha256").hexdigest() == sha256.lower():
             return path

@@ -133,6 +133,8 @@ class BitextRecipe:
     opus_url: str = "https://object.pouta.csc.fi"
 
     def __post_init__(self):
+        if not self.opus_url.startswith(("http://", "https://")):
+            raise ValueError(f"opus_url={self.opus_url!r}: files are fetched by http or https alone; give such")
         if language(self.source) == language(self.target):
             raise ValueError(f"source={self.source!r} and target={self.target!r} are the same language; give two")
         if not self.sources:

@@ -1,5 +1,6 @@
 import pytest
 
+from sensia_trainer.curation.opus import DownloadError, download
 from sensia_trainer.curation.recipe import load_recipe, parse_recipe, recipe_yaml, shareable, without_folders
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 
@@ -130,3 +131,12 @@ def test_a_recipe_to_share_is_the_same_but_for_its_paths(tmp_path):
         assert shareable(parse_recipe(here | change)) == parse_recipe(fields | change)
         (tmp_path / "recipe.yaml").write_text(recipe_yaml(parse_recipe(fields | change)), encoding="utf-8")
         assert load_recipe(tmp_path / "recipe.yaml") == parse_recipe(fields | change)
+
+
+@pytest.mark.parametrize("url", ["file:///etc", "ftp://a.org", "/data/opus"])
+def test_files_are_fetched_by_http_alone(url, tmp_path):
+    with pytest.raises(ValueError, match="by http or https alone"):
+        parse_recipe(MINIMAL | {"opus_url": url})
+    with pytest.raises(DownloadError, match="only http and https are"):
+        download(url, tmp_path / "a.zip")
+    assert not list(tmp_path.iterdir())
