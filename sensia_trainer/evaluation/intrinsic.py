@@ -240,7 +240,7 @@ def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature,
     tokens = attention_mask.sum(1)
     entropy = torch.stack([sense_entropy(p[None], m[None]) for p, m in zip(probs, attention_mask, strict=True)])
     rows = {"sense": sense, "context": context_sentence_vectors(state, attention_mask)}
-    nll = nll_per_row(mixture, model.get_output_embeddings(), input_ids, attention_mask)
+    nll = nll_per_row(mixture, model.compute_logits, input_ids, attention_mask)
     return rows | {"entropy": entropy.double() * tokens, "tokens": tokens, "nll": nll}
 
 

@@ -2,7 +2,9 @@ import math
 
 import pytest
 import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
+from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.evaluation.intrinsic import evaluate_bitext, random_weights_recall
 from sensia_trainer.evaluation.overlap import token_idf
 from sensia_trainer.evaluation.perplexity import perplexity
@@ -109,6 +111,19 @@ def test_random_weights_are_those_of_an_untrained_model(tiny_model, tokenizer):
     keys = {f"{kind}_recall_{direction}" for kind in ("sense", "context") for direction in DIRECTIONS}
     keys |= {f"{key}_interval" for key in keys}
     assert found == {f"random_{key}": expected[key] for key in keys}
+
+
+def test_a_language_model_with_senses_is_read_as_its_family_reads_it(tokenizer):
+    """Behind the gate, with the soft cap of the family: the likelihood is that of the model's own logits."""
+    config = Gemma2Config(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=16, initializer_range=0.3, final_logit_softcapping=1.0,
+    )  # fmt: skip
+    model = BackpackForCausalLM.from_backbone(Gemma2ForCausalLM(config), num_senses=4).eval()
+    torch.nn.init.constant_(model.backpack.residual_gate.weight, 0.5)
+    metrics = evaluate_bitext(model, tokenizer, ENGLISH, INDONESIAN)
+    expected = perplexity(model, tokenizer, INDONESIAN, start=None)
+    assert metrics["target_perplexity"] == pytest.approx(expected["perplexity"], rel=1e-5)
 
 
 def test_any_causal_lm_has_no_sense_keys(tiny_gpt2, tokenizer):
