@@ -20,7 +20,7 @@ os.environ.update(
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
-from transformers import GPT2Config, GPT2Tokenizer, set_seed  # noqa: E402
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, set_seed  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -91,3 +91,19 @@ def tiny_model(tokenizer):
         return BackpackForCausalLM(BackpackConfig(backbone_config=backbone, num_senses=num_senses, **config)).eval()
 
     return build
+
+
+@pytest.fixture
+def tiny_gpt2(tokenizer):
+    """A randomly initialised GPT-2 of two layers with sharp logits, so that its likelihoods differ."""
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        initializer_range=0.3,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return GPT2LMHeadModel(config).eval()

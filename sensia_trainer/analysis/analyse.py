@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ..utils.statistics import paired_bootstrap
 from .corpus import AlignedCorpus
-from .mixture import mixture_ablation
+from .mixture import VARIANTS, mixture_ablation
 from .procrustes import compare_procrustes, procrustes
 from .senses import mutual_information, recall_by_sense, sense_drift, sense_neighbours, translation_precision
 from .topology import sense_geometry, standardised_ranks, topology_scores
@@ -52,10 +52,14 @@ def analyse(
         warnings.warn("There is no control: scores cannot be told from what any fine-tuning gives.", stacklevel=2)
     models = {name: m for name, m in (("model", model), ("control", control), ("base", base)) if m is not None}
     _check_vocabularies(models, corpus)
-    options = {"batch_size": batch_size, "progress": progress}
     bootstrap = {"iterations": iterations, "seed": seed}
-    shown = bootstrap | {"progress": progress}
     started = time.perf_counter()
+    compared = [name for name in ("model", "control") if name in models]
+    # Every sentence of both sides once for each model, and the target's under each variant of the mixture.
+    reads = 2 * len(models) + len(VARIANTS) * len(compared)
+    bar = tqdm(total=reads * len(corpus.ids["target"]), unit=" sentences", disable=not progress)
+    options = {"batch_size": batch_size, "bar": bar}
+    bar.set_description("senses of words and sentences")
     spellings = {side: sorted(set(corpus.spellings[side])) for side in ("source", "target")}
     lexicon = {
         name: {side: word_senses(m, spellings[side]) for side in ("source", "target")} for name, m in models.items()
@@ -74,15 +78,17 @@ def analyse(
         }
         for name, m in models.items()
     }
+    bar.set_description("mixture ablation")
+    mixture = {
+        name: mixture_ablation(models[name], corpus.ids["target"], top_k=top_k, **bootstrap, **options)
+        for name in compared
+    }
+    bar.set_description("statistics")
     result = {
         "corpus": corpus.statistics,
-        "topology": _topology(corpus, lexicon, spellings, shown),
-        "procrustes": _procrustes(corpus, passes, definitions, shown),
-        "mixture": {
-            name: mixture_ablation(models[name], corpus.ids["target"], top_k=top_k, **bootstrap, **options)
-            for name in ("model", "control")
-            if name in models
-        },
+        "topology": _topology(corpus, lexicon, spellings, bootstrap),
+        "procrustes": _procrustes(corpus, passes, definitions, bootstrap),
+        "mixture": mixture,
         "senses": _senses(corpus, lexicon, spellings, passes, queries),
         "settings": {
             "num_senses": model.config.num_senses,
@@ -95,6 +101,7 @@ def analyse(
         },
         "seconds": round(time.perf_counter() - started, 1),
     }
+    bar.close()
     result["mixture"].setdefault("control", None)
     return result
 
@@ -176,7 +183,7 @@ def _procrustes(corpus, passes, definitions, bootstrap):
         (f"{definitions[0]}, no shared subword", definitions[0], corpus.disjoint, True),
     ]
     result = {}
-    for label, definition, chosen, center in tqdm(runs, desc="procrustes", disable=not bootstrap["progress"]):
+    for label, definition, chosen, center in runs:
         if len(np.unique(groups[chosen])) < 2:
             result[label] = None
             continue

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
 from ..utils.statistics import paired_bootstrap
 from .words import padded_batches
@@ -44,11 +43,12 @@ def ablated(model, variant: str, *, top_k: int = 1):
 
 
 @torch.no_grad()
-def sentence_nll(model, sequences: list[list[int]], *, batch_size: int = 16, progress: bool = False):
+def sentence_nll(model, sequences: list[list[int]], *, batch_size: int = 16, bar=None):
     """Negative log-likelihood of each sentence, every token but the first predicted from those before it (Eq. 12).
 
     Args:
         sequences: Token ids of each sentence; one of a single token has nothing to predict and counts no token.
+        bar (*optional*): A `tqdm` that counts the sentences read.
 
     Returns:
         `tuple` of two arrays of shape `(sentences,)`: summed nats (float64) and predicted tokens (int).
@@ -56,9 +56,7 @@ def sentence_nll(model, sequences: list[list[int]], *, batch_size: int = 16, pro
     device = model.get_input_embeddings().weight.device
     nll = np.zeros(len(sequences))
     model.eval()
-    batches = padded_batches(sequences, batch_size, device)
-    total = -(-len(sequences) // batch_size)
-    for indices, ids, mask in tqdm(batches, total=total, desc="cross-entropy", disable=not progress, leave=False):
+    for indices, ids, mask in padded_batches(sequences, batch_size, device, bar):
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         losses = losses.view(len(ids), -1).double()
@@ -67,7 +65,7 @@ def sentence_nll(model, sequences: list[list[int]], *, batch_size: int = 16, pro
 
 
 def mixture_ablation(
-    model, sequences, *, top_k: int = 1, batch_size: int = 16, iterations: int = 10_000, seed: int = 0, progress=False
+    model, sequences, *, top_k: int = 1, batch_size: int = 16, iterations: int = 10_000, seed: int = 0, bar=None
 ) -> dict:
     """Token-level cross-entropy in nats under every variant, with bootstrap intervals over sentences (Table 5).
 
@@ -81,7 +79,7 @@ def mixture_ablation(
     nll = {}
     for variant in VARIANTS:
         with ablated(model, variant, top_k=top_k):
-            nll[variant], tokens = sentence_nll(model, sequences, batch_size=batch_size, progress=progress)
+            nll[variant], tokens = sentence_nll(model, sequences, batch_size=batch_size, bar=bar)
     if tokens.sum() == 0:
         raise ValueError("No sentence has a second token, so there is nothing to predict.")
     predicted = tokens > 0

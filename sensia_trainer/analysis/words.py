@@ -6,7 +6,6 @@ import numpy as np
 import regex
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..representations import sense_probs
 
@@ -56,7 +55,7 @@ def word_positions(tokenizer, text: str, words: list[Word], *, max_length: int |
             f"`tokenizer` ({type(tokenizer).__name__}) gives no character offsets, so its tokens cannot be assigned "
             "to words. Load the tokenizer as a fast one (a folder with `tokenizer.json`)."
         )
-    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids, offsets = encoding["input_ids"], encoding["offset_mapping"]
     if ids and not any(end > start for start, end in offsets):
         raise ValueError(
@@ -106,8 +105,9 @@ def mix_senses(senses: Tensor, probs: Tensor) -> Tensor:
     return torch.einsum("btk,btkd->btd", probs, senses)
 
 
-def padded_batches(sequences: list[list[int]], batch_size: int, device=None):
-    """Yields `(indices, input_ids, attention_mask)`, similar lengths together, padded on the right with id 0."""
+def padded_batches(sequences: list[list[int]], batch_size: int, device=None, bar=None):
+    """Yields `(indices, input_ids, attention_mask)`, similar lengths together, padded on the right with id 0; `bar`, a
+    `tqdm`, counts the rows when they were used."""
     order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
@@ -118,6 +118,8 @@ def padded_batches(sequences: list[list[int]], batch_size: int, device=None):
             ids[row, : len(sequences[index])] = torch.tensor(sequences[index], dtype=torch.long)
             mask[row, : len(sequences[index])] = 1
         yield indices, ids.to(device), mask.to(device)
+        if bar is not None:
+            bar.update(len(indices))
 
 
 class SentenceSenses(NamedTuple):
@@ -137,7 +139,7 @@ def sentence_senses(
     definitions=("magnitude",),
     temperature: float = 0.7,
     batch_size: int = 16,
-    progress: bool = False,
+    bar=None,
 ) -> SentenceSenses:
     """Runs the model over sentences and mixes the senses of the words asked for (Eq. 7).
 
@@ -147,6 +149,7 @@ def sentence_senses(
             sentence by sentence in this order.
         definitions: Names that `sensia_trainer.representations.sense_probs` knows; the contributions of sentences
             are always those of "magnitude".
+        bar (*optional*): A `tqdm` that counts the sentences read.
     """
     if any(not sequence for sequence in sequences):
         raise ValueError("A sentence has no tokens; leave empty lines out, on both sides.")
@@ -155,9 +158,7 @@ def sentence_senses(
     vectors, probs = ({name: [None] * len(sequences) for name in definitions} for _ in range(2))
     contributions = [None] * len(sequences)
     model.eval()
-    batches = padded_batches(sequences, batch_size, device)
-    total = -(-len(sequences) // batch_size)
-    for indices, ids, mask in tqdm(batches, total=total, desc="senses", disable=not progress, leave=False):
+    for indices, ids, mask in padded_batches(sequences, batch_size, device, bar):
         output = model(
             input_ids=ids,
             attention_mask=mask,

@@ -1,10 +1,13 @@
-"""Is sense geometry preserved? Tables 3-5 and Figures 3-4 for an adapted Backpack beside its LM-only control.
+"""Is sense geometry preserved (Tables 3-5, Figures 3-4), and are the senses senses?
 
     sensia analyze analyze --model model_cards/backpack-micro-sensia-id \\
         --control outputs/lm-only-id --base model_cards/backpack-micro-en --output results/analysis/en-id.json
+    sensia analyze --model model_cards/backpack-micro-en --output results/analysis/senses-en.json \\
+        --benchmarks disambiguation substitution steering --coarsewsd ${SENSIA_DATA}/eval/coarsewsd20 \\
+        --swords ${SENSIA_DATA}/eval/swords/swords-v1.1_dev.json.gz
     sensia analyze render results/analysis
 
-Report and figures show all results in the folder of `output`; the second form only redraws them. Without a network,
+Report and figures show all results in the folder of `output`; the last form only redraws them. Without a network,
 `examples/build_offline_encoder.py` makes an encoder for the word alignment.
 """
 
@@ -14,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..analysis.analyse import DEFINITIONS, analyse
+from ..analysis.benchmarks import BENCHMARKS, load_benchmarks, render_benchmarks, run_benchmarks
 from ..analysis.corpus import AlignedCorpus, check_same_vocabulary
 from ..analysis.drawings import save_figures
 from ..analysis.summary import render_report
@@ -33,9 +37,16 @@ class AnalysisArguments:
 
     model: str = field(metadata={"help": "The adapted Backpack: folder or Hub id"})
     output: str = field(metadata={"help": "JSON file to write; report and figures go beside it"})
-    source_file: str = field(metadata={"help": "Source sentences, one a line"})
-    target_file: str = field(metadata={"help": "Their translations, line by line"})
-    target_language: str = field(metadata={"help": "ISO 639-1 code"})
+    source_file: str = field(default="", metadata={"help": "Source sentences, one a line"})
+    target_file: str = field(default="", metadata={"help": "Their translations, line by line"})
+    target_language: str = field(default="", metadata={"help": "ISO 639-1 code"})
+    benchmarks: list[str] = field(
+        default_factory=list,
+        metadata={"help": f"Instead of the geometry, benchmarks of the senses themselves: {', '.join(BENCHMARKS)}"},
+    )
+    coarsewsd: str = field(default="", metadata={"help": "Folder of CoarseWSD-20, for disambiguation and steering"})
+    swords: str = field(default="", metadata={"help": "File of SWORDS, for substitution"})
+    max_items: int | None = field(default=None, metadata={"help": "Of the benchmarks: sentences a word, targets"})
     control: str = field(default="", metadata={"help": "The same base trained on the same data by the LM loss alone"})
     base: str = field(default="", metadata={"help": "The English Backpack both started from"})
     source_language: str = field(default="en", metadata={"help": "ISO 639-1 code"})
@@ -58,7 +69,13 @@ class AnalysisArguments:
 
 def check(arguments):
     """Refuses what would fail after an hour, or mean nothing."""
-    for name in ("source_language", "target_language"):
+    missing = [name for name in ("source_file", "target_file", "target_language") if not getattr(arguments, name)]
+    if missing and not arguments.benchmarks:
+        raise ValueError(
+            f"`{missing[0]}` is not set: the geometry of senses is measured on translated sentences. Give "
+            "`source_file`, `target_file` and `target_language`, or `benchmarks`."
+        )
+    for name in () if arguments.benchmarks else ("source_language", "target_language"):
         try:
             language(getattr(arguments, name))
         except ValueError as error:
@@ -93,6 +110,30 @@ def load_backpack(path):
 
 def run(arguments):
     check(arguments)
+    return run_on_senses(arguments) if arguments.benchmarks else run_on_geometry(arguments)
+
+
+def run_on_senses(arguments):
+    """The benchmarks of one model."""
+    folders = {name: expand_variables(getattr(arguments, name)) for name in ("coarsewsd", "swords")}
+    data = load_benchmarks(arguments.benchmarks, **folders, max_items=arguments.max_items)
+    model = load_backpack(arguments.model).to(load_device(arguments.device))
+    settings = {name: getattr(arguments, name) for name in ("batch_size", "iterations", "seed")}
+    tokenizer = load_tokenizer(arguments.model, model)
+    found = run_benchmarks(model, tokenizer, arguments.benchmarks, data, **settings, progress=True)
+    settings["max_items"] = arguments.max_items
+    versions = {name: version(name) for name in PACKAGES if find_spec(name)}
+    return {
+        "kind": "sense_benchmarks",
+        "model": Path(arguments.model).name,
+        "settings": settings,
+        "versions": versions,
+        **found,
+    }
+
+
+def run_on_geometry(arguments):
+    """All analyses of a model on translated sentences, beside its control."""
     sides = [read_lines(file, arguments.max_sentences) for file in (arguments.source_file, arguments.target_file)]
     if not sides[0] or len(sides[0]) != len(sides[1]):
         raise ValueError(
@@ -134,11 +175,15 @@ def run(arguments):
 def render(folder):
     contents = [read_json(file) for file in sorted(folder.glob("*.json"))]
     results = [content for content in contents if content.get("kind") == "analysis"]
-    if not results:
+    benchmarks = [content for content in contents if content.get("kind") == "sense_benchmarks"]
+    if not (results or benchmarks):
         raise ValueError(f"There are no results of an analysis in {folder}.")
-    write_text(folder / "README.md", render_report(results))
-    save_figures(results, folder / "figures")
-    print(f"Report and figures of {len(results)} result(s): {folder / 'README.md'}")
+    report = render_report(results) if results else "# Sense analyses\n"
+    parts = [part for part in (report, render_benchmarks(benchmarks)) if part]
+    write_text(folder / "README.md", "\n".join(parts))
+    if results:
+        save_figures(results, folder / "figures")
+    print(f"Report and figures of {len(results) + len(benchmarks)} result(s): {folder / 'README.md'}")
 
 
 def parser():

@@ -17,7 +17,7 @@ from ..utils.files import fingerprint
 from ..utils.statistics import bootstrap_interval
 from .batching import max_positions
 from .generation import complete
-from .pairs import flores_pairs
+from .parallel import flores_pairs
 
 
 GENERATION_TASKS = ("continuation", "xlsum")

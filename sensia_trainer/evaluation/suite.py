@@ -24,7 +24,7 @@ from .generation import fluency, generate_examples, prompts_for
 from .intrinsic import evaluate_bitext, random_weights_recall
 from .likelihood import choice_likelihoods
 from .overlap import token_idf
-from .pairs import Pairs, check_pairs, flores_pairs, own_pairs, tatoeba_pairs
+from .parallel import Pairs, check_pairs, flores_pairs, own_pairs, tatoeba_pairs
 from .perplexity import perplexity
 from .references import GENERATION_TASKS, evaluate_writing, load_writing
 from .results import Parts, write_result

@@ -89,3 +89,39 @@ def test_models_of_other_tokenizers_are_refused(arguments, tokenizer):
 def test_rendering_nothing_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no results"):
         importlib.import_module("sensia_trainer.commands.analyze").main(["render", str(tmp_path)])
+
+
+def test_benchmarks_of_the_senses_by_a_field(arguments, tmp_path):
+    (tmp_path / "wsd").mkdir()
+    for word in ("cat", "river"):
+        folder = tmp_path / "wsd" / word
+        folder.mkdir()
+        (folder / "classes_map.txt").write_text('{"0": "one", "1": "two"}')
+        for split in ("train", "test"):
+            (folder / f"{split}.data.txt").write_text(f"1\tThe {word} sleeps\n2\tWhere is {word} ?\n" * 2)
+            (folder / f"{split}.gold.txt").write_text("0\n1\n" * 2)
+    swords = {
+        "contexts": {"c": {"context": SOURCE[0]}},
+        "targets": {"t": {"context_id": "c", "target": "sleeps", "offset": 8}},
+        "substitutes": {"a": {"target_id": "t", "substitute": "runs"}, "b": {"target_id": "t", "substitute": "is"}},
+        "substitute_labels": {"a": ["TRUE"], "b": ["FALSE"]},
+    }
+    (tmp_path / "swords.json").write_text(json.dumps(swords))
+    output = tmp_path / "out" / "senses.json"
+    argv = ["--model", arguments["model"], "--output", str(output), "--iterations", "20"]
+    argv += ["--coarsewsd", str(tmp_path / "wsd"), "--swords", str(tmp_path / "swords.json"), "--benchmarks"]
+    main = importlib.import_module("sensia_trainer.commands.analyze").main
+    main([*argv, "disambiguation", "substitution", "steering"])
+    result = json.loads(output.read_text(encoding="utf-8"))
+    assert result["kind"] == "sense_benchmarks" and result["model"] == "model" and str(tmp_path) not in str(result)
+    report = (output.parent / "README.md").read_text(encoding="utf-8")
+    for title in ("Disambiguation: CoarseWSD-20", "Lexical substitution: SWORDS", "Steering"):
+        assert f"### {title}" in report
+    mean = result["disambiguation"]["average"]["all"]["contributions"]["mean"]
+    assert f"| model | sense contributions | {mean:.3f}" in report
+    with pytest.raises(ValueError, match=r"`benchmarks` may hold .*got 'riddles'"):
+        main([*argv, "riddles"])
+    with pytest.raises(ValueError, match="`swords` is not set"):
+        main([*argv[:6], "--benchmarks", "substitution"])
+    with pytest.raises(ValueError, match="`source_file` is not set"):
+        main(argv[:6])

@@ -1,6 +1,6 @@
 import pytest
 
-from sensia_trainer.evaluation.pairs import check_pairs, flores_pairs, own_pairs, tatoeba_pairs
+from sensia_trainer.evaluation.parallel import check_pairs, flores_pairs, own_pairs, tatoeba_pairs
 from tests.conftest import SENTENCES
 
 
