@@ -192,7 +192,7 @@ def codes_of(code: str) -> list[str]:
     return list(dict.fromkeys(codes))
 
 
-def other_language(names, source: str, where: str) -> str:
+def other_language(names: list, source: str, where: str) -> str:
     """
     The code of the one language beside `source` among some names, of columns or of files, whatever else these are.
 
@@ -201,7 +201,8 @@ def other_language(names, source: str, where: str) -> str:
     """
     known = {name: row.code for name in names if (row := find_language(str(name))) and row != language(source)}
     in_table = {code for code in known.values() if code.partition("_")[0] in _BY_CODE}
-    found = in_table or set(known.values())  # a short name, such as "url", may be the code of some small language
+    # A short name, such as "url", may be the code of some small language: not where there are other columns.
+    found = in_table or (set(known.values()) if len(names) == 2 else set())
     if len(found) != 1:
         what = f"is in {', '.join(sorted(found))}" if found else f"names none ({', '.join(map(str, names))})"
         raise ValueError(

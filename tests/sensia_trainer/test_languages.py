@@ -123,6 +123,8 @@ def test_the_other_language_of_some_names():
         other_language(["en", "text"], "en", "the file")
     pytest.importorskip("langcodes")
     assert other_language(["en", "haw"], "en", "the file") == "haw"
+    with pytest.raises(ValueError, match="names none"):
+        other_language(["en", "text", "url"], "en", "the file")
 
 
 @pytest.mark.parametrize("code", ["swh", "swh_Latn", "SW", "sw-KE", "swa"])
