@@ -14,6 +14,7 @@ are the launcher's matter: `--launcher "--config_file one_node_ddp"`.
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from ..experiments.matrix import (
@@ -38,7 +39,7 @@ from ..experiments.tables import (
     render_verdicts,
     table_rows,
 )
-from ..utils.arguments import Parser
+from ..utils.arguments import Parser, hints_of
 from ..utils.files import check_writable, portable, write_text
 from ..utils.recipes import find_recipe
 
@@ -59,6 +60,11 @@ def parser():
     return parser
 
 
+def fields_of(command) -> dict:
+    """The types of the fields of a command that takes a recipe, by name."""
+    return hints_of(import_module(f".{command}", __package__).parser().dataclass_types)
+
+
 def main(argv, launch=None):
     arguments = parser().parse_args(argv)
 
@@ -67,7 +73,7 @@ def main(argv, launch=None):
     expanded = {path: expand(matrix) for path, matrix in matrices.items()}
     chosen = select([run for runs in expanded.values() for run in runs], arguments.only)
     if not (arguments.list or arguments.render_only):
-        check_runs(chosen, arguments.allow_scripts)
+        check_runs(chosen, fields_of, arguments.allow_scripts)
     # What would fail after the last run is found before the first.
     preface = Path(arguments.preface).read_text(encoding="utf-8") if arguments.preface else ""
     if arguments.again and not Path(arguments.again).is_dir():

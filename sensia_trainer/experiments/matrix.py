@@ -32,7 +32,6 @@ file in `examples/`. Any other file is code of the matrix's author that the matr
 
 import difflib
 import fnmatch
-import importlib
 import itertools
 import json
 import os
@@ -271,12 +270,13 @@ def launch_with(launcher: str) -> Launch:
     return launch
 
 
-def check_runs(runs: list[Run], allow_scripts: bool = False) -> None:
+def check_runs(runs: list[Run], fields_of: Callable[[str], dict], allow_scripts: bool = False) -> None:
     """
     Refuses, before any of them starts, runs with fields that their command does not have, or of a wrong type.
 
     Args:
         runs (`list[Run]`): The runs.
+        fields_of (`Callable[[str], dict]`): The types of a command's fields, by name.
         allow_scripts (`bool`, *optional*, defaults to `False`): Whether a matrix may name scripts of its own.
 
     Raises:
@@ -291,8 +291,7 @@ def check_runs(runs: list[Run], allow_scripts: bool = False) -> None:
                         "of the matrix's author. Read it, and give `--allow_scripts` to run it."
                     )
                 continue
-            parser = importlib.import_module(f"..commands.{command}", __package__).parser()
-            hints = hints_of(parser.dataclass_types)
+            hints = fields_of(command)
             for name, value in recipe.items():
                 if name not in hints:
                     raise UsageError(f"Run {run.name!r} has an unknown field {name!r}.{did_you_mean(name, hints)}")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from sensia_trainer.commands.reproduce import fields_of
 from sensia_trainer.experiments import matrix
 from sensia_trainer.experiments.matrix import (
     check_runs,
@@ -252,7 +253,7 @@ def test_shipped_matrices_name_only_fields_that_exist(path, monkeypatch):
     monkeypatch.setenv("SENSIA_DATA", "/data")
     matrix = load_matrix(path)
     runs = expand(matrix)
-    check_runs(runs)
+    check_runs(runs, fields_of)
     rows = {row["name"] for row in table_rows(matrix, runs, {})}
     assert set(matrix.paper.get("values", {})) <= rows
     labels = {column["label"] for column in matrix.columns}
@@ -373,11 +374,11 @@ def test_names_that_would_leave_the_folder_are_refused(matrix_file, name):
 )
 def test_what_no_run_could_do_is_refused_before_the_first(matrix_file, changes, message):
     with pytest.raises(ValueError, match=message):
-        check_runs(expand(load_matrix(matrix_file(**changes))))
+        check_runs(expand(load_matrix(matrix_file(**changes))), fields_of)
 
 
 def test_scripts_of_ones_own_where_they_are_allowed(matrix_file):
-    check_runs(expand(load_matrix(matrix_file(script="mine.py"))), allow_scripts=True)
+    check_runs(expand(load_matrix(matrix_file(script="mine.py"))), fields_of, allow_scripts=True)
     with pytest.raises(ValueError, match="no command 'adpt' that a matrix may run. Did you mean 'adapt'"):
         expand(load_matrix(matrix_file(script="adpt")))
 
