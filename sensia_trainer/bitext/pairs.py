@@ -134,7 +134,7 @@ def _source(values: dict, argument: str) -> PairSource:
         raise ValueError(f"`{argument}`: a source needs a `path`, got {path!r}.")
     check_choice(values.get("keep"), values.get("cap"), argument)
     if not re.fullmatch(r"[^\n\r<>|`]{1,200}", values.get("name") or "x"):
-        raise ValueError(f"`{argument}`: name={values['name']!r} of a source is no name; give one of plain text.")
+        raise ValueError(f"`{argument}`: name={values['name']!r} of a source is not a name; give one of plain text.")
     return PairSource(**{name: value for name, value in values.items() if value is not None})
 
 

@@ -221,7 +221,7 @@ def aligned_rows(left_handle, right_handle, names: tuple[str, str], problems: Pr
 
 
 def _checked(lines: Iterator[str | None], name: str) -> Iterator[str | None]:
-    """The lines, after a look at the first ones: a table is no text a line."""
+    """The lines, after a look at the first ones: a table is not text, a sentence a line."""
     sample = list(itertools.islice(lines, SAMPLE))
     for kind, is_one in (
         ("tabs", lambda line: "\t" in line),

@@ -139,7 +139,7 @@ def recognise(path) -> tuple[str, object]:
                 raise ValueError(f"path={path!r}: there is no file {part!r}; two line-aligned files are expected")
         if any(map(is_structured, parts)):
             raise ValueError(
-                f"path={path!r}: a file that holds both languages is no side of two line-aligned files; give each "
+                f"path={path!r}: a file that holds both languages is not a side of two line-aligned files; give each "
                 "such file alone"
             )
         return "aligned", tuple(Path(part).expanduser() for part in parts)
@@ -170,7 +170,7 @@ def _exists(path) -> bool:
     try:
         return Path(path).expanduser().exists()
     except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a home of nobody
-        raise ValueError(f"path={str(path)[:99]!r} is no path: {error}") from error
+        raise ValueError(f"path={str(path)[:99]!r} is not a path: {error}") from error
 
 
 def is_hub_id(name: str) -> bool:
@@ -372,6 +372,6 @@ def _by_datasets(kind: str, where, source: str, target: str, split: str, name: s
         what = (
             "the file is damaged"
             if kind == "parquet"
-            else "it is no file or folder here, and as a Hub dataset it failed"
+            else "it is not a file or folder here, and as a Hub dataset it failed"
         )
         raise ValueError(f"path={str(where)!r}: {what} ({error}); give {_FORMATS}") from error

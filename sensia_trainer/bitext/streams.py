@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 
 
-MAX_LINE = 1 << 20  # bytes; a longer line is no sentence
+MAX_LINE = 1 << 20  # bytes; a longer line is not a sentence
 # Text is packed to a third or a fifth of its size, a table of one word to a hundredth; a bomb to a thousandth or less.
 MAX_RATIO, ALWAYS_ALLOWED = 200, 1 << 28
 COMPRESSED = (".gz", ".xz", ".bz2", ".zst", ".zip")

@@ -18,7 +18,7 @@ from ..bitext.streams import Problems, open_binary, plain_name, read_lines
 from .filters import near_form, near_keys, text_keys
 
 
-# A shorter text ("Yes", "Two days") is no evidence that a pair was taken from an evaluation set. An ideograph, a kana
+# A shorter text ("Yes", "Two days") is not evidence that a pair was taken from an evaluation set. An ideograph, a kana
 # or a syllable of Hangul says as much as two or three letters.
 MIN_LETTERS, LETTERS_OF_A_SYLLABLE = 10, 2.5
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
@@ -117,7 +117,7 @@ def _file_texts(path: Path) -> Iterator[str]:
             yield from lines
         if problems["malformed_lines"]:
             raise ValueError(
-                f"contamination: {path.name} is no text; give text a line, .tsv, .csv, .jsonl or .parquet"
+                f"contamination: {path.name} is not a text; give text a line, .tsv, .csv, .jsonl or .parquet"
             )
 
 
@@ -138,7 +138,7 @@ def _hub_texts(entry: str) -> Iterator[str]:
         splits = load_hub(path, config or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
-            f"contamination: {entry!r} is no file or folder here, and reading it as a Hub dataset failed ({error}); "
+            f"contamination: {entry!r} is not a file or folder here, and as a Hub dataset it failed ({error}); "
             "give its texts as a folder, or drop it from the recipe"
         ) from error
     for split in splits.values():

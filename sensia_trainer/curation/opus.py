@@ -303,7 +303,7 @@ def archive_members(path: Path, source: str, target: str) -> tuple[str, str]:
     sums and counts their lines.
 
     Raises:
-        `DownloadError`: for a file that is no archive, is damaged or suspect, lacks a side, or has sides of different
+        `DownloadError`: for a file that is not an archive, damaged or suspect, lacks a side, or has sides of unequal
             lengths (both counts given).
     """
     try:
@@ -311,7 +311,7 @@ def archive_members(path: Path, source: str, target: str) -> tuple[str, str]:
         with open_zip(path) as archive:
             counts = [_count_lines(archive, member, path) for member in members]
     except ValueError as error:
-        raise DownloadError(f"{path.name} is no sound archive ({error})") from error
+        raise DownloadError(f"{path.name} is not a sound archive ({error})") from error
     if counts[0] != counts[1]:
         raise DownloadError(
             f"{path.name}: sides of different lengths: "

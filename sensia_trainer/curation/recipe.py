@@ -222,7 +222,7 @@ def _expand(value):
 
 
 def without_folders(path: str) -> str:
-    """A path, or two joined by a comma, without the folders it is in; what is no path here, a Hub id, stays whole."""
+    """A path, or two joined by a comma, without the folders it is in; what is not a path here stays whole."""
     parts = [path] if Path(path).expanduser().exists() else [part.strip() for part in path.split(",")]
     places = [Path(part).expanduser() for part in parts]
     return ",".join(place.absolute().name if place.exists() else part for part, place in zip(parts, places))

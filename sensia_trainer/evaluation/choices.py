@@ -74,7 +74,7 @@ def _read(path: Path) -> list[dict]:
     if path.suffix not in SUFFIXES:
         raise ValueError(f"`choices` must be a file of the kinds {', '.join(SUFFIXES)} (got {str(path)!r}).")
     if not path.is_file():
-        raise ValueError(f"`choices` names {str(path)!r}, which is no file.")
+        raise ValueError(f"`choices` names {str(path)!r}, which is not a file.")
     text = path.read_text(encoding="utf-8-sig")
     try:
         if path.suffix == ".json":

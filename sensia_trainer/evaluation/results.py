@@ -100,11 +100,11 @@ def read_result(path, *, with_items=False) -> dict:
         with_items (`bool`): Put the per-item predictions under "items" (empty where the file is not there).
 
     Raises:
-        ValueError: If it is no such file, was not finished, or its items belong to another result.
+        ValueError: If it is not such a file, was not finished, or its items belong to another result.
     """
     result = read_json(path)
     if not isinstance(result, dict) or result.get("kind") != "evaluation":
-        raise ValueError(f"{path} is no result of an evaluation (its `kind` is not 'evaluation').")
+        raise ValueError(f"{path} is not a result of an evaluation (its `kind` is not 'evaluation').")
     if result.get("complete") is not True:
         raise ValueError(f"{path} is the result of an evaluation that did not finish. Start its command again.")
     if with_items:

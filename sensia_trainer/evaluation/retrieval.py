@@ -88,7 +88,7 @@ def rank_translations(own: Tensor, cosines, chunk_size=1024) -> dict[str, Tensor
     for start in range(0, num, chunk_size):
         rows = torch.arange(start, min(start + chunk_size, num), device=own.device)
         cosine = cosines(start, start + len(rows))
-        cosine[torch.arange(len(rows), device=own.device), rows] = -2.0  # the translation itself is no competitor
+        cosine[torch.arange(len(rows), device=own.device), rows] = -2.0  # the translation itself is not a competitor
         # One product serves both directions: rows are source queries, columns are target queries.
         by_row, by_column = cosine - own[rows, None], cosine - own[None, :]
         better[0, rows] = (by_row > tie).sum(1).float()

@@ -176,7 +176,7 @@ def run(config: EvaluationConfig) -> dict:
     started = time.perf_counter()
     data_dir = expand_variables(config.data_dir)
     if data_dir and not Path(data_dir).is_dir():
-        raise ValueError(f"`data_dir` {config.data_dir!r} is no folder; leave it out to load from the Hub.")
+        raise ValueError(f"`data_dir` {config.data_dir!r} is not a folder; leave it out to load from the Hub.")
     # All data before the model, so that what is missing is missed at once.
     pairs, tasks, writings = _load_data(config, data_dir)
     prompts = prompts_for(config.target) if config.generate else []

@@ -39,7 +39,7 @@ def weights_licence(data: dict, base: dict | None = None) -> dict:
     The licence of weights that were trained on `data`, as metadata of a card.
 
     Args:
-        data (`dict`): As in `metrics.json`: `licence`, a text that may name several, parted by commas or "and"; and
+        data (`dict`): As in `metrics.json`: `licence`, a text that may name several, separated by commas or "and"; and
             `licence_classes`, pairs by class ("open", "nc"), which add to it.
         base (`dict`, *optional*): The same metadata of the model that training began with; its terms carry over too.
 

@@ -365,7 +365,7 @@ def _beginning(sentence: str) -> str:
 
 
 def _file_name(path: str) -> str:
-    """A path, absolute or under a variable, by its last part; what is no path as it is."""
+    """A path, absolute or under a variable, by its last part; what is not a path as it is."""
     return re.sub(r"\$(?:\w+|\{\w+\})/(?:[\w.+-]+/)*(?=[\w.+-])", "", without_folders(path))
 
 

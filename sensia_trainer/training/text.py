@@ -175,7 +175,7 @@ def distinct_documents(data: TextData, files: list[Path], problems: Problems) ->
 def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, problems=None) -> Iterator[str]:
     """
     The documents of one file: lines of `.txt`, a column of `.jsonl` or `.tsv`; what it is compressed with is read
-    through. What is no document is left out and counted in `problems`.
+    through. What is not a document is left out and counted in `problems`.
 
     Raises:
         `ValueError`: for another kind of file, a damaged one, another encoding or a missing column.

@@ -20,7 +20,7 @@ def bootstrap_means(values, *, weights=None, samples=10_000, seed=0, progress=Fa
         `np.ndarray` of shape `(samples, columns)`, float64.
 
     Raises:
-        `ValueError`: for values that are no matrix of finite numbers, or weights that do not fit them.
+        `ValueError`: for values that are not a matrix of finite numbers, or weights that do not fit them.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or len(values) == 0:

@@ -240,7 +240,7 @@ def read_dictionary(path):
     Word pairs of a file with two columns, the source language first, as MUSE, PanLex and GATITOS publish them.
 
     Args:
-        path (`str`): A text file. Columns are parted by a tab (further ones are ignored), or by a space where there is
+        path (`str`): A text file. Columns are separated by a tab (more are ignored), or by a space where there is
             no tab.
 
     Returns:

@@ -219,7 +219,7 @@ def test_addresses_are_not_fetched(path):
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a\0b"])
 def test_what_is_no_path(path):
-    with pytest.raises(ValueError, match="is no path|there is no such file"):
+    with pytest.raises(ValueError, match="is not a path|there is no such file"):
         load_bitext(path, "en", "id")
 
 

@@ -68,7 +68,7 @@ def test_tables_and_names(tmp_path):
     found = [list(counts[name].values()) for name in names]
     assert found == [[1, 3], [1, 3], [2, 0]]
     (tmp_path / "archive.zip").write_bytes(b"PK\0\0")
-    with pytest.raises(ValueError, match="archive.zip is no text; give text a line"):
+    with pytest.raises(ValueError, match="archive.zip is not a text; give text a line"):
         evaluation_keys((str(tmp_path / "archive.zip"),))
 
 

@@ -211,7 +211,7 @@ def test_archives_that_are_not_used(tmp_path):
     damaged[whole.index(b"Toy.en-id.en") + 14] ^= 0xFF
     for name, data in (("truncated", whole[: len(whole) // 2]), ("empty", b""), ("page", b"<html>"), ("bad", damaged)):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(DownloadError, match=f"{name} is no sound archive"):
+        with pytest.raises(DownloadError, match=f"{name} is not a sound archive"):
             archive_members(tmp_path / name, "en", "id")
     locked = bytearray(whole)
     for signature, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flag of encryption, in both kinds of headers
@@ -219,7 +219,7 @@ def test_archives_that_are_not_used(tmp_path):
         while (at := locked.find(signature, at + 1)) >= 0:
             locked[at + flags] |= 1
     (tmp_path / "locked").write_bytes(locked)
-    with pytest.raises(DownloadError, match="locked is no sound archive.*encrypted"):
+    with pytest.raises(DownloadError, match="locked is not a sound archive.*encrypted"):
         archive_members(tmp_path / "locked", "en", "id")
     for climber in ("../../evil.id", "/etc/evil", "a\\..\\..\\evil"):
         path = write_zip(tmp_path / "climbs.zip", b"one\n", b"satu\n", extra=[(climber, b"x")])

@@ -84,7 +84,7 @@ def test_an_encoder_that_is_not_there_is_named_before_it_is_needed(monkeypatch, 
         require_encoder(name)
     assert asked == [("sentence-transformers/LaBSE", "config.json")] * 2
     for name in ("/no/such", "toy"):
-        with pytest.raises(ValueError, match=f"semantic.encoder='{name}' is no folder here.*\\(no .*{name}\\)"):
+        with pytest.raises(ValueError, match=f"semantic.encoder='{name}' is not a folder here.*\\(no .*{name}\\)"):
             require_encoder(name)
     with pytest.raises(ValueError, match="the folder holds no model"):
         require_encoder(str(tmp_path))

@@ -66,5 +66,5 @@ def test_files_that_are_none(tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=message):
             load_choices(tmp_path / name, "en", **OWN)
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         load_choices(tmp_path / "nowhere.csv", "en", **OWN)

@@ -155,7 +155,7 @@ def test_significance_needs_the_same_items():
         ({"tasks": ["xcopa:xx"]}, "unknown language code 'xx'"),
         ({"templates": ["fancy"]}, "`templates` may hold"),
         ({"output": "results"}, "`output` must be a .json"),
-        ({"data_dir": "/nowhere"}, "`data_dir` '/nowhere' is no folder"),
+        ({"data_dir": "/nowhere"}, "`data_dir` '/nowhere' is not a folder"),
         ({"dtype": "float7"}, "`dtype` must name a torch dtype"),
         ({"bitext_name": "a b"}, "`bitext_name` must be letters"),
         ({"choices_name": "xcopa"}, "no name of a known task"),

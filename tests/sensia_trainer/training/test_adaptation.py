@@ -20,7 +20,7 @@ def config(folder):
         ({"bitext": {"path": ""}}, "`bitext`: a source needs a `path`, got ''"),
         ({"bitext": {"path": "a.tsv", "keep": ["x"]}}, "'keep' of a source is \\['x'\\], but must be"),
         ({"bitext": {"path": "a.tsv", "cap": {"domain": 0}}}, "at most 0 rows of each 'domain'; give a number of 1"),
-        ({"bitext": {"path": "a.tsv", "name": "<b>\nx"}}, "is no name; give one of plain text"),
+        ({"bitext": {"path": "a.tsv", "name": "<b>\nx"}}, "is not a name; give one of plain text"),
         ({"bitext": ["x/a.tsv", "y/a.tsv"]}, "`bitext` has two sources called a; give each a `name`"),
         ({"bitext_keep": "{"}, "`bitext_keep` is '{', which is not JSON"),
         ({"bitext_keep": '["x"]'}, "`bitext`: `keep` is \\['x'\\], but must be a mapping"),
