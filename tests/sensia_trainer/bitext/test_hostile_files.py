@@ -157,7 +157,7 @@ def test_tables_are_not_sides_of_aligned_text(tmp_path, kind):
         load_bitext([tmp_path / "a.en", tmp_path / "a.id"], "en", "id")
     for name in ("a.tsv", "b.tsv"):
         (tmp_path / name).write_bytes(TSV)
-    with pytest.raises(ValueError, match="holds both languages is no side"):
+    with pytest.raises(ValueError, match="holds both languages is not a side"):
         load_bitext([tmp_path / "a.tsv", tmp_path / "b.tsv"], "en", "id")
 
 
@@ -225,7 +225,7 @@ def test_what_is_no_path(path):
 
 def test_packed_binary_kinds_are_to_be_unpacked(tmp_path):
     with pytest.raises(ValueError, match=r"a \.po file is not read while it is packed; unpack it"):
-        read(tmp_path, "a.po.gz", gzip.compress(b"x"))
+        read(tmp_path, "a.po.gz", gzip.compress(b"x", mtime=0))
 
 
 def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch, caplog):

@@ -33,7 +33,7 @@ def test_kinds_of_files(tmp_path):
         file.write("one\ntwo\n\nthree\none\n")
     (tmp_path / "b.jsonl").write_text('{"text": "four"}\n')
     (tmp_path / "c.tsv").write_text('en\tid\tkind\n"five" it\tx\ta\nsix\ty\tb\n')
-    (tmp_path / "d.txt").write_bytes(gzip.compress(b"seven\n"))  # by content, not by name
+    (tmp_path / "d.txt").write_bytes(gzip.compress(b"seven\n", mtime=0))  # by content, not by name
     files = [str(tmp_path / name) for name in ("a.txt.gz", "b.jsonl", "c.tsv", "d.txt")]
     some = data(*files, tsv_keep={"kind": "a"})
     problems = Problems()
@@ -48,7 +48,7 @@ def test_kinds_of_files(tmp_path):
         ("a.tsv", b"en\tid\nx\ty\n", {"tsv_keep": {"kind": "a"}}, "`tsv_keep`='kind' is not a column"),
         ("a.pdf", b"x", {}, "unknown kind"),
         ("a.txt", "x\n".encode("utf-16"), {}, "is in UTF-16"),
-        ("a.txt.gz", gzip.compress(b"some text\n" * 99)[:-9], {}, "cut off or damaged"),
+        ("a.txt.gz", gzip.compress(b"some text\n" * 99, mtime=0)[:-9], {}, "cut off or damaged"),
         ("a.txt", b"\n \n", {}, "hold no text"),
         ("a.txt", b"short\n", {}, "shorter than one block of `block_size`=16"),
         ("a.txt", b"a b c d e f g h i j k l m n o p q r s t\n", {}, "nothing is left to train on"),
