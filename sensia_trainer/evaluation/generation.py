@@ -116,8 +116,8 @@ def fluency(model, tokenizer, sentences, code: str, *, seed=0, batch_size=32, pr
 
     Returns:
         For `greedy`, `sampled` and `human`: `repetition` (mean of [`repetition`]), `in_language` (share that
-        py3langid takes for the language; None where it cannot tell) and `empty` (share without a word); `prompts`, how
-        many; and what was written.
+        py3langid takes for the language; None where it cannot tell), `empty` (share without a word) and `words` (mean
+        number: what ends at once cannot repeat itself); `prompts`, how many; and what was written.
     """
     cut = cut_prompts(sentences, code)
     if not cut:
@@ -140,5 +140,6 @@ def fluency(model, tokenizer, sentences, code: str, *, seed=0, batch_size=32, pr
             "repetition": float(np.mean(rates)) if rates else None,
             "in_language": None if languages is None else languages.count(iso) / len(said),
             "empty": 1 - len(said) / len(written),
+            "words": float(np.mean([len(segment_words(text)) for text in written])),
         }
     return found, {name: texts[name] for name in ("greedy", "sampled")}

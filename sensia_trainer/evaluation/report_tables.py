@@ -134,7 +134,7 @@ def writing_tables(results: list[dict]) -> list[str]:
 
 def _fluency(results) -> list[str]:
     rows = [
-        [result["name"], kind, found[kind]["repetition"], found[kind]["in_language"], found[kind]["empty"]]
+        [result["name"], kind, *(found[kind][name] for name in ("repetition", "in_language", "empty", "words"))]
         for result in results
         for found in [result.get("fluency")]
         for kind in (("greedy", "sampled", "human") if found else ())
@@ -147,7 +147,7 @@ def _fluency(results) -> list[str]:
         "",
         f"## Does it read like the language? ({' or '.join(map(str, counts))} prompts)",
         "",
-        table(["", "continuations", "repeated 4-grams", "identified as the language", "empty"], rows),
+        table(["", "continuations", "repeated 4-grams", "identified as the language", "empty", "words"], rows),
         "",
         "Continuations of the first words of real sentences; *human* is how those go on, cut to the same length.",
     ]

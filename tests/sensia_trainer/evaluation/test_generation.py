@@ -62,6 +62,7 @@ def test_fluency_stands_beside_that_of_people(tiny_model, tokenizer):
     ]
     found, written = fluency(tiny_model(), tokenizer, sentences, "ind_Latn")
     assert found["prompts"] == 2 and len(written["greedy"]) == len(written["sampled"]) == 2
+    assert found["human"].pop("words") > 0
     assert found["human"] == {"repetition": 0.0, "in_language": 1.0, "empty": 0.0}
     for name in ("greedy", "sampled"):
         assert 0 <= found[name]["in_language"] <= 1 and 0 <= found[name]["empty"] <= 1
