@@ -69,7 +69,7 @@ def render_benchmarks(results: list[dict]) -> str:
     if not results:
         return ""
     sections = [_disambiguation(results), _substitution(results), _steering(results)]
-    intro = "Intervals are 95 % bootstrap intervals; Δ is against the row above it that is named, with its p-value."
+    intro = "Intervals are 95 % bootstrap intervals; a difference (Δ) comes with its p-value."
     return "\n\n".join(["## Are they senses?", intro, *(section for section in sections if section)]) + "\n"
 
 
