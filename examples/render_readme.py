@@ -10,6 +10,7 @@ from sensia_trainer.utils.markdown import table
 ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES = {"id": "Indonesian", "et": "Estonian", "sw": "Swahili", "tr": "Turkish"}
 METHODS = {"sensia": "SENSIA", "mcl": "dense alignment", "fine-tuning": "fine-tuning", "lm-only": "LM loss alone"}
+YARDSTICKS = {"overlap": "token overlap, no model", "random_context": "random weights"}
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 
 
@@ -17,6 +18,13 @@ def recall(results):
     """Recall@1 of the context vectors, mean of both directions and of all runs."""
     sides = ("source_to_target", "target_to_source")
     return mean(result["evaluation"]["flores"][f"context_recall_{side}"] for result in results for side in sides)
+
+
+def yardstick(code, kind):
+    """Recall@1 of what needs no training, mean of both directions: `overlap`, counting the tokens that two sentences
+    share, and `random_context`, the base model with random weights."""
+    flores = json.loads((ROOT / "results" / "yardsticks" / f"{code}.json").read_text(encoding="utf-8"))["flores"]
+    return mean(flores[f"{kind}_recall_{side}"] for side in ("source_to_target", "target_to_source"))
 
 
 def render() -> str:
@@ -29,8 +37,10 @@ def render() -> str:
         }
         training = [result["metrics"] for result in runs["sensia"]]
         pairs, minutes = training[0]["data"]["pairs"], mean(metrics["seconds"] for metrics in training) / 60
-        rows.append([name, f"{pairs:,}", f"{minutes:.0f}", *(f"{recall(runs[method]):.2f}" for method in METHODS)])
-    return table(["language", "pairs", "minutes on two CPU cores", *METHODS.values()], rows)
+        untrained = (yardstick(code, kind) for kind in YARDSTICKS)
+        values = (*(recall(runs[method]) for method in METHODS), *untrained)
+        rows.append([name, f"{pairs:,}", f"{minutes:.0f}", *(f"{value:.2f}" for value in values)])
+    return table(["language", "pairs", "minutes on two CPU cores", *METHODS.values(), *YARDSTICKS.values()], rows)
 
 
 def rendered(text: str) -> str:
