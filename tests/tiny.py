@@ -62,6 +62,11 @@ def tiny_model(tokenizer, dropout=0.1):
     return BackpackForCausalLM(BackpackConfig(backbone_config=backbone, num_senses=4, **rates))
 
 
+def without_intervals(metrics):
+    """The numbers alone: what `pytest.approx` compares."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, list)}
+
+
 class KeepsRows(SensiaTrainer):
     """Remembers the rows of the training set that this process has seen, batch by batch, as `seen`."""
 

@@ -15,11 +15,10 @@ def benchmark():
 def test_useful_operations_are_those_of_every_product(benchmark):
     """Counted position by position: source sentences of 3 and 1 tokens, targets of 2 and 2, three labels."""
     batch = {
-        "source_input_ids": torch.tensor([[5, 6, 7], [5, 0, 0]]),
-        "source_attention_mask": torch.tensor([[1, 1, 1], [1, 0, 0]]),
-        "target_input_ids": torch.tensor([[8, 9], [8, 6]]),
-        "target_attention_mask": torch.tensor([[1, 1], [1, 1]]),
-        "labels": torch.tensor([[8, 9, 2], [8, 6, -100]]),
+        "input_ids": torch.tensor([[5, 6, 7], [5, 8, 9], [8, 6, 0]]),
+        "sentences": torch.tensor([[0, 0, 0], [1, 2, 2], [3, 3, -1]]),
+        "lengths": torch.tensor([3, 1, 2, 2]),
+        "num_labels": torch.tensor([2, 1]),
     }
     d, layers, senses, vocabulary = 32, 2, 16, 50264
     products = 0

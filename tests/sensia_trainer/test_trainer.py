@@ -16,7 +16,7 @@ from sensia_trainer.evaluation.overlap import overlap_by_query, token_idf
 from sensia_trainer.trainer import SensiaTrainer
 from tests.reference import losses as reference_losses
 from tests.reference import representations as reference
-from tests.tiny import tiny_bitext, tiny_texts, tiny_tokenizer, tiny_trainer
+from tests.tiny import tiny_bitext, tiny_texts, tiny_tokenizer, tiny_trainer, without_intervals
 
 
 LM_ONLY = {"w_sense": 0.0, "w_context": 0.0, "w_lm": 1.0}
@@ -152,7 +152,7 @@ def test_saved_model_keeps_its_own_sense_embeddings(tmp_path):
     assert not torch.equal(loaded.backpack.sense_embeddings.weight, loaded.get_input_embeddings().weight)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["use_cache"] is True and config["tie_sense_embeddings"] is False
-    assert set(config["auto_map"]) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    assert set(config["auto_map"]) >= {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
 
 
 @pytest.mark.parametrize("count_steps_from", [0, 1])
@@ -221,7 +221,7 @@ def test_evaluation_stands_beside_overlap_and_random_weights(tmp_path):
     assert metrics["eval_overlap_recall_source_to_target"] == pytest.approx(expected["hits"][0].mean().item())
     assert metrics["eval_overlap_margin_target_to_source"] == pytest.approx(expected["margins"][1].mean().item())
     untrained = trainer.random_weights_recall("before")
-    assert len(untrained) == 4 and all(name.startswith("before_random_") for name in untrained)
+    assert len(without_intervals(untrained)) == 4 and all(name.startswith("before_random_") for name in untrained)
     trainer.eval_dataset = {"own": trainer.eval_dataset}
     parts = trainer.random_weights_recall()
     assert parts == {name.replace("before", "eval_own"): value for name, value in untrained.items()}

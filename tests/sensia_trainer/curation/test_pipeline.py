@@ -460,7 +460,7 @@ def test_missing_corpora_end_the_run_unless_they_are_allowed(fields, tmp_path, n
     for part in (
         "4 of 5 corpora are missing",
         "Short.en-id.en has 9 lines, Short.en-id.id has 8",
-        "no sound archive",
+        "not a sound archive",
         "climbs out",
         "HTTP 404",
         "--allow-missing",

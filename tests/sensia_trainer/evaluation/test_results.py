@@ -19,8 +19,8 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
     "text, message",
     [
         ('{"kind": "evaluation", "name": "a"}', "did not finish"),
-        ('{"kind": "analysis"}', "no result of an evaluation"),
-        ("[1]", "no result of an evaluation"),
+        ('{"kind": "analysis"}', "is not a result of an evaluation"),
+        ("[1]", "is not a result of an evaluation"),
         ('{"kind": "evaluation", "compl', "not a whole JSON file"),
     ],
 )
