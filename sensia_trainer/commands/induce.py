@@ -10,7 +10,7 @@ interrupted goes on from its last checkpoint. `sensia adapt --model outputs/indu
 
 from ..induction import InductionConfig, InductionData
 from ..utils.arguments import recipe_parser
-from ..utils.recipes import RECIPES, parse_recipe
+from ..utils.recipes import RECIPES, find_model, parse_recipe
 
 
 def parser():
@@ -54,7 +54,9 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
     from ..training.runs import on_first_process, run_folder
     from ..utils.files import write_text
 
-    positions = getattr(AutoConfig.from_pretrained(model).get_text_config(), "max_position_embeddings", None)
+    positions = getattr(
+        AutoConfig.from_pretrained(find_model(model)).get_text_config(), "max_position_embeddings", None
+    )
     text = folder.with_name(f"{folder.name}.txt")
     on_first_process(lambda: None if text.is_file() else write_text(text, "\n".join(sentences) + "\n"))
     data = InductionData(

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 
+from ..utils.recipes import find_model
+
 
 OWN = "apache-2.0"
 UNKNOWN = "unknown"
@@ -79,6 +81,7 @@ def family_of(part: str) -> str | None:
 
 def licence_of_model(name) -> dict | None:
     """What the card of a model (a folder, or a repository of the Hub) says of its licence; `None` without a card."""
+    name = find_model(name)
     card = Path(name) / "README.md" if Path(name).is_dir() else name
     try:
         card = ModelCard.load(str(card), ignore_metadata_errors=True).data.to_dict()

@@ -58,6 +58,7 @@ def test_classes_of_rows_and_the_base_model_add_their_terms():
 
 
 def test_the_licence_of_a_model_stands_on_its_card(tmp_path):
+    assert licence_of_model("backpack-micro-en")["license"] == "other"  # the packaged model, by its name
     assert licence_of_model(tmp_path) is None and licence_of_model("owner/nowhere") is None
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# A model\n")
     assert licence_of_model(tmp_path) == {"license": "mit"}
