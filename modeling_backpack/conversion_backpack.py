@@ -77,7 +77,7 @@ def set_inverse_layer_scaling(model, enabled):
     """
     Switch GPT-2's division of attention scores by the layer number on or off, in the model and its configuration.
 
-    The flag of a published configuration is no proof that a checkpoint was trained that way: releases 4.42 to 5.3
+    The flag of a published configuration is not proof that a checkpoint was trained that way: releases 4.42 to 5.3
     of transformers ignored it in their default attention.
 
     Raises:
@@ -128,7 +128,7 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
         kwargs: Arguments of its `from_pretrained`. The precision is float32 unless `dtype` says otherwise.
 
     Raises:
-        `ValueError`: for a Backpack, a model that is no decoder of text, quantised weights, missing or unexpected
+        `ValueError`: for a Backpack, a model that is not a decoder of text, quantised weights, missing or unexpected
         weights, and a head that is not one linear layer over the vocabulary of the embeddings.
     """
     if isinstance(pretrained_model_name_or_path, PreTrainedModel):

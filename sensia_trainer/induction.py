@@ -77,7 +77,7 @@ class InductionConfig(TrainingArguments):
     > `remove_unused_columns=False`.
 
     Raises:
-        ValueError: for values outside what a field's help allows.
+        `ValueError`: for values outside what a field's help allows.
     """
 
     distill_share: float = field(
@@ -127,7 +127,7 @@ def with_senses(name_or_path: str, **config_kwargs):
         config_kwargs: Fields of `BackpackConfig`, for fresh senses.
 
     Raises:
-        ValueError: for a Backpack that predicts from senses alone, and as `BackpackForCausalLM.from_backbone`.
+        `ValueError`: for a Backpack that predicts from senses alone, and as `BackpackForCausalLM.from_backbone`.
     """
     config = AutoConfig.from_pretrained(find_model(name_or_path))
     if config.model_type != "backpack":
@@ -145,7 +145,7 @@ def choose_trained(model, args: InductionConfig) -> None:
     Let the sense path be trained, and of the language model what `args` name.
 
     Raises:
-        ValueError: for a model without a gate, and for a tied head and word embeddings that are to differ.
+        `ValueError`: for a model without a gate, and for a tied head and word embeddings that are to differ.
     """
     gate = getattr(getattr(model, "backpack", None), "residual_gate", None)
     if gate is None:
@@ -177,7 +177,7 @@ class InductionTrainer(ResumableTrainer):
         kwargs: What else [`~transformers.Trainer`] takes.
 
     Raises:
-        ValueError: as [`choose_trained`].
+        `ValueError`: as [`choose_trained`].
     """
 
     def __init__(self, model, args, **kwargs):

@@ -42,7 +42,7 @@ def info_nce(
         `torch.Tensor`: scalar, in nats.
 
     Raises:
-        ValueError: shapes that do not match, a temperature that is not positive, or a single pair (no negatives).
+        `ValueError`: shapes that do not match, a temperature that is not positive, or a single pair (no negatives).
     """
     if source.ndim != 2 or source.shape != target.shape:
         raise ValueError(
@@ -76,7 +76,7 @@ def gather_with_gradient(tensor: Tensor) -> Tensor:
         `torch.Tensor` of shape `(W * B, ...)`; `tensor` itself where there is one process.
 
     Raises:
-        ValueError: on every process, when B differs between processes.
+        `ValueError`: on every process, when B differs between processes.
     """
     if _world_size() == 1:
         return tensor
@@ -152,7 +152,7 @@ def check_head(model) -> None:
         model (`PreTrainedModel`): A causal language model, not sharded yet.
 
     Raises:
-        ValueError: such a model.
+        `ValueError`: such a model.
     """
     was_training = model.training
     model.eval()

@@ -43,7 +43,7 @@ def sense_probs(
         `torch.Tensor` of shape `(B, T, K)`: sums to one over the last axis. Rows at padding positions mean nothing.
 
     Raises:
-        ValueError: an unknown definition, a temperature that is not positive, or a tensor the definition lacks.
+        `ValueError`: an unknown definition, a temperature that is not positive, or a tensor the definition lacks.
     """
     _check_choice("definition", definition, DEFINITIONS)
     _check_temperature(temperature)
@@ -95,7 +95,7 @@ def sense_sentence_vectors(
         tokens), and the sense probabilities `(B, T, K)` they were pooled with.
 
     Raises:
-        ValueError: as [`sense_probs`].
+        `ValueError`: as [`sense_probs`].
     """
     _check_choice("pooling", pooling, POOLINGS)
     with torch.autocast(senses.device.type, enabled=False):
@@ -144,7 +144,7 @@ def context_hidden_state(outputs, context_state: str = "mixture", context_layer:
         context_layer (`int`, *optional*): The backbone's state after this many blocks instead.
 
     Raises:
-        ValueError: an unknown state, or a layer that the backbone does not have.
+        `ValueError`: an unknown state, or a layer that the backbone does not have.
     """
     _check_choice("context_state", context_state, CONTEXT_STATES)
     if context_layer is not None:

@@ -67,7 +67,7 @@ class PhaseSchedule:
             to one; an ablation that sets one weight to zero and keeps the others (Appendix G.2) needs `False`.
 
     Raises:
-        ValueError: for any field outside what is described above; the message names the field and the way out.
+        `ValueError`: for any field outside what is described above; the message names the field and the way out.
     """
 
     align_fraction: float = 0.2

@@ -180,7 +180,7 @@ class BackpackPreTrainedModel(PreTrainedModel):
             if info["missing_keys"] or info["unexpected_keys"]:
                 lacks, holds = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
                 raise ValueError(
-                    f"The checkpoint lacks {lacks} and holds {holds}, which are unknown: it is no complete Backpack "
+                    f"The checkpoint lacks {lacks} and holds {holds}, which are unknown: it is not a whole Backpack "
                     "of the published layout."
                 )
             # From here on a Backpack like any other, saved in our layout.
@@ -485,7 +485,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
                 language model's logits is then left out.
 
         Raises:
-            `ValueError`: for a Backpack, a model that is no decoder of text, quantised, missing or unexpected weights,
+            `ValueError`: for a Backpack, a model that is not a text decoder, quantised, missing or unexpected weights,
             and a family whose logits cannot be kept exact.
         """
         language_model = load_language_model(pretrained_model_name_or_path, **(backbone_kwargs or {}))

@@ -119,7 +119,7 @@ def sense_network_settings(backbone_config):
 
 
 def refuse_unfit_backbone(config):
-    """Raise a `ValueError` for a configuration that is no decoder of text reading from left to right."""
+    """Raise a `ValueError` for a configuration that is not a decoder of text reading from left to right."""
     if config.is_encoder_decoder or config.get_text_config() is not config:
         raise ValueError(
             f"`backbone_config` is a {type(config).__name__}, which is more than a decoder of text. A Backpack weighs "
@@ -198,8 +198,8 @@ class BackpackConfig(PreTrainedConfig):
             Default to the backbone's.
 
     Raises:
-        `ValueError`: for an unknown field, a backbone field given beside `backbone_config`, a backbone that is no
-        decoder, an unknown `mixture_mode`, or sizes that make no Backpack.
+        `ValueError`: for an unknown field, a backbone field given beside `backbone_config`, a backbone that is not
+        a decoder, an unknown `mixture_mode`, or sizes that make no Backpack.
 
     ```python
     >>> from transformers import GPT2Config, LlamaConfig

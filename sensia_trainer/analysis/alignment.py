@@ -71,7 +71,7 @@ def align_words(
 
     Raises:
         ImportError: If SimAlign is not installed.
-        ValueError: If the sides differ in length, the method is unknown or the encoder has too few layers.
+        `ValueError`: If the sides differ in length, the method is unknown or the encoder has too few layers.
     """
     letters = {"itermax": "i", "inter": "a", "mwmf": "m"}
     if method not in letters:
@@ -199,7 +199,7 @@ def aligned_content_words(
         after each step), `sentences_without_pairs`, `minimum_count`, and the method of each side's content filter.
 
     Raises:
-        ValueError: If no pair is left.
+        `ValueError`: If no pair is left.
     """
     sides = [[[word.text for word in sentence] for sentence in side] for side in (source, target)]
     flags, methods = zip(*(content_words(*side) for side in zip(sides, (source_language, target_language))))

@@ -33,7 +33,7 @@ def load_benchmarks(names, *, coarsewsd="", swords="", max_items=None) -> dict:
         max_items (`int`, *optional*): Sentences a word and split, and targets, at most.
 
     Raises:
-        ValueError: For an unknown benchmark or data that are not there.
+        `ValueError`: For an unknown benchmark or data that are not there.
     """
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:

@@ -39,7 +39,7 @@ class AlignedCorpus:
         max_length (`int`, *optional*): cut sentences at this many tokens; words beyond are left out and counted.
 
     Raises:
-        ValueError: If the sides differ in length, a sentence is empty, the tokenizer has no offsets, or no aligned
+        `ValueError`: If the sides differ in length, a sentence is empty, the tokenizer has no offsets, or no aligned
             content word is left.
 
     Attributes:

@@ -41,7 +41,7 @@ def load_coarsewsd(folder, *, max_items=None) -> list[AmbiguousWord]:
         max_items (`int`, *optional*): At most so many sentences of each split, evenly spread.
 
     Raises:
-        ValueError: If there is no word in the folder, or a line is not as the layout has it (it is named).
+        `ValueError`: If there is no word in the folder, or a line is not as the layout has it (it is named).
     """
     files = sorted(Path(folder).glob("*/classes_map.txt"))
     if not files:

@@ -36,7 +36,7 @@ def sense_effect(model, tokenizer, text: str, word: str, *, top_k=10) -> list[Se
         depends on.
 
     Raises:
-        ValueError: If the word is not in the text or the text is longer than the model.
+        `ValueError`: If the word is not in the text or the text is longer than the model.
     """
     found = [item for item in segment_words(text) if item.text.casefold() == word.casefold()]
     if not found:

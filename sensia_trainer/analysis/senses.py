@@ -35,7 +35,7 @@ def sense_drift(base, adapted) -> dict:
         `norm_ratio_by_sense`).
 
     Raises:
-        ValueError: If the shapes differ, as with models of different vocabularies, senses or widths.
+        `ValueError`: If the shapes differ, as with models of different vocabularies, senses or widths.
     """
     base, adapted = np.asarray(base, dtype=np.float64), np.asarray(adapted, dtype=np.float64)
     if base.shape != adapted.shape:

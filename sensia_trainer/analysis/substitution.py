@@ -37,7 +37,7 @@ def load_swords(path, *, max_items=None) -> list[Target]:
     """The targets of a SWORDS file (`swords-v1.1_dev.json.gz`) that have a substitute anyone accepts.
 
     Raises:
-        ValueError: If it is no such file.
+        `ValueError`: If it is no such file.
     """
     path = Path(path)
     try:

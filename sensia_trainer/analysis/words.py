@@ -48,7 +48,7 @@ def word_positions(tokenizer, text: str, words: list[Word], *, max_length: int |
         `tuple[list[int], list[list[int]]]`
 
     Raises:
-        ValueError: If the tokenizer gives no character offsets.
+        `ValueError`: If the tokenizer gives no character offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(

@@ -24,7 +24,7 @@ def load_flores(path, split: str, languages, *, purpose: str) -> dict[str, list[
             worthless, so the two are not to be mixed.
 
     Raises:
-        ValueError: If purpose and split do not fit, or a split or language is missing (what exists is listed).
+        `ValueError`: If purpose and split do not fit, or a split or language is missing (what exists is listed).
     """
     if purpose not in PURPOSES or split not in PURPOSES.values():
         raise ValueError(

@@ -136,7 +136,7 @@ def resolve(index: sqlite3.Connection, corpus: str, source: str, target: str, re
 
     Raises:
         Unavailable: OPUS has no such file (the reason is given, or the codes that the corpus has beside either side).
-        ValueError: no corpus of that name in the index (near matches are suggested).
+        `ValueError`: no corpus of that name in the index (near matches are suggested).
     """
     name = RENAMED.get(corpus, corpus)
     iso_source, iso_target = language(source).code, language(target).code

@@ -61,7 +61,7 @@ def build_bitext(
 
     Raises:
         MissingCorpora: a corpus could not be had and `allow_missing` is not set.
-        ValueError: bad input, an output folder of another recipe or of files that have changed since, or no pair
+        `ValueError`: bad input, an output folder of another recipe or of files that have changed since, or no pair
             left (the filters' counts are given).
     """
     output = Path(output_dir)

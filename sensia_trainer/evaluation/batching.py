@@ -65,7 +65,7 @@ def encode_texts(tokenizer, texts, *, start: int | None, max_length: int | None)
     of a text is never predicted, and counting its bytes would flatter models with long tokens.
 
     Raises:
-        ValueError: If a text has no tokens (its index is named).
+        `ValueError`: If a text has no tokens (its index is named).
     """
     if not texts:
         raise ValueError("There are no texts to evaluate: the list is empty.")

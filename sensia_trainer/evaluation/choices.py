@@ -45,7 +45,7 @@ def load_choices(
         max_items (`int`, *optional*): The first items only.
 
     Raises:
-        ValueError: For a file that cannot be read so; the line, the item and what is there are named.
+        `ValueError`: For a file that cannot be read so; the line, the item and what is there are named.
     """
     path = Path(expand_variables(str(path)))
     context, answers = _typed(context), [_typed(answer) for answer in answers]

@@ -48,7 +48,7 @@ def complete(model, tokenizer, prompts, *, seed=0, batch_size=32, progress=False
         settings: Fields of `GenerationConfig`; `max_new_tokens` is lowered where the model's positions end.
 
     Raises:
-        ValueError: If a prompt has no token, or fills all positions of the model.
+        `ValueError`: If a prompt has no token, or fills all positions of the model.
     """
     end = tokenizer.eos_token_id
     defaults = {"eos_token_id": end, "pad_token_id": 0 if end is None else end}

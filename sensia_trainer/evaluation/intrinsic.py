@@ -89,7 +89,7 @@ def evaluate_bitext(
         cut at `max_length`.
 
     Raises:
-        ValueError: If the sides differ in length or hold fewer than two pairs, a sentence is empty, or a likelihood or
+        `ValueError`: If the sides differ in length or hold fewer than two pairs, one is empty, or a likelihood or
             a vector is not finite (the sentence is named).
     """
     if len(source_sentences) != len(target_sentences):

@@ -140,7 +140,7 @@ def choice_likelihoods(
         truncation: See `encode_items`.
 
     Raises:
-        ValueError: If an item cannot be encoded or a log-likelihood is not finite (the item is named).
+        `ValueError`: If an item cannot be encoded or a log-likelihood is not finite (the item is named).
     """
     if not items:
         raise ValueError("There are no items to score.")

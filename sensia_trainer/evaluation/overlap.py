@@ -20,7 +20,7 @@ def token_idf(sequences, vocab_size: int) -> np.ndarray:
         vocab_size (`int`): Rows of the model's embeddings.
 
     Raises:
-        ValueError: If there is no sentence.
+        `ValueError`: If there is no sentence.
     """
     if not len(sequences):
         raise ValueError("`sequences` is empty: document frequencies need at least one sentence.")

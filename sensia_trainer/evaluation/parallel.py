@@ -54,7 +54,7 @@ def tatoeba_pairs(source: str, target: str, *, data_dir=None, max_items=None) ->
     Local files are those published with LASER: `tatoeba/tatoeba.ind-eng.ind` and `.eng`.
 
     Raises:
-        ValueError: If none of the two languages is English, or a file is missing.
+        `ValueError`: If none of the two languages is English, or a file is missing.
     """
     sides = [TATOEBA_CODES.get(iso3, iso3) for iso3 in (language(source).iso3, language(target).iso3)]
     if "eng" not in sides or sides == ["eng", "eng"]:

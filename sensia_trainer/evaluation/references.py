@@ -45,7 +45,7 @@ def load_writing(task: str, code: str, *, data_dir=None, purpose="reporting", ma
     """The items of a generation task, from `data_dir` (`flores200/`, `xlsum/indonesian_test.jsonl`) or the Hub.
 
     Raises:
-        ValueError: For a task or a language that is not there.
+        `ValueError`: For a task or a language that is not there.
     """
     iso = language(code).code
     if task == "continuation":

@@ -100,7 +100,7 @@ def read_result(path, *, with_items=False) -> dict:
         with_items (`bool`): Put the per-item predictions under "items" (empty where the file is not there).
 
     Raises:
-        ValueError: If it is not such a file, was not finished, or its items belong to another result.
+        `ValueError`: If it is not such a file, was not finished, or its items belong to another result.
     """
     result = read_json(path)
     if not isinstance(result, dict) or result.get("kind") != "evaluation":

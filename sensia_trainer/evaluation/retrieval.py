@@ -50,7 +50,7 @@ def retrieval_by_query(source: Tensor, target: Tensor, *, chunk_size=1024) -> di
         chunk_size (`int`): Rows of the N x N cosine matrix held at once.
 
     Raises:
-        ValueError: If the shapes differ, there are fewer than two pairs, or a row is not a finite unit vector.
+        `ValueError`: If the shapes differ, there are fewer than two pairs, or a row is not a finite unit vector.
     """
     if source.shape != target.shape or source.dim() != 2:
         raise ValueError(

@@ -170,7 +170,7 @@ def run(config: EvaluationConfig) -> dict:
     Interrupted and started again with the same settings, it goes on behind the last part that was measured.
 
     Raises:
-        ValueError: Before the model is loaded for a wrong configuration; with the item named for wrong data.
+        `ValueError`: Before the model is loaded for a wrong configuration; with the item named for wrong data.
     """
     check_config(config)
     started = time.perf_counter()

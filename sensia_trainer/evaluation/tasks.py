@@ -114,7 +114,7 @@ def load_task(task: str, code: str, split: str, *, data_dir=None, questions="cor
         max_items (`int`, *optional*): The first items only.
 
     Raises:
-        ValueError: If the task, split or language is unknown or missing (what exists is listed), or an item has an
+        `ValueError`: If the task, split or language is unknown or missing (what exists is listed), or an item has an
             empty choice or a label that no choice has.
     """
     if task not in TASKS:
@@ -146,7 +146,7 @@ def correct_questions(rows: list[dict], english: list[dict]) -> list[str]:
         The ids that changed.
 
     Raises:
-        ValueError: If an item is missing in English COPA or the labels disagree: then the ids do not correspond.
+        `ValueError`: If an item is missing in English COPA or the labels disagree: then the ids do not correspond.
     """
     by_id = {row["id"]: row for row in english}
     changed = []

@@ -144,7 +144,7 @@ class TrainingWatch(TrainerCallback):
             rows (*optional*): Numbers of the batch's rows in the training set.
 
         Raises:
-            NonFiniteError: if not, with `non_finite="stop"`.
+            `NonFiniteError`: if not, with `non_finite="stop"`.
         """
         bad = non_finite_terms(terms)
         if bad:
@@ -156,7 +156,7 @@ class TrainingWatch(TrainerCallback):
         Looks at the norm of all gradients, the same on every process, and drops them if it is not finite.
 
         Raises:
-            NonFiniteError: if it is not finite, with `non_finite="stop"`.
+            `NonFiniteError`: if it is not finite, with `non_finite="stop"`.
         """
         if math.isfinite(norm):
             self._in_a_row = 0
@@ -173,7 +173,7 @@ class TrainingWatch(TrainerCallback):
         Looks at all weights before they are written.
 
         Raises:
-            NonFiniteError: if any is not finite. What was saved before is untouched.
+            `NonFiniteError`: if any is not finite. What was saved before is untouched.
         """
         bad = _not_finite({name: parameter.detach() for name, parameter in model.named_parameters()})
         if _on_any_process(torch.tensor(bool(bad), device=next(model.parameters()).device)):

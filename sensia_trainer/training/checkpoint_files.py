@@ -30,7 +30,7 @@ def written_whole(folder: Path, *, writer: bool = True, wait: Callable[[], None]
         wait (`Callable`, *optional*): Waits for all processes.
 
     Raises:
-        CheckpointError: when the block or the file system fails; then nothing is left of the temporary folder.
+        `CheckpointError`: when the block or the file system fails; then nothing is left of the temporary folder.
     """
     temporary = folder.with_name(f"writing-{folder.name}")
     if writer:
@@ -100,7 +100,7 @@ def check_checkpoint(folder, processes: int | None = None) -> None:
         processes (`int`, *optional*): How many processes are to resume; random states and batches are each one's own.
 
     Raises:
-        CheckpointError: names what is damaged, or the two numbers of processes.
+        `CheckpointError`: names what is damaged, or the two numbers of processes.
     """
     folder = Path(folder)
     found = faults(folder) if folder.is_dir() else ["there is no such folder"]
@@ -119,7 +119,7 @@ def newest_whole_checkpoint(folder, processes: int | None = None) -> Path:
         processes (`int`, *optional*): See [`check_checkpoint`].
 
     Raises:
-        CheckpointError: if none is whole, or the newest whole one is of another number of processes.
+        `CheckpointError`: if none is whole, or the newest whole one is of another number of processes.
     """
     damaged, whole = {}, None
     for path in reversed(checkpoints(folder)):

@@ -59,7 +59,7 @@ class ResumableTrainer(PublishingTrainer):
     newest checkpoint that is whole. A run that has trained all its steps takes none more.
 
     Raises:
-        CheckpointError: where a checkpoint is damaged, was written by another number of processes, or lacks what
+        `CheckpointError`: where a checkpoint is damaged, was written by another number of processes, or lacks what
             going on from it needs.
     """
 

@@ -26,7 +26,7 @@ def sense_diversity(senses: Tensor) -> Tensor:
         `torch.Tensor`: scalar between 0 (senses at right angles) and 1 (all on one line), float32 at least.
 
     Raises:
-        ValueError: for fewer than two senses.
+        `ValueError`: for fewer than two senses.
     """
     number = senses.shape[-2]
     if number < 2:

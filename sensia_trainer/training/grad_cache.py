@@ -48,7 +48,7 @@ def cached_backward(
         `tuple[torch.Tensor, torch.Tensor]`: the contrastive loss and the sum of the extra losses, detached scalars.
 
     Raises:
-        ValueError: no chunks.
+        `ValueError`: no chunks.
     """
     if not chunks:
         raise ValueError("`chunks` is empty, but at least one chunk is needed; pass the parts of a non-empty batch.")

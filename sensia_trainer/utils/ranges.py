@@ -69,7 +69,7 @@ def check_ranges(settings, ranges: Mapping[str, Range]) -> None:
         ranges (`dict[str, Range]`): By name; names that `settings` lacks are left out.
 
     Raises:
-        ValueError: the first setting that is not in its range, with what it may be and the default.
+        `ValueError`: the first setting that is not in its range, with what it may be and the default.
     """
     for name, allowed in ranges.items():
         value = getattr(settings, name, None)

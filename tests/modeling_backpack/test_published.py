@@ -247,7 +247,7 @@ def test_incomplete_or_foreign_weights(tmp_path, state):
         extra = state | {"backpack.extra": torch.zeros(1)}
         BackpackForCausalLM.from_pretrained(write(tmp_path / "extra", extra, "safetensors"))
     foreign = {"transformer.h.0.ln_1.weight": torch.zeros(32)}
-    with pytest.raises(ValueError, match="no complete Backpack of the published layout"):
+    with pytest.raises(ValueError, match="not a whole Backpack of the published layout"):
         BackpackForCausalLM.from_pretrained(write(tmp_path / "foreign", foreign, "safetensors"))
 
 
