@@ -217,14 +217,15 @@ class InductionTrainer(ResumableTrainer):
         input_ids = inputs["input_ids"]
         outputs = self.forward(model, input_ids)
         head = head_of(self.accelerator.unwrap_model(model))
-        distilled = distilled_loss(
-            outputs.last_hidden_state,
-            outputs.backbone_last_hidden_state,
-            head,
-            next_tokens(input_ids),
-            share=self.args.distill_share,
-            temperature=self.args.distill_temperature,
-        )
+        with self.accelerator.autocast():
+            distilled = distilled_loss(
+                outputs.last_hidden_state,
+                outputs.backbone_last_hidden_state,
+                head,
+                next_tokens(input_ids),
+                share=self.args.distill_share,
+                temperature=self.args.distill_temperature,
+            )
         diversity = sense_diversity(senses_of_distinct(input_ids, outputs.senses))
         self.watch.losses({"distilled": distilled.loss, "diversity": diversity}, self.state.global_step + 1)
         loss = distilled.loss + self.args.diversity_weight * diversity

@@ -92,14 +92,20 @@ class _DistilledCrossEntropy(torch.autograd.Function):
         sums = {name: states.new_zeros((), dtype=total) for name in ("cross_entropy", "divergence")}
         rows = max(1, LOGITS_BUDGET // (4 * len(weight)))
         with torch.autocast(states.device.type, enabled=False):
-            head = Head(weight.to(dtype), None if bias is None else bias.to(dtype), scale, softcap)
+            linear = Head(weight.to(dtype), None if bias is None else bias.to(dtype), scale)
             for start in range(0, len(labels), rows):
                 block, target = states[start : start + rows].to(dtype), labels[start : start + rows, None]
-                logits = head.logits(block).to(total)
+                base_block = base_states[start : start + rows]
+                # The head of what the senses add, not of the sum: then in bfloat16 both logits are rounded alike, and
+                # the divergence, which is small, is not of their rounding.
+                added = (states[start : start + rows] - base_block).to(dtype)
+                base_logits = linear.logits(base_block.to(dtype)).to(total)
+                logits = base_logits + Head(linear.weight, None, scale).logits(added).to(total)
+                if softcap is not None:
+                    base_logits, logits = (softcap * torch.tanh(each / softcap) for each in (base_logits, logits))
                 log_probs = torch.log_softmax(logits, dim=-1)
                 sums["cross_entropy"] -= log_probs.gather(1, target).sum()
                 soft = torch.log_softmax(logits / temperature, dim=-1)
-                base_logits = head.logits(base_states[start : start + rows].to(dtype)).to(total)
                 base = torch.log_softmax(base_logits / temperature, dim=-1)
                 base_probs = base.exp()
                 sums["divergence"] += (base_probs * (base - soft)).sum()
@@ -113,7 +119,7 @@ class _DistilledCrossEntropy(torch.autograd.Function):
                     grad *= 1 - (logits / softcap) ** 2
                 grad = (grad * scale).to(dtype)
                 if grads[0] is not None:
-                    grads[0][start : start + rows] = grad @ head.weight
+                    grads[0][start : start + rows] = grad @ linear.weight
                 if grads[1] is not None:
                     grads[1] += grad.T @ block
                 if grads[2] is not None:

@@ -14,6 +14,7 @@ from sensia_trainer.induction import (
     senses_of_distinct,
 )
 from sensia_trainer.trainer import SensiaTrainer
+from sensia_trainer.training.distillation import distilled_loss
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
 
@@ -90,6 +91,18 @@ def test_a_closed_gate_measures_the_base(tmp_path):
     opened = trainer.evaluate()
     assert opened["eval_base_perplexity"] == pytest.approx(closed["eval_base_perplexity"], rel=1e-6)
     assert opened["eval_perplexity"] != opened["eval_base_perplexity"] and opened["eval_contribution"] > 0
+
+
+def test_the_head_multiplies_in_the_precision_of_the_run(tmp_path, monkeypatch):
+    seen = []
+
+    def watched(*args, **kwargs):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return distilled_loss(*args, **kwargs)
+
+    monkeypatch.setattr("sensia_trainer.induction.distilled_loss", watched)
+    trainer_for(tmp_path, bf16=True, max_steps=1).train()
+    assert seen[:1] == [True]
 
 
 def test_the_gate_has_a_rate_of_its_own_and_no_decay(tmp_path):

@@ -55,3 +55,13 @@ def test_distillation_is_the_reference(monkeypatch, head, budget):
         again = distilled_loss(states, base, Head(weight), labels, share=0.3, temperature=1.7)
         ours, plain = (torch.autograd.grad(value, leaves) for value in (again.loss, loss))
         torch.testing.assert_close(ours, plain)
+
+
+def test_the_divergence_in_bfloat16_is_not_of_its_rounding():
+    torch.manual_seed(0)
+    base, weight = torch.randn(64, 128), torch.randn(512, 128)
+    states, labels = base + 1e-3 * torch.randn(64, 128), torch.randint(0, 512, (64,))
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = distilled_loss(states, base, Head(weight), labels)
+    exact = distilled_loss(states.double(), base.double(), Head(weight.double()), labels)
+    assert rounded.divergence.item() == pytest.approx(exact.divergence.item(), rel=0.05)
