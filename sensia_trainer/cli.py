@@ -80,6 +80,10 @@ def run(name, argv) -> int:
             launcher, argv = split_arguments(argv, module.parser())
             if wants_launcher(launcher, training=name in TRAINING):
                 return launch(launcher, name, argv)
+        if name in TRAINING:
+            from .utils.memory import keep_freed_memory
+
+            keep_freed_memory()
         return module.main(argv) or 0
     except KeyboardInterrupt:
         if os.environ.get("SENSIA_DEBUG"):

@@ -26,6 +26,7 @@ from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.bitext import load_bitext
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.trainer import SensiaTrainer
+from sensia_trainer.utils.memory import keep_freed_memory
 
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the reference is part of the tests, not of the package
@@ -34,8 +35,6 @@ from tests.reference.backpack import PublishedBackpack  # noqa: E402
 from tests.reference.batches import padded_sides  # noqa: E402
 
 
-# What the Makefile sets: glibc keeps the memory of freed tensors for the next ones.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
 # What the rows of the table say of them.
 WAYS = {
     "ours": "this trainer",
@@ -148,6 +147,8 @@ def matrix_product_rate():
 
 def measure(args):
     """Seconds a step, peak memory of the process, and useful operations of one way, in this process."""
+    if args.way in ("ours", "ours_contextual"):
+        keep_freed_memory()  # as `sensia adapt` does
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -210,12 +211,11 @@ def measure_memory(args):
     return {"step_memory_gb": process_memory("VmHWM") - before, "pairs_per_second": rate}
 
 
-def in_a_process(*options, environment=None):
+def in_a_process(*options):
     """What this script measures with further options, in a process of its own."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, *sys.argv, *map(str, options), "--output", file.name]
-        environment = os.environ | (environment or {})
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return json.loads(Path(file.name).read_text())
 
 
@@ -229,8 +229,7 @@ def run(args) -> dict:
     cases += [("ours", args.published_pairs), ("published", args.published_pairs)]
     rows = []
     for way, pairs in tqdm(cases, desc="ways"):
-        environment = KEEP_MEMORY if way in ("ours", "ours_contextual") else None
-        measured = in_a_process("--way", way, "--pairs", pairs, environment=environment)
+        measured = in_a_process("--way", way, "--pairs", pairs)
         rows.append({"way": way, "pairs": pairs} | {key: measured[key] for key in KEYS})
         print(rows[-1], file=sys.stderr)
     ours, plain = (next(r for r in rows if r["way"] == way) for way in ("ours", "plain_dynamic"))

@@ -1,0 +1,58 @@
+"""Freed memory stays with the process in commands that train."""
+
+import platform
+import resource
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from sensia_trainer import cli
+from sensia_trainer.utils import memory
+
+
+FAULTS = """
+import resource, sys
+from sensia_trainer.utils.memory import keep_freed_memory
+if "keep" in sys.argv:
+    assert keep_freed_memory()
+def use():
+    for block in [bytearray(4 * 2**20) for _ in range(8)]:
+        block[::4096] = b"x" * len(block[::4096])
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's")
+
+
+def page_faults(*arguments):
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    command = [sys.executable, "-c", FAULTS, *arguments]
+    return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_same_memory_is_used_again():
+    pages = 20 * 8 * 4 * 2**20 // resource.getpagesize()
+    assert page_faults() > pages / 2  # given back and faulted in anew each time
+    assert page_faults("keep") < pages / 20
+
+
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert not memory.keep_freed_memory()
+
+
+@pytest.mark.parametrize(("name", "keeps"), [("adapt", True), ("induce", True), ("convert", False)])
+def test_commands_that_train_keep_it(name, keeps, monkeypatch):
+    called = []
+    monkeypatch.setattr(memory, "keep_freed_memory", lambda: called.append(True))
+    command = SimpleNamespace(main=lambda argv: 0, parser=lambda: None)
+    monkeypatch.setattr(cli, "import_module", lambda *_: command)
+    monkeypatch.setattr("sensia_trainer.utils.launching.split_arguments", lambda argv, own: ([], argv))
+    monkeypatch.setattr("sensia_trainer.utils.launching.wants_launcher", lambda *_, **__: False)
+    assert cli.run(name, []) == 0
+    assert bool(called) == keeps
