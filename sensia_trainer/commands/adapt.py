@@ -9,11 +9,14 @@ Every field of the recipe can be overridden on the command line; arguments of `a
 run that was interrupted goes on from its last checkpoint when the same command is given again.
 """
 
+import hashlib
+from pathlib import Path
+
 from ..config import METHODS, METHODS_WITHOUT_SENSES, SensiaConfig
 from ..training.adaptation import AdaptationData
 from ..training.lora import LoraSettings
 from ..utils.arguments import recipe_parser
-from ..utils.recipes import parse_recipe
+from ..utils.recipes import expand_variables, parse_recipe
 from ..vocabulary.settings import VocabularySettings
 
 
@@ -157,16 +160,18 @@ def adapt(run, data, words, lora, args):
 def new_words(run, words, args, model, tokenizer, pairs):
     """
     Give `model` new words, before it has taken a step: learned once, by the first process, and kept in the run's
-    folder.
+    folder; runs with one `vocabulary_cache` that would learn the same share them.
 
     Returns:
         The continued tokenizer and what is known of it (`dict`).
     """
-    from ..training.runs import on_first_process
+    from ..training.runs import on_first_process, tokenizer_fingerprint
+    from ..utils.files import fingerprint
     from ..vocabulary.extension import (
         apply_extension,
         first_new,
         learn_extension,
+        learned_before,
         load_extension,
         save_extension,
         with_votes,
@@ -178,7 +183,18 @@ def new_words(run, words, args, model, tokenizer, pairs):
     def learn():
         check_model(model, first_new(tokenizer))
         settings = words.arguments((args.source_language, args.target_language), args.seed)
-        extension = learn_extension(tokenizer, pairs, **settings, progress=not args.disable_tqdm)
+
+        def made():
+            return learn_extension(tokenizer, pairs, **settings, progress=not args.disable_tqdm)
+
+        if words.vocabulary_cache:
+            dictionary = settings["dictionary"]
+            read = [tokenizer_fingerprint(tokenizer), run.settings["contents"]["training pairs"]]
+            read += [dictionary and hashlib.sha256(Path(dictionary).read_bytes()).hexdigest()]
+            key = fingerprint([read, settings | {"dictionary": None}])[:16]
+            extension = learned_before(Path(expand_variables(words.vocabulary_cache)) / key, made)
+        else:
+            extension = made()
         save_extension(extension, folder)
         return {"new_tokens": extension.report["new_tokens"]}
 

@@ -17,6 +17,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from ..experiments.frontier import draw_frontier
 from ..experiments.matrix import (
     check_runs,
     execute,
@@ -42,6 +43,9 @@ from ..experiments.tables import (
 from ..utils.arguments import Parser, hints_of
 from ..utils.files import check_writable, portable, write_text
 from ..utils.recipes import find_recipe
+
+
+FRONTIER_NOTE = "Every row of the table as a point; diamonds and line: what no other row passes."
 
 
 def parser():
@@ -106,8 +110,12 @@ def main(argv, launch=None):
         verdicts[path.stem] = [judge(rows, claim) for claim in matrix.claims]
         figure = draw_table(matrix, runs, results, results_dir / "table")
         results_dir.mkdir(parents=True, exist_ok=True)
-        write_text(results_dir / "README.md", render_report(matrix.title, "", [(text, "table.png" if figure else "")]))
-        sections.append((f"## {matrix.title}\n\n{text}", results_dir / "table.png" if figure else None))
+        parts = [(text, results_dir / "table.png" if figure else None)]
+        if draw_frontier(matrix, runs, results, results_dir / "frontier"):
+            parts.append((FRONTIER_NOTE, results_dir / "frontier.png"))
+        beside = [(text, figure.name if figure else "") for text, figure in parts]
+        write_text(results_dir / "README.md", render_report(matrix.title, "", beside))
+        sections += [(f"## {matrix.title}\n\n{text}", parts[0][1]), *parts[1:]]
         print(f"{results_dir / 'README.md'}: {len(results)} of {len(runs)} runs")
     if arguments.report:
         report = Path(arguments.report)

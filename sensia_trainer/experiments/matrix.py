@@ -20,6 +20,8 @@ columns:
 paper: {source: Table 6, values: {full: {PPL: 10.58}}}
 claims:                             # what the table is asked; the answer is read off the intervals
   - {text: Without the sense loss perplexity rises, column: PPL, better: full, than: no-sense, lower: true}
+frontier:                           # figures of what is gained against what it costs, every row a point; optional
+  - {cost: PPL, gain: XCOPA}
 ```
 
 A value of an axis may hold, besides fields of the recipe: `recipe` and `script` (another kind of run), `evaluation`
@@ -81,6 +83,7 @@ class Matrix:
     average: str = ""
     paper: dict = field(default_factory=dict)
     claims: list = field(default_factory=list)
+    frontier: list = field(default_factory=list)
     folder: str = "."
 
     def __post_init__(self):
@@ -91,7 +94,7 @@ class Matrix:
             raise ValueError(f"`axes` must map each axis to its named values, got {self.axes!r}.")
         if self.average and self.average not in self.axes:
             raise ValueError(f"`average` is {self.average!r}, but the axes are {sorted(self.axes)}.")
-        for name in ("columns", "claims"):
+        for name in ("columns", "claims", "frontier"):
             for entry in getattr(self, name):
                 if not isinstance(entry, dict):
                     raise ValueError(f"`{name}` must be a list of mappings, got {entry!r} in it.")
@@ -109,6 +112,11 @@ class Matrix:
                 raise ValueError(
                     f"A claim needs `text`, `column` (one of {sorted(labels)}), `better` and `than` (rows), and may "
                     f"have `lower: true` where less is better; got {claim!r}."
+                )
+        for panel in self.frontier:
+            if set(panel) != {"cost", "gain"} or not set(panel.values()) <= labels:
+                raise ValueError(
+                    f"A panel of `frontier` needs `cost` and `gain`, each one of {sorted(labels)}; got {panel!r}."
                 )
 
 
@@ -363,7 +371,9 @@ def _run_steps(run, folder, launch) -> tuple[int, str | None]:
     if run.train:
         # The complete recipe, not fields on a command line: lists and empty values keep their types, and it is kept.
         recipe = folder / "recipe.yaml"
-        command = [run.script, str(recipe), "--output_dir", str(folder)]
+        shared = ["--vocabulary_cache", str(folder.parent / "vocabularies")]
+        shared = shared if run.recipe.get("vocabulary_size") else []
+        command = [run.script, str(recipe), *shared, "--output_dir", str(folder)]
         steps.append((recipe, run.recipe, command, folder / METRICS_FILE, _is_json))
         _set_aside_another(recipe, run.recipe)
     if run.evaluation:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import regex
 import torch
+from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 from transformers import PreTrainedTokenizerFast
@@ -210,6 +211,17 @@ def load_extension(folder):
         shape = (report["new_tokens"], report["first_token"])
         mixture = sparse.csr_array(tuple(parts[name] for name in CSR), shape=shape)
     return Extension(PreTrainedTokenizerFast.from_pretrained(folder), mixture, report)
+
+
+def learned_before(folder, learn):
+    """The [`Extension`] in a folder; where there is none, what `learn()` gives, which is then kept there. Of several
+    processes that ask, one learns and the others wait."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if not (folder / REPORT_FILE).is_file():
+            save_extension(learn(), folder)
+    return load_extension(folder)
 
 
 def sense_votes(model, tokenizer, tokens, *, number=5):

@@ -14,7 +14,7 @@ METHODS = ("translation", "parts", "mean")
 class VocabularySettings:
     """New words, learned from the training pairs."""
 
-    FREE: ClassVar = ()
+    FREE: ClassVar = ("vocabulary_cache",)  # does not tell runs apart
 
     vocabulary_size: int = field(
         default=0, metadata={"help": "New words of the target language; 0: the tokenizer stays, as in the paper."}
@@ -35,6 +35,13 @@ class VocabularySettings:
         metadata={
             "help": "Share of the source sentences that the new words may cut differently. 0.001 gives back most of "
             "what a few untranslated sentences cost."
+        },
+    )
+
+    vocabulary_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder where new vocabularies are kept by what they were learned from, so that runs share them."
         },
     )
 

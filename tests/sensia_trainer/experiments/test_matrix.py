@@ -244,6 +244,14 @@ def test_wrong_matrices_are_refused(matrix_file, changes, message):
         expand(load_matrix(matrix_file(**changes)))
 
 
+def test_runs_with_new_words_share_what_they_learn(matrix_file, tmp_path):
+    runs = expand(load_matrix(matrix_file(fields={"max_steps": 4, "vocabulary_size": 12}, evaluation=None)))
+    launch = Launcher()
+    execute(runs[:2], tmp_path / "results", tmp_path / "runs", launch)
+    cache = ["--vocabulary_cache", str(tmp_path / "runs" / "vocabularies")]
+    assert [command[2:4] for command in launch.commands] == [cache, cache]
+
+
 RECIPES = RECIPES_FOLDER
 MATRICES = sorted([*RECIPES.glob("table*.yaml"), *RECIPES.glob("micro/*.yaml")])
 

@@ -10,6 +10,7 @@ from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.vocabulary.extension import (
     extend_vocabulary,
     learn_extension,
+    learned_before,
     load_extension,
     save_extension,
     sense_votes,
@@ -151,3 +152,15 @@ def test_an_interrupted_writing_leaves_nothing(byte_level, pairs, tmp_path, monk
     with pytest.raises(OSError, match="disk full"):
         save_extension(learned, tmp_path / "vocabulary")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_learned_before_is_not_learned_again(byte_level, pairs, tmp_path):
+    calls = []
+
+    def learn():
+        calls.append(1)
+        return learn_extension(byte_level, pairs, 20, target_language="id")
+
+    first, second = (learned_before(tmp_path / "cache" / "key", learn) for _ in range(2))
+    assert len(calls) == 1 and first.report == second.report
+    assert (first.mixture != second.mixture).nnz == 0

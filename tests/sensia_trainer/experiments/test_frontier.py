@@ -1,0 +1,46 @@
+"""What is gained against what it costs."""
+
+import pytest
+
+from sensia_trainer.experiments.frontier import draw_frontier, frontier
+from sensia_trainer.experiments.matrix import Matrix, expand
+from tests.reference.experiments import frontier as plain_frontier
+
+
+@pytest.mark.parametrize(
+    "points, expected",
+    [
+        ([], []),
+        ([(1.0, 1.0)], [0]),
+        ([(2.0, 0.9), (1.0, 0.5), (1.5, 0.4), (3.0, 0.9), (2.5, 0.8)], [1, 0]),
+        ([(1.0, 0.5), (1.0, 0.7), (1.0, 0.7)], [1, 2]),
+    ],
+)
+def test_what_no_other_point_passes(points, expected):
+    assert frontier(points) == expected
+    assert sorted(frontier(points)) == plain_frontier(points)
+
+
+def test_every_finished_row_is_a_numbered_point(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sensia_trainer.experiments.frontier.save_figure", lambda figure, path: drawn.append(figure))
+    columns = [{"label": "bits", "metric": "metrics.bits"}, {"label": "R@1", "metric": "metrics.recall"}]
+    axes = {"run": {"base": {}, "other": {}, "late": {}}}
+    matrix = Matrix(title="t", axes=axes, columns=columns, frontier=[{"cost": "bits", "gain": "R@1"}])
+    runs = expand(matrix)
+    results = {
+        "base": {"metrics": {"bits": 2.0, "bits_interval": [1.9, 2.1], "recall": 0.5}},
+        "other": {"metrics": {"bits": 3.0, "recall": 0.4}},
+    }
+    draw_frontier(matrix, runs, results, tmp_path)
+    (axis,) = drawn[0].axes
+    assert [text.get_text() for text in axis.texts] == ["1", "2", "1  base\n2  other"]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("bits (less is better)", "R@1")
+    assert draw_frontier(matrix, runs, {}, tmp_path) == []
+
+
+def test_a_frontier_of_unknown_columns_is_refused():
+    columns = [{"label": "bits", "metric": "metrics.bits"}]
+    for panel in ({"cost": "bits", "gain": "R@1"}, {"cost": "bits"}):
+        with pytest.raises(ValueError, match="`frontier` needs `cost` and `gain`, each one of \\['bits'\\]"):
+            Matrix(title="t", axes={"run": {"base": {}}}, columns=columns, frontier=[panel])
