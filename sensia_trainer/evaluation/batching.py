@@ -1,10 +1,13 @@
 """What every evaluation shares: token sequences, batches by length, sharding over processes, evaluation mode."""
 
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from transformers.activations import NewGELUActivation
 
 
 LOGITS_BUDGET = 2**27  # numbers in one (B, T, V) block of logits: 512 MiB in float32
@@ -117,13 +120,20 @@ def right_pad(sequences, device=None) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def evaluating(model):
-    """No gradients and evaluation mode inside; afterwards every module is in the mode it had before."""
+    """No gradients and evaluation mode inside; afterwards every module is in the mode it had before. GPT-2's
+    activation is computed by one kernel, of the same function, instead of eight (an eighth of the time of a small
+    model)."""
     modes = [(module, module.training) for module in model.modules()]
+    activations = [module for module in model.modules() if type(module) is NewGELUActivation]
     model.eval()
     try:
+        for module in activations:
+            module.forward = partial(F.gelu, approximate="tanh")
         with torch.no_grad():
             yield
     finally:
+        for module in activations:
+            del module.forward
         for module, training in modes:
             module.training = training
 

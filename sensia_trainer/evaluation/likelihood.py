@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,14 +26,16 @@ from .batching import (
     start_token,
 )
 from .tasks import Item
-from .trees import make_tree, score_trees
+from .trees import best_width, make_tree, score_trees
 
 
 TRUNCATIONS = ("context", "tail")
 # Tokens that a batch has room for, times `batch_size`. More at once is slower on a CPU, whose caches it leaves.
 ROOM = {"cpu": 32, "other": 256}
 PRIORS_TOGETHER = 8
-ROW_TOKENS = 64
+ROW_TOKENS = (64, 96, 128)  # of a row of several items: what is padded least is taken
+# Models that were seen to score items alike in trees and in rows, and the length of the longest such item.
+_TAKE_TREES: WeakKeyDictionary = WeakKeyDictionary()
 
 
 class EncodedItem(NamedTuple):
@@ -189,12 +192,13 @@ def _score(model, encoded: list[EncodedItem], in_trees, *, max_tokens, progress,
     """Summed log-likelihoods `(n, C)`: all choices of an item in one row where that is right and fits, else a row for
     each choice."""
     trees, limit = [make_tree(e.context, e.continuations) for e in encoded], max_positions(model)
-    width = min(ROW_TOKENS, limit or ROW_TOKENS)
     together = [i for i, tree in enumerate(trees) if in_trees and (limit is None or len(tree.ids) <= limit)]
     alone = sorted(set(range(len(encoded))) - set(together))
     sums = np.zeros((len(encoded), len(encoded[0].continuations)))
     run = {"max_tokens": max_tokens, "progress": partial(tqdm, desc=desc, disable=not progress)}
     if together:
+        widths = [width for width in ROW_TOKENS if limit is None or width <= limit] or [limit]
+        width = best_width([len(trees[i].ids) for i in together], widths, model.get_input_embeddings().weight.shape[1])
         sums[together] = score_trees(model, [trees[i] for i in together], width=width, **run)
     # A number that is not finite spoils the other items of its row, too: alone in a row, it shows whose it is.
     alone += [i for i in together if not np.isfinite(sums[i]).all()]
@@ -214,14 +218,21 @@ def _takes_trees(model, encoded: list[EncodedItem]) -> bool:
     by_length = sorted((len(t.ids), i) for i, t in enumerate(trees) if limit is None or len(t.ids) <= limit)
     if not by_length:
         return False
+    longest = by_length[-1][0]
+    if _TAKE_TREES.get(model, 0) >= longest:
+        return True
     probes = [by_length[0][1], by_length[-1][1]]
     expected = _score_rows(model, [encoded[i] for i in probes], max_tokens=sys.maxsize)
     try:
-        found = score_trees(model, [trees[i] for i in probes], width=limit or ROW_TOKENS, max_tokens=sys.maxsize)
+        found = score_trees(model, [trees[i] for i in probes], width=limit or longest, max_tokens=sys.maxsize)
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError):
         return False
     half = torch.finfo(model.get_input_embeddings().weight.dtype).bits < 32
-    return bool(np.allclose(found, expected, rtol=0.05 if half else 1e-3, atol=0.1 if half else 1e-3, equal_nan=True))
+    tolerance = {"rtol": 0.05, "atol": 0.1} if half else {"rtol": 1e-3, "atol": 1e-3}
+    if not np.allclose(found, expected, **tolerance, equal_nan=True):
+        return False
+    _TAKE_TREES[model] = longest
+    return True
 
 
 def _score_rows(model, encoded, *, max_tokens, progress=iter) -> np.ndarray:

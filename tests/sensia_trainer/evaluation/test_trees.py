@@ -10,8 +10,9 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from sensia_trainer.evaluation import likelihood
 from sensia_trainer.evaluation.likelihood import EncodedItem, _score_rows, _takes_trees
-from sensia_trainer.evaluation.trees import fill_rows, make_tree, score_trees, visible_tokens
+from sensia_trainer.evaluation.trees import best_width, fill_rows, make_tree, score_trees, visible_tokens
 
 
 def test_choices_branch_where_they_differ():
@@ -28,6 +29,13 @@ def test_rows_are_filled():
     rows = fill_rows(lengths, 10)
     assert sorted(i for row in rows for i in row) == list(range(7))
     assert [sum(lengths[i] for i in row) for row in rows] == [12, 10, 10, 5]
+
+
+def test_rows_are_as_wide_as_costs_least():
+    # Of 40 tokens each: a row of one (40 cells an item) or of three (40 as well, but more attention).
+    assert best_width([40] * 6, [64, 96, 128], 256) == 64
+    # One long item makes all rows as long: three of 30 fill it up.
+    assert best_width([90] + [30] * 9, [64, 96], 256) == 96
 
 
 def models(tiny_model, tiny_gpt2, vocab_size):
@@ -63,3 +71,14 @@ def test_in_one_row_choices_score_as_in_rows_of_their_own(tiny_model, tiny_gpt2,
                 found = score_trees(model, trees, width=width, max_tokens=max_tokens)
                 assert found == pytest.approx(expected, abs=1e-6), type(model)
         assert not model.get_output_embeddings()._forward_pre_hooks
+
+
+def test_a_model_is_tried_again_for_longer_items_only(tiny_gpt2, monkeypatch):
+    tried = []
+    scored = likelihood.score_trees
+    monkeypatch.setattr(likelihood, "score_trees", lambda *args, **kwargs: tried.append(1) or scored(*args, **kwargs))
+    model = tiny_gpt2.eval()
+    with torch.no_grad():
+        for length, times in ((6, 1), (4, 1), (6, 1), (7, 2)):
+            assert _takes_trees(model, [EncodedItem([1] * length, [[2, 3], [4]])])
+            assert len(tried) == times
