@@ -18,6 +18,7 @@ from .training.batches import SIDES, select_labelled, select_pairs
 from .training.checkpointing import ResumableTrainer
 from .training.grad_cache import cached_backward
 from .training.inputs import training_inputs
+from .training.parts import trained_in_part
 from .training.runs import run_metrics
 from .training.sharding import check_sharding, whole_copy
 from .utils.models import load_model, load_tokenizer
@@ -217,7 +218,10 @@ class BitextTrainer(ResumableTrainer):
 
     def get_decay_parameter_names(self, model):
         names = [name for name, _ in model.named_parameters()]
-        return names if self.args.decay_biases else super().get_decay_parameter_names(model)
+        names = names if self.args.decay_biases else super().get_decay_parameter_names(model)
+        # Decay moves what has no gradient: the rows that are not trained.
+        undecayed = set(trained_in_part(model))
+        return [name for name in names if name not in undecayed and "residual_gate" not in name]
 
     def _weighted(self, losses, now):
         weights = {"sense": now.w_sense, "context": now.w_context, "lm": now.w_lm}

@@ -17,8 +17,7 @@ from .representations import (
     sense_sentence_vectors,
 )
 from .training.batches import keeps_texts_apart
-from .training.callbacks import DRIFT_TOKENS, PhaseCallback
-from .training.lora import is_lora
+from .training.callbacks import DRIFT_TOKENS, PhaseCallback, is_frozen_in_polish
 
 
 logger = logging.get_logger(__name__)
@@ -47,10 +46,21 @@ class SensiaTrainer(BitextTrainer):
                 "The gate of the model is 0, so that its senses do nothing: induce them first (`sensia induce` or "
                 "`induce_steps`)."
             )
+        self._check_polish()
         self.watch.num_senses = self.backpack.config.num_senses
         sharded = self.model if self.is_fsdp_enabled else None
         self.phase_callback = PhaseCallback(self.backpack, self._frequent_source_tokens(), sharded_model=sharded)
         self.add_callback(self.phase_callback)
+
+    def _check_polish(self):
+        trained = [name for name, parameter in self.backpack.named_parameters() if parameter.requires_grad]
+        freezes = "polish" in self.args.phases and self.args.polish_freeze != "none"
+        if freezes and all(map(is_frozen_in_polish, trained)):
+            raise ValueError(
+                f"`polish_freeze` is {self.args.polish_freeze!r}, but what it freezes is all that is trained of this "
+                "model, so that nothing would learn in polish. Set it to 'none', leave polish out of `phases`, or "
+                "train more (`train`, `vocabulary_size`)."
+            )
 
     def _frequent_source_tokens(self):
         if self.train_dataset is None:
@@ -105,7 +115,7 @@ class SensiaTrainer(BitextTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         checkpoint = Path(resume_from_checkpoint)
-        # Checkpoints of low-rank updates hold no configuration; their embeddings are frozen and need no copy.
+        # Checkpoints of a `PeftModel` hold no configuration; its embeddings are frozen and need no copy.
         is_whole = (checkpoint / CONFIG_NAME).is_file()
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False) if is_whole else None
         if config and not getattr(config, "tie_sense_embeddings", True):
@@ -119,7 +129,7 @@ class SensiaTrainer(BitextTrainer):
 
 
 def _backpack_of(model):
-    model = model.get_base_model() if is_lora(model) else model
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # a `PeftModel`
     if not hasattr(model, "backpack"):
         raise ValueError(
             f"{type(model).__name__} has no senses to align: give it senses first (`sensia induce`), adapt it without "

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..config import METHODS, METHODS_WITHOUT_SENSES, SensiaConfig
 from ..training.adaptation import AdaptationData
-from ..training.lora import LoraSettings
+from ..training.parts import TrainedParts
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import expand_variables, parse_recipe
 from ..vocabulary.settings import VocabularySettings
@@ -22,23 +22,23 @@ from ..vocabulary.settings import VocabularySettings
 
 def parser():
     return recipe_parser(
-        (AdaptationData, VocabularySettings, LoraSettings, SensiaConfig), prog="sensia adapt", description=__doc__
+        (AdaptationData, VocabularySettings, TrainedParts, SensiaConfig), prog="sensia adapt", description=__doc__
     )
 
 
 def main(argv):
     from ..training.runs import run_folder, warn_of_one_process
 
-    data, words, lora, args = parse_recipe(parser(), argv, presets={"method": METHODS})
+    data, words, parts, args = parse_recipe(parser(), argv, presets={"method": METHODS})
     warn_of_one_process(args)
-    with run_folder(args, data=data, vocabulary=words, lora=lora) as run:
+    with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
         if run.finished:
             run.say_finished()
         else:
-            adapt(run, data, words, lora, args)
+            adapt(run, data, words, parts, args)
 
 
-def adapt(run, data, words, lora, args):
+def adapt(run, data, words, parts, args):
     """Bring the run, wherever it was left, to its end: a model folder with its card. What it takes to import comes
     late, so that `--help` comes fast."""
     from dataclasses import asdict
@@ -54,7 +54,7 @@ def adapt(run, data, words, lora, args):
     from ..languages import language, named
     from ..trainer import SensiaTrainer
     from ..training.adaptation import base_model, evaluations, last_evaluation, load_texts, read_control, summary
-    from ..training.lora import add_lora, merge_lora
+    from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.files import fingerprint
     from ..utils.models import load_model, load_tokenizer
@@ -85,11 +85,13 @@ def adapt(run, data, words, lora, args):
             **{f"text of the {side}": fingerprint(part["text"][:])[:16] for side, part in texts.items()},
         }
     )
-    vocabulary = None
+    vocabulary, new = None, range(0)
     if words.vocabulary_size:
         tokenizer, vocabulary = new_words(run, words, args, model, tokenizer, train)
+        new = range(vocabulary["first_token"], vocabulary["first_token"] + vocabulary["new_tokens"])
+    choose_parts(model, parts, new)
     trainer = (SensiaTrainer if has_senses else DenseTrainer)(
-        add_lora(model, lora),
+        model,
         args,
         train_dataset=train,
         eval_dataset=held_out,
@@ -118,7 +120,7 @@ def adapt(run, data, words, lora, args):
             base_licence=base_licence,
             languages=args.languages,
             data=facts,
-            method={"method": data.method} | (asdict(lora) if lora.use_peft else {}),
+            method={"method": data.method} | (asdict(parts) if parts.train != "all" else {}),
             before=before,
             after=after,
             control=control,
@@ -134,7 +136,7 @@ def adapt(run, data, words, lora, args):
     run.rehearse(trainer.model, metrics(before, before), partial(finish_folder, to_publish=args.push_to_hub))
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
-    trainer.model = merge_lora(trainer.model)
+    merge_updates(trainer.accelerator.unwrap_model(trainer.model))
     after = trainer.evaluate()
     trainer.save_model(_internal_call=True)
 

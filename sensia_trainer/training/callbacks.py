@@ -42,6 +42,11 @@ def freeze_senses(backpack, polish_freeze):
             module.zero_grad(set_to_none=True)
 
 
+def is_frozen_in_polish(name: str) -> bool:
+    """Whether polish freezes the parameter of a Backpack that has this name, unless it freezes nothing."""
+    return name.split(".")[0] in FROZEN_MODULES
+
+
 class PhaseCallback(TrainerCallback):
     """
     Freezes the senses when the polish phase begins, and measures how far senses drift: those of words all over the

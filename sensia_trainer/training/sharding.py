@@ -2,7 +2,7 @@
 
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from .lora import is_lora
+from .parts import has_updates, trained_in_part
 
 
 def whole_copy(model, model_class, device):
@@ -31,9 +31,10 @@ def check_sharding(model, args, plugin):
         args ([`SensiaConfig`]): Settings of the run.
         plugin (`accelerate.FullyShardedDataParallelPlugin`): How it is to be sharded.
     """
-    if is_lora(model):
+    if has_updates(model) or trained_in_part(model):
         raise ValueError(
-            "`use_peft`: FSDP shards the weights that updates are merged into. Use DDP, or train in full."
+            "`train` names parts of the model, but FSDP shards the weights that updates are merged into, and rows of "
+            "new words with the others. Use DDP, or set `train` to 'all'."
         )
     if plugin.cpu_ram_efficient_loading:
         raise ValueError(

@@ -84,7 +84,7 @@ def test_another_run_is_not_overwritten(run):
 
 def test_low_rank_updates_are_merged_into_the_folder(run):
     folder, arguments, _ = run
-    done = adapt(folder, *arguments, "--use_peft", "true", "--lora_r", "2", "--output_dir", "lora")
+    done = adapt(folder, *arguments, "--train", "lora", "--lora_r", "2", "--output_dir", "lora")
     assert done.returncode == 0, done.stderr
     files = {path.name for path in (folder / "lora").iterdir()}
     assert "model.safetensors" in files and not {name for name in files if name.startswith("adapter")}
@@ -92,7 +92,7 @@ def test_low_rank_updates_are_merged_into_the_folder(run):
     same = {name for name in base if torch.equal(base[name], adapted[name])}
     assert "backpack.backbone.wte.weight" in same and "backpack.backbone.h.0.mlp.c_fc.weight" not in same
     metrics = json.loads((folder / "lora" / "metrics.json").read_text())
-    assert metrics["config"]["use_peft"] is True and metrics["config"]["lora_r"] == 2
+    assert metrics["config"]["train"] == "lora" and metrics["config"]["lora_r"] == 2
     card = (folder / "lora" / "README.md").read_text()
     assert "lora" in card
 
@@ -101,7 +101,7 @@ def test_help_describes_its_own_fields_and_names_the_library_s():
     printed = {flag: adapt(ROOT, flag) for flag in ("--help", "--help_all")}
     assert all(done.returncode == 0 for done in printed.values())
     short, full = (done.stdout for done in printed.values())
-    for field in ("--bitext", "--held_out_pairs", "--polish_freeze", "--use_peft", "--tau_sense", "--learning_rate"):
+    for field in ("--bitext", "--held_out_pairs", "--polish_freeze", "--train", "--tau_sense", "--learning_rate"):
         assert field in short and field in full
     assert "(default: 0.05)" in short and len(short.splitlines()) < 260
     assert "adam_beta1" in short and "--adam_beta1" not in short and "--adam_beta1" in full

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from transformers import TrainerCallback
+from transformers.utils import is_peft_available
 
 from sensia_trainer.trainer import SensiaTrainer
+from sensia_trainer.training.parts import TrainedParts, choose_parts
 from tests.distributed import run_on_processes
 from tests.tiny import KeepsRows, tiny_texts, tiny_trainer
 
@@ -14,18 +16,25 @@ pytestmark = pytest.mark.distributed
 FREEZES = ["modules", "vectors"]
 
 
+class PartsTrainer(KeepsRows):
+    """Trains the senses, low-rank updates and some rows of the model it is given."""
+
+    def __init__(self, model, *args, **kwargs):
+        choose_parts(model, TrainedParts(train="lora", lora_r=2), range(260, 275))
+        super().__init__(model, *args, **kwargs)
+
+
 def adapt(folder, pairs, fields):
     """Through all three phases, two epochs and two evaluations, with `pairs` pairs on this process."""
     trainer = tiny_trainer(
         folder,
-        trainer_class=KeepsRows,
         per_device_train_batch_size=pairs,
         per_device_eval_batch_size=2,
         eval_rows=9,
         eval_steps=6,
         dropout=0.0,
         learning_rate=1e-3,
-        **fields,
+        **{"trainer_class": KeepsRows} | fields,
     )
     trainer.train()
     kept = ("loss", "grad_norm", "eval_", "drift", "entropy")
@@ -44,6 +53,8 @@ def adapt_all(folder, pairs):
     settings = [{"polish_freeze": freeze} for freeze in FREEZES] + [{"contrastive_chunk_size": 2}]
     texts = {"source": tiny_texts("en"), "target": tiny_texts("id")}
     settings += [{"source_lm_weight": 0.5, "texts": texts}]
+    if is_peft_available():
+        settings += [{"trainer_class": PartsTrainer}]
     settings += [{"gradient_accumulation_steps": 2, "rows": 104, "w_sense": 0.0, "w_context": 0.0}]
     return [adapt(f"{folder}/{pairs}-{i}", pairs, fields) for i, fields in enumerate(settings)]
 
