@@ -179,8 +179,15 @@ class BitextTrainer(ResumableTrainer):
     def contrastive_loss(self, name, source, target, now):
         """Eq. 3 over the batches of all processes, for the `"sense"` or the `"context"` vectors."""
         temperature = {"sense": now.tau_sense, "context": now.tau_context}[name]
-        gather = self.args.world_size > 1
-        return info_nce(source, target, temperature, symmetric=self.args.symmetric, gather=gather)
+        return info_nce(
+            source,
+            target,
+            temperature,
+            symmetric=self.args.symmetric,
+            hard_negative_weight=self.args.hard_negative_weight,
+            noisy_pair_exponent=self.args.noisy_pair_exponent,
+            gather=self.args.world_size > 1,
+        )
 
     def language_model_losses(self, model, outputs, batch, labels, scale):
         """Next-token cross-entropy of each side that has labels (`"lm"`: the target's, `"lm_source"`); `labels` and

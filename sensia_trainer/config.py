@@ -19,6 +19,8 @@ RANGES = {
     "source_lm_weight": NOT_NEGATIVE,
     "sense_pool_temperature": POSITIVE,
     "context_layer": NOT_NEGATIVE,
+    "hard_negative_weight": NOT_NEGATIVE,
+    "noisy_pair_exponent": BELOW_ONE,
     "label_smoothing": BELOW_ONE,
     "contrastive_chunk_size": NOT_NEGATIVE,
     "max_length": COUNT,
@@ -136,6 +138,20 @@ class SensiaConfig(TrainingArguments):
     context_layer: int | None = field(
         default=None,
         metadata={"help": "Context vector from the backbone's state after this many blocks instead (mcl: 1)."},
+    )
+    hard_negative_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "How much more those negatives of a batch count that are near (beta of Robinson et al., 2021). 0: "
+            "all alike, as in the paper."
+        },
+    )
+    noisy_pair_exponent: float = field(
+        default=0.0,
+        metadata={
+            "help": "How much less those pairs count whose sides do not resemble each other (q of Zhang and Sabuncu, "
+            "2018, below 1). 0: all alike, as in the paper."
+        },
     )
     label_smoothing: float = field(default=0.05, metadata={"help": "Epsilon of the language-model loss."})
 

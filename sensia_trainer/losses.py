@@ -1,5 +1,6 @@
 """Symmetric InfoNCE (paper, Eq. 1-3) with its gather across processes, and next-token cross-entropy in blocks."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ def info_nce(
     temperature: float,
     *,
     symmetric: bool = True,
+    hard_negative_weight: float = 0.0,
+    noisy_pair_exponent: float = 0.0,
     gather: bool = False,
 ) -> Tensor:
     """InfoNCE of translation pairs: row i of `source` and row i of `target` belong together (Eq. 1-3).
@@ -32,6 +35,12 @@ def info_nce(
         temperature (`float`): tau of Eq. 1 and 2, positive.
         symmetric (`bool`, *optional*, defaults to `True`):
             Mean of both directions (Eq. 3). `False` keeps source -> target only (Eq. 1), as the published code does.
+        hard_negative_weight (`float`, *optional*, defaults to 0.0):
+            beta of the weights that negatives get, see [`harden`]; 0: all count alike.
+        noisy_pair_exponent (`float`, *optional*, defaults to 0.0):
+            q, from 0 to less than 1: the loss of a pair is (1 - p^q) / q instead of -log p, p being what InfoNCE
+            gives to its translation, so that a pair whose sides do not resemble each other moves the model by p^q of
+            what it would (Zhang and Sabuncu, 2018, Eq. 6 and 8). 0: -log p.
         gather (`bool`, *optional*, defaults to `False`):
             Take the negatives from the batches of all W processes, with gradients through all of them. Every process
             returns the mean over its own B pairs: the mean over the processes is the loss of the global batch, and
@@ -60,10 +69,37 @@ def info_nce(
             )
         offset = _rank() * len(source) if gather else 0
         labels = torch.arange(offset, offset + len(source), device=source.device)
-        loss = F.cross_entropy(source @ targets.T / temperature, labels)
-        if symmetric:
-            loss = 0.5 * (loss + F.cross_entropy(target @ sources.T / temperature, labels))
-    return loss
+        terms = []
+        for queries, candidates in [(source, targets), (target, sources)][: 1 + symmetric]:
+            scores = queries @ candidates.T / temperature
+            if hard_negative_weight:
+                scores = harden(scores, labels, hard_negative_weight)
+            nll = F.cross_entropy(scores, labels, reduction="none")
+            if noisy_pair_exponent:
+                nll = -torch.expm1(-noisy_pair_exponent * nll) / noisy_pair_exponent
+            terms.append(nll.mean())
+    return sum(terms) / len(terms)
+
+
+def harden(scores: Tensor, labels: Tensor, beta: float) -> Tensor:
+    """Scores whose negatives count by exp(beta s_ij), which is more for those that are near (Robinson et al., 2021,
+    "Contrastive Learning with Hard Negative Samples", Eq. 3 and 4, without their correction for false negatives).
+
+    In the sum of InfoNCE's denominator, exp(s_ij) gets the weight w_ij = exp(beta s_ij) / mean_k exp(beta s_ik) over
+    the negatives of row i, hence s_ij the summand log w_ij. The mean of the weights of a row is 1.
+
+    Args:
+        scores (`torch.Tensor` of shape `(B, N)`): Similarities divided by the temperature.
+        labels (`torch.Tensor` of shape `(B,)`): The column of each row's translation, which keeps its score.
+        beta (`float`): Concentration; 0 leaves the scores as they are.
+
+    Returns:
+        `torch.Tensor` of shape `(B, N)`.
+    """
+    translation = F.one_hot(labels, scores.shape[1]).bool()
+    negatives = (beta * scores).masked_fill(translation, -torch.inf)
+    log_mean = negatives.logsumexp(1, keepdim=True) - math.log(scores.shape[1] - 1)
+    return torch.where(translation, scores, (1 + beta) * scores - log_mean)
 
 
 def gather_with_gradient(tensor: Tensor) -> Tensor:

@@ -12,17 +12,24 @@ def unit(u):
     return [x / norm for x in u]
 
 
-def log_probability(i, rows, columns, tau):
-    scores = [math.exp(dot(rows[i], column) / tau) for column in columns]
-    return dot(rows[i], columns[i]) / tau - math.log(sum(scores))
+def log_probability(i, rows, columns, tau, beta=0.0):
+    """Negatives count by exp(beta score), divided by the mean of that over the negatives."""
+    scores = [dot(rows[i], column) / tau for column in columns]
+    negatives = [score for j, score in enumerate(scores) if j != i]
+    mean = sum(math.exp(beta * score) for score in negatives) / len(negatives)
+    weighted = sum(math.exp(beta * score) / mean * math.exp(score) for score in negatives)
+    return scores[i] - math.log(math.exp(scores[i]) + weighted)
 
 
-def info_nce(source, target, tau, symmetric=True):
-    """`source`, `target`: lists of vectors."""
+def info_nce(source, target, tau, symmetric=True, beta=0.0, q=0.0):
+    """`source`, `target`: lists of vectors. With q, (1 - p^q) / q in the place of -log p."""
     source, target = [unit(u) for u in source], [unit(u) for u in target]
-    pairs = range(len(source))
-    forward = -sum(log_probability(i, source, target, tau) for i in pairs) / len(source)
-    backward = -sum(log_probability(i, target, source, tau) for i in pairs) / len(source)
+
+    def direction(rows, columns):
+        log_probs = [log_probability(i, rows, columns, tau, beta) for i in range(len(rows))]
+        return sum((1 - math.exp(value) ** q) / q if q else -value for value in log_probs) / len(rows)
+
+    forward, backward = direction(source, target), direction(target, source)
     return (forward + backward) / 2 if symmetric else forward
 
 

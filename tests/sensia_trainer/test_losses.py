@@ -33,6 +33,46 @@ def test_equals_equations_1_to_3_written_out(symmetric, temperature):
     assert info_nce(source, target, temperature, symmetric=symmetric).item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("beta, q", [(0.5, 0.0), (2.0, 0.0), (0.0, 0.3), (0.0, 0.9), (1.0, 0.5)])
+def test_hard_negatives_and_noisy_pairs_written_out(beta, q, symmetric):
+    source, target = pair()
+    options = {"symmetric": symmetric, "hard_negative_weight": beta, "noisy_pair_exponent": q}
+    expected = reference.info_nce(source.tolist(), target.tolist(), 0.2, symmetric, beta, q)
+    assert info_nce(source, target, 0.2, **options).item() == pytest.approx(expected, abs=1e-12)
+    inputs = tuple(vectors.requires_grad_() for vectors in pair(rows=4, width=3))
+    assert torch.autograd.gradcheck(lambda u, v: info_nce(u, v, 0.5, **options), inputs)
+
+
+def test_literal_values_of_hard_negatives_and_noisy_pairs():
+    # Scores of row 1: 1 for the translation, 1 and 0 for the negatives, weighted by 2e / (e + 1) and 2 / (e + 1).
+    source = torch.tensor([[1.0, 0.0, 0.0]] * 3, dtype=torch.float64)
+    target = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
+    e, options = math.e, {"symmetric": False, "hard_negative_weight": 1.0}
+    of_the_first = math.log((e + 2 * e * e / (e + 1) + 2 / (e + 1)) / e)  # and of the second
+    of_the_third = math.log(1 + 2 * e)  # both negatives alike: no weights
+    expected = (2 * of_the_first + of_the_third) / 3
+    assert info_nce(source, target, 1.0, **options).item() == pytest.approx(expected, abs=1e-12)
+    vectors = torch.eye(2, dtype=torch.float64)
+    noisy = info_nce(vectors, vectors, 1.0, noisy_pair_exponent=0.5).item()
+    assert noisy == pytest.approx(2 * (1 - math.sqrt(e / (e + 1))), abs=1e-12)
+
+
+def test_pairs_that_do_not_fit_count_less():
+    """The gradient of a pair is p^q of InfoNCE's."""
+    source, target = (torch.eye(3, dtype=torch.float64) for _ in range(2))
+    target[2] = torch.tensor([0.9, 0.1, -0.4])  # nearer to the first source
+    grads = []
+    for q in (0.0, 0.5):
+        leaf = source.clone().requires_grad_()
+        info_nce(leaf, target, 0.3, symmetric=False, noisy_pair_exponent=q).backward()
+        grads.append(leaf.grad)
+    scores = (source @ torch.nn.functional.normalize(target, dim=-1).T) / 0.3
+    weights = scores.softmax(1).diagonal() ** 0.5
+    torch.testing.assert_close(grads[1], grads[0] * weights[:, None])
+    assert weights[2] < weights[0] / 2
+
+
 def test_permuting_the_pairs_together_changes_nothing_and_one_side_does():
     source, target = pair()
     order = torch.tensor([3, 1, 4, 0, 2])

@@ -10,6 +10,11 @@ from tests.distributed import run_on_processes
 pytestmark = pytest.mark.distributed
 
 PAIRS, WIDTH = 6, 5
+FORMS = {
+    "symmetric": {},
+    "one direction": {"symmetric": False},
+    "weighted": {"hard_negative_weight": 1.0, "noisy_pair_exponent": 0.3},
+}
 
 
 def batch():
@@ -22,7 +27,7 @@ def step(rows: slice, gather: bool):
     """Losses and the parameter gradient of a linear encoder, for each form of the loss."""
     source, target = (part[rows] for part in batch())
     results = {}
-    for name, options in {"symmetric": {}, "one direction": {"symmetric": False}}.items():
+    for name, options in FORMS.items():
         encoder = torch.eye(WIDTH).add(0.1).requires_grad_()
         loss = info_nce(source @ encoder, target @ encoder, 0.07, gather=gather, **options)
         loss.backward()

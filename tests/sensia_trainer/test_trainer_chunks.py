@@ -33,7 +33,7 @@ def gradients_of_a_step(folder, progress_step, **fields):
     "fields",
     [
         {},
-        {"sense_pooling": "contextual"},
+        {"sense_pooling": "contextual", "hard_negative_weight": 1.0, "noisy_pair_exponent": 0.3},
         {"w_sense": 0.0},
         {"w_lm": 0.0},
         {"source_lm_weight": 0.5, "texts": TEXTS, "sense_pooling": "mixture"},
