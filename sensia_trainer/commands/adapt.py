@@ -5,8 +5,9 @@ Adapt an English Backpack to another language on parallel sentences.
     sensia adapt quickstart --target_language tr --output_dir outputs/tr
     sensia adapt adapt_paper --num_processes 8 --config_file one_node_ddp
 
-Every field of the recipe can be overridden on the command line; arguments of `accelerate launch` pass through to it. A
-run that was interrupted goes on from its last checkpoint when the same command is given again.
+Without a recipe it is the recommended one, `adapt`; `adapt_paper` is the paper's text and `reference` its published
+code. Every field can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run
+that was interrupted goes on from its last checkpoint when the same command is given again.
 """
 
 import hashlib
@@ -29,7 +30,7 @@ def parser():
 def main(argv):
     from ..training.runs import run_folder, warn_of_one_process
 
-    data, words, parts, args = parse_recipe(parser(), argv, presets={"method": METHODS})
+    data, words, parts, args = parse_recipe(parser(), argv, presets={"method": METHODS}, default="adapt")
     warn_of_one_process(args)
     with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
         if run.finished:

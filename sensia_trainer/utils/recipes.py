@@ -38,8 +38,19 @@ def find_model(name) -> str:
 
 
 def read_recipe(name):
-    """The mapping in a YAML file, see [`find_recipe`]. `ValueError` if it is missing or not a mapping."""
-    path = find_recipe(name)
+    """
+    The mapping in a YAML file, see [`find_recipe`], and beneath it those of the recipes that it names as `based_on`
+    (one or a list, the later over the earlier; beside it or by name).
+
+    Raises:
+        `ValueError`: for a file that is missing or not a mapping, and recipes that are based on each other.
+    """
+    return _read(find_recipe(name), ())
+
+
+def _read(path, above):
+    if path in above:
+        raise UsageError(f"The recipe {str(path)!r} is based on itself: {' > '.join(map(str, (*above, path)))}.")
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (UnicodeDecodeError, yaml.YAMLError) as error:
@@ -48,10 +59,14 @@ def read_recipe(name):
         raise UsageError(
             f"The recipe {str(path)!r} must be a mapping of fields to values, got {type(recipe).__name__}."
         )
-    return recipe
+    bases, beneath = recipe.pop("based_on", None) or [], {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        beside = [path.parent / name for name in (str(base), f"{base}.yaml")]
+        beneath |= _read(next((file for file in beside if file.is_file()), None) or find_recipe(base), (*above, path))
+    return beneath | recipe
 
 
-def parse_recipe(parser, argv, presets=None):
+def parse_recipe(parser, argv, presets=None, default=None):
     """
     Fill the dataclasses of `parser` from `[recipe.yaml] [--field value …]`; the command line wins over the recipe.
 
@@ -62,6 +77,7 @@ def parse_recipe(parser, argv, presets=None):
         argv (`list[str]`): The arguments.
         presets (`dict`, *optional*): `{field: {value: {name: default}}}`: a value of that field brings its own
             defaults of others; what the recipe or the command line gives goes before them.
+        default (`str`, *optional*): The recipe where `argv` names none.
 
     Returns:
         One instance of each dataclass.
@@ -74,7 +90,8 @@ def parse_recipe(parser, argv, presets=None):
     if {"-h", "--help", "--help_all"} & set(argv):
         parser.print_help(everything="--help_all" in argv)
         raise SystemExit(0)
-    recipe = _typed_recipe(argv.pop(0), hints) if argv and not argv[0].startswith("-") else {}
+    name = argv.pop(0) if argv and not argv[0].startswith("-") else default
+    recipe = _typed_recipe(name, hints) if name else {}
     for action in parser._actions:
         action.required = action.required and action.dest not in recipe
         action.default = SUPPRESS  # what nobody gives is the dataclass's own default

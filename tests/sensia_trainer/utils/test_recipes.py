@@ -10,6 +10,7 @@ from sensia_trainer.training.adaptation import AdaptationData
 from sensia_trainer.training.pretraining import PretrainingData
 from sensia_trainer.utils.arguments import recipe_parser
 from sensia_trainer.utils.recipes import RECIPES, expand_variables, find_recipe, parse_recipe, read_recipe
+from sensia_trainer.vocabulary.settings import VocabularySettings
 
 
 ON_CPU = ["--use_cpu", "true", "--fp16", "false"]
@@ -131,7 +132,8 @@ def test_variables_of_the_environment(monkeypatch):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("adapt_*.yaml")) + [RECIPES / "quickstart.yaml"], ids=str)
 def test_adaptation_recipes(path, tmp_path):
-    data, args = parse((AdaptationData, SensiaConfig), [str(path), *ON_CPU, "--output_dir", str(tmp_path)])
+    argv = [str(path), *ON_CPU, "--output_dir", str(tmp_path)]
+    data, _, args = parse((AdaptationData, VocabularySettings, SensiaConfig), argv)
     assert data.bitext and args.target_language
 
 
@@ -152,3 +154,29 @@ def test_pretraining_recipes(path, tmp_path):
     assert bool(data.dataset) != bool(data.text_files)
     if "micro" not in path.stem:
         assert 8 * args.per_device_train_batch_size * args.gradient_accumulation_steps * data.block_size == 524_288
+
+
+def test_recipes_that_are_based_on_others(tmp_path):
+    write(tmp_path / "a.yaml", {"name": "a", "seeds": 1, "colours": ["red"]})
+    write(tmp_path / "b.yaml", {"seeds": 2, "weight": 3.0})
+    recipe = write(tmp_path / "c.yaml", {"based_on": ["a", "b.yaml"], "weight": 5.0})
+    assert read_recipe(recipe) == {"name": "a", "seeds": 2, "colours": ["red"], "weight": 5.0}
+    assert parse((Fruit,), [recipe]) == (Fruit("a", 5.0, ["red"], 2),)
+    write(tmp_path / "d.yaml", {"based_on": "e"})
+    write(tmp_path / "e.yaml", {"based_on": "d"})
+    with pytest.raises(ValueError, match="is based on itself"):
+        read_recipe(tmp_path / "d.yaml")
+    with pytest.raises(ValueError, match="'no-such-recipe' does not exist"):
+        read_recipe(write(tmp_path / "f.yaml", {"based_on": "no-such-recipe"}))
+
+
+def test_the_recommended_recipe_is_the_default(tmp_path):
+    argv = [*ON_CPU, "--model", "m", "--bitext", "b.tsv", "--target_language", "id", "--output_dir", str(tmp_path)]
+    types = (AdaptationData, VocabularySettings, SensiaConfig)
+    parser = recipe_parser(types, prog="sensia adapt")
+    _, words, args = parse_recipe(parser, argv, default="adapt")
+    recommended = read_recipe("adapt")
+    assert words.vocabulary_size == recommended["vocabulary_size"] > 0
+    assert args.source_lm_weight == recommended["source_lm_weight"] > 0
+    _, words, args = parse_recipe(recipe_parser(types, prog="sensia adapt"), ["adapt_paper", *argv], default="adapt")
+    assert (words.vocabulary_size, args.source_lm_weight, args.polish_freeze) == (0, 0.0, "modules")
