@@ -67,6 +67,13 @@ class BitextTrainer(ResumableTrainer):
                 f"One process sees {args.n_gpu} GPUs and would split packed rows among them. Start with `accelerate "
                 "launch`, which makes a process for each, or set CUDA_VISIBLE_DEVICES to one."
             )
+        words = [model.get_input_embeddings(), model.get_output_embeddings()]
+        if args.source_lm_weight > 0 and not any(part.weight.requires_grad for part in words if part is not None):
+            raise ValueError(
+                f"`source_lm_weight` is {args.source_lm_weight:g}, but the vocabulary of the model is frozen "
+                "(embeddings and head), so that the source language keeps its words anyway. Set it to 0, train all "
+                "(`train: all`), or give the model new words (`vocabulary_size`), which are trained."
+            )
         train_dataset, collator = training_inputs(
             train_dataset,
             texts or {},

@@ -193,6 +193,39 @@ def check_language(texts, code: str, what: str, *, sample=100) -> float | None:
     return share
 
 
+def in_language(texts: list[str], code: str, other: str, what: str) -> np.ndarray | None:
+    """
+    Which texts are not surely in another language than `code`, (n,) bool; those of less than `MIN_BYTES` are not
+    judged. `None` if it cannot be told, which is logged.
+
+    Args:
+        texts (`list[str]`): n texts.
+        code (`str`): The language they should be in.
+        other (`str`): The one they are most easily mixed up with by mistake.
+        what (`str`): What an error calls them.
+
+    Raises:
+        `ValueError`: If at least half of those that can be judged are in another language, which is named.
+    """
+    iso, reason = _checked_code(code)
+    if iso is None or _checked_code(other)[0] is None:
+        _say_unchecked(what, reason or _checked_code(other)[1])
+        return None
+    judged = np.array([len(text.encode("utf-8", "surrogatepass")) >= MIN_BYTES for text in texts], bool)
+    long = [text for text, long in zip(texts, judged, strict=True) if long]
+    elsewhere = is_elsewhere(long, code, other, SURE)
+    if len(long) and 2 * elsewhere.sum() >= len(long):
+        every = identifier()
+        found = every.probabilities([text for text, away in zip(long, elsewhere, strict=True) if away]).argmax(axis=1)
+        raise ValueError(
+            f"{what} should be in {language(code).name}, but {elsewhere.mean():.0%} of its texts are in another "
+            f"language, mostly {language(every.codes[int(np.bincount(found).argmax())]).name}: is it the right file?"
+        )
+    right = np.ones(len(texts), bool)
+    right[np.flatnonzero(judged)[elsewhere]] = False
+    return right
+
+
 def check_sides(sources: list[str], targets: list[str], source: str, target: str) -> dict[str, float]:
     """
     Whether the two sides of some pairs are in their languages. A side that mostly is not is named in a warning.

@@ -40,14 +40,24 @@ def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, dic
     keys, counts = set(), {}
     for entry, name in zip(entries, entry_names(entries)):
         texts = set(_texts(entry))
-        forms = {near_form(part) for text in texts for part in (text, *_SENTENCE_END.split(text))}
-        forms = {form for form in forms if is_evidence(form)}
+        forms = _forms(texts)
         if not forms:
             raise ValueError(f"contamination: {entry!r} holds no text of ten letters or more; check the path")
         keys.update(text_keys(sorted(forms)).tolist())
         short = {near_form(text) for text in texts if text.strip()} - forms
         counts[name] = {"texts": len(forms), "exempt": len(short)}
     return np.array(sorted(keys), dtype=np.uint64), counts
+
+
+def keys_of_texts(texts) -> np.ndarray:
+    """What [`evaluation_keys`] gives for texts that are at hand: sorted distinct near keys, (n,) uint64."""
+    return np.unique(text_keys(sorted(_forms(texts))))
+
+
+def _forms(texts) -> set[str]:
+    """Near forms of texts and of their sentences, of those that are evidence."""
+    forms = {near_form(part) for text in texts for part in (text, *_SENTENCE_END.split(text))}
+    return {form for form in forms if is_evidence(form)}
 
 
 def is_uncontaminated(texts: list[str], keys: np.ndarray) -> np.ndarray:

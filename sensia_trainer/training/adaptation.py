@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from datasets import Dataset, load_dataset
 
 from ..bitext.columns import texts
-from ..bitext.langid import check_language
+from ..bitext.langid import in_language
 from ..bitext.pairs import check_choice, parse_sources
 from ..config import METHODS, METHODS_WITHOUT_SENSES
+from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..utils.files import read_json
 from ..utils.recipes import expand_variables
 from .text import read_documents
@@ -100,6 +102,13 @@ class AdaptationData:
     monolingual_target: list[str] | None = field(
         default=None, metadata={"help": "Text of the target language to train on beside the pairs; likewise."}
     )
+    evaluation_sets: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "What these texts must not hold a sentence of, besides the held-out pairs and FLORES-200: files, "
+            "folders, or Hub ids."
+        },
+    )
     licence: str | None = field(
         default=None,
         metadata={
@@ -119,7 +128,7 @@ class AdaptationData:
             if isinstance(getattr(self, name), str):
                 setattr(self, name, _mapping(name, getattr(self, name)))
         check_choice(self.bitext_keep, self.bitext_cap, "bitext")
-        for name in ("bitext", "eval_bitext", "replay_source", "monolingual_target"):
+        for name in ("bitext", "eval_bitext", "replay_source", "monolingual_target", "evaluation_sets"):
             if isinstance(getattr(self, name), str | dict):
                 setattr(self, name, [getattr(self, name)])
         for name in ("bitext", "eval_bitext"):
@@ -145,12 +154,13 @@ def _mapping(name, text):
 
 def load_texts(data, args, held_out):
     """
-    Text that is trained on beside the pairs.
+    Text that is trained on beside the pairs. What is empty, surely in another language, or shares a sentence with the
+    held-out pairs or with another evaluation set is left out and counted.
 
     Args:
-        data ([`AdaptationData`]): Where it is.
+        data ([`AdaptationData`]): Where it is, and the evaluation sets.
         args ([`SensiaConfig`]): Languages.
-        held_out (`Dataset`): Held-out pairs, whose sentences are left out.
+        held_out (`Dataset`): Held-out pairs.
 
     Returns:
         `dict[str, Dataset]`: texts with a column `text`, by side (`"source"`, `"target"`); and facts (`dict`).
@@ -158,14 +168,14 @@ def load_texts(data, args, held_out):
     Raises:
         `ValueError`: for files that are missing or hold no text, or text of another language, which is named.
     """
-    loaded, facts = {}, {}
-    for side, name, code in (
-        ("source", "replay_source", args.source_language),
-        ("target", "monolingual_target", args.target_language),
-    ):
+    loaded, facts, keys = {}, {}, None
+    codes = {"source": args.source_language, "target": args.target_language}
+    for side, name, other in (("source", "replay_source", "target"), ("target", "monolingual_target", "source")):
         places = [expand_variables(place) for place in getattr(data, name) or []]
         if not places:
             continue
+        if keys is None:
+            keys = _evaluation_keys(data, held_out, codes.values())
         if len(places) == 1 and not Path(places[0]).exists():
             read = load_dataset(places[0], split="train").select_columns(["text"])
         else:
@@ -173,18 +183,37 @@ def load_texts(data, args, held_out):
             if missing:
                 raise ValueError(f"`{name}` holds {missing[0]!r}, which is not a file.")
             stamps = [(place, Path(place).stat().st_size, Path(place).stat().st_mtime_ns) for place in places]
-            read = Dataset.from_generator(_read_texts, gen_kwargs={"stamps": stamps, "code": code})
-        evaluated = set(texts(held_out, code).to_pylist())
-        kept = read.filter(
-            lambda batch, evaluated=evaluated: [bool(t and t.strip()) and t not in evaluated for t in batch["text"]],
-            batched=True,
-        )
-        if not len(kept):
+            read = Dataset.from_generator(_read_texts, gen_kwargs={"stamps": stamps, "code": codes[side]})
+        read = read.filter(_has_text, batched=True)
+        if not len(read):
             raise ValueError(f"`{name}`={getattr(data, name)} holds no text.")
-        check_language(kept[:100]["text"], code, f"`{name}`")
-        loaded[side] = kept
-        facts[name.replace("_", " ")] = {"name": ", ".join(getattr(data, name)), "texts": len(kept)}
+        everything = read["text"][:]
+        right = in_language(everything, codes[side], codes[other], f"`{name}`")
+        right = np.ones(len(read), bool) if right is None else right
+        evaluated = set(texts(held_out, codes[side]).to_pylist())  # short ones, which are no evidence, as they are
+        clean = is_uncontaminated(everything, keys) & [text not in evaluated for text in everything]
+        loaded[side] = read.select(np.flatnonzero(right & clean))
+        if not len(loaded[side]):
+            raise ValueError(f"Every text of `{name}`={getattr(data, name)} is in an evaluation set.")
+        left_out = {"in other languages": int((~right).sum()), "in evaluation sets": int((right & ~clean).sum())}
+        facts[name.replace("_", " ")] = {"name": ", ".join(getattr(data, name)), "texts": len(loaded[side])} | left_out
     return loaded, facts
+
+
+def _evaluation_keys(data, held_out, codes):
+    """Near keys of the sentences that no text may hold: of the held-out pairs, and of the evaluation sets."""
+    keys = [keys_of_texts(texts(held_out, code).to_pylist()) for code in codes]
+    entries = [expand_variables(entry) for entry in data.evaluation_sets]
+    flores = expand_variables(data.eval_flores)
+    if flores and Path(flores).is_dir():  # its other split as well
+        entries.append(flores)
+    if entries:
+        keys.append(evaluation_keys(tuple(entries))[0])
+    return np.unique(np.concatenate(keys))
+
+
+def _has_text(batch):
+    return [bool(text and text.strip()) for text in batch["text"]]
 
 
 def _read_texts(stamps, code):

@@ -62,6 +62,11 @@ def _ratios(texts, args):
             "Text of the source language is given (`replay_source`), but `source_lm_weight` is 0, so that nothing "
             "would be learned from it; set it, to 1 for the weight of the target's."
         )
+    if len(texts) == 2 and sum(ratios.values()) > 1:
+        raise ValueError(
+            f"`replay_ratio` is {args.replay_ratio} and `monolingual_ratio` {args.monolingual_ratio}: together they "
+            "are more texts than pairs, which would starve the pairs; lower them to 1 together."
+        )
     if texts and args.dataloader_persistent_workers:
         raise ValueError(
             "`dataloader_persistent_workers` is true, but workers that outlive an epoch would take the same text in "

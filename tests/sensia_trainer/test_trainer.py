@@ -360,6 +360,17 @@ def test_text_beside_the_pairs_that_would_not_be_learned_from_is_refused(tmp_pat
         tiny_trainer(tmp_path, texts=texts, source_lm_weight=1.0, dataloader_persistent_workers=True)
     with pytest.raises(ValueError, match="its keys are"):
         tiny_trainer(tmp_path, texts={"english": tiny_texts("en")})
+    both = texts | {"target": tiny_texts("id")}
+    with pytest.raises(ValueError, match="`monolingual_ratio` 0.25: together .* starve the pairs"):
+        tiny_trainer(tmp_path, texts=both, source_lm_weight=1.0, replay_ratio=0.8)
+
+
+def test_a_source_weight_for_a_frozen_vocabulary_is_refused(tmp_path):
+    model = tiny_trainer(tmp_path).model
+    model.get_input_embeddings().weight.requires_grad_(False)
+    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, source_lm_weight=1.0, target_language="id")
+    with pytest.raises(ValueError, match="`source_lm_weight` is 1, but the vocabulary of the model is frozen"):
+        SensiaTrainer(model, args, train_dataset=tiny_bitext(), processing_class=tiny_tokenizer())
 
 
 @pytest.mark.parametrize("context_state", ["mixture", "combined", "backbone"])

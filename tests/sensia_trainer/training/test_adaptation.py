@@ -63,8 +63,32 @@ def test_text_beside_the_pairs(tmp_path):
     assert set(loaded) == {"source"} and facts["replay source"]["texts"] == len(loaded["source"]) == 61
     assert set(loaded["source"]["text"]) == {*sentences, "A good book is worth reading twice."}
     assert load_texts(AdaptationData(model="m", bitext="b"), config(tmp_path), held_out) == ({}, {})
-    with pytest.raises(ValueError, match="`monolingual_target` should be in Indonesian .* look like English"):
+    with pytest.raises(ValueError, match="`monolingual_target` should be in Indonesian, but 100% .* mostly English"):
         load_texts(AdaptationData(model="m", bitext="b", monolingual_target=files[:1]), config(tmp_path), held_out)
     missing = AdaptationData(model="m", bitext="b", replay_source=[files[0], "nowhere.txt"])
     with pytest.raises(ValueError, match="`replay_source` holds 'nowhere.txt'"):
         load_texts(missing, config(tmp_path), held_out)
+
+
+def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_path):
+    clean = ["The cat sleeps on the old chair in the kitchen.", "We will meet again tomorrow morning at the sea."]
+    tested = ["The harbour was closed for eleven days in March.", "A later split of the same collection of texts."]
+    german = "Der Hafen war im Winter elf Tage lang geschlossen, und niemand wusste warum."
+    (tmp_path / "flores").mkdir()
+    (tmp_path / "flores" / "eng_Latn.devtest").write_text(tested[1] + "\n", encoding="utf-8")
+    lines = [*clean, f"He said so. {tested[0].upper()}", tested[1], german]
+    (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
+    held_out = Dataset.from_dict({"translation": [{"en": tested[0], "id": "Pelabuhan ditutup selama sebelas hari."}]})
+    data = {"model": "m", "bitext": "b", "replay_source": str(tmp_path / "a.txt")}
+    loaded, facts = load_texts(
+        AdaptationData(**data, eval_flores=str(tmp_path / "flores")), config(tmp_path), held_out
+    )
+    assert set(loaded["source"]["text"]) == set(clean)
+    counts = {"texts": 2, "in other languages": 1, "in evaluation sets": 2}
+    assert facts["replay source"] == {"name": data["replay_source"], **counts}
+    (tmp_path / "mine.txt").write_text(clean[0], encoding="utf-8")
+    own = AdaptationData(**data, evaluation_sets=str(tmp_path / "mine.txt"))
+    assert set(load_texts(own, config(tmp_path), held_out)[0]["source"]["text"]) == {clean[1], tested[1]}
+    (tmp_path / "b.txt").write_text("\n".join([german] * 3 + clean), encoding="utf-8")
+    with pytest.raises(ValueError, match="`replay_source` should be in English, but 60% .* mostly German"):
+        load_texts(AdaptationData(**data | {"replay_source": str(tmp_path / "b.txt")}), config(tmp_path), held_out)
