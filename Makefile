@@ -3,6 +3,7 @@
 #   make adapt     install, then adapt the micro English Backpack with quickstart
 #   make test      install, then run the tests
 #   make test-versions   a smoke test with the oldest and the newest versions of the dependencies
+#   make docs      install, then build the site strictly, into build/site (`python docs/render.py` renews its tables)
 #   make cards     install, then bring code, figures and cards of model_cards/ up to date with the code here
 #   make quality   lint and check types; `make style` also repairs what can be repaired
 #   make clean     remove the virtual environments, caches and build products (not outputs/)
@@ -24,9 +25,9 @@ TORCH := $(VENV)-torch
 QUIET := -qq --disable-pip-version-check
 PIP := $(BIN)/python -m pip install $(QUIET)
 PACKAGES := 'import site; print(site.getsitepackages()[0])'
-SOURCES := modeling_backpack sensia_trainer examples tests .ci
+SOURCES := modeling_backpack sensia_trainer examples docs tests .ci
 
-.PHONY: adapt test test-versions cards quality style clean
+.PHONY: adapt test test-versions docs cards quality style clean
 
 adapt: $(VENV)/.installed-quickstart
 	$(BIN)/sensia adapt quickstart
@@ -36,6 +37,9 @@ test: $(VENV)/.installed-test
 
 test-versions: $(VENV)-oldest/.installed $(VENV)-newest/.installed
 	for set in oldest newest; do HF_HUB_OFFLINE=1 $(VENV)-$$set/bin/pytest -n 0 tests/test_versions.py || exit 1; done
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 cards: $(VENV)/.installed-test
 	$(BIN)/python -m sensia_trainer release --refresh model_cards/*

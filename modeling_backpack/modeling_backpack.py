@@ -585,18 +585,25 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         """
         return self.backpack.compute_senses(torch.as_tensor(token_ids, device=self.device))
 
-    def nearest_words(self, senses, top_k=10):
+    def nearest_words(self, senses, top_k=10, tokenizer=None):
         """
         The words that vectors vote for most: their projection on the vocabulary.
 
         Args:
             senses (`torch.FloatTensor` of shape `(..., hidden_size)`): Sense vectors.
             top_k (`int`, *optional*, defaults to 10): Number of words.
+            tokenizer (`PreTrainedTokenizerBase`, *optional*): Of the model, to give words in the place of ids.
 
         Returns:
-            Scores and token ids, each of shape `(..., top_k)`, best first.
+            Scores and token ids, each of shape `(..., top_k)`, best first; with a tokenizer words (`str`) alone, in
+            lists nested likewise.
         """
-        return nn.functional.linear(senses, self.lm_head.weight).topk(top_k, dim=-1)
+        scores, ids = nn.functional.linear(senses, self.lm_head.weight).topk(top_k, dim=-1)
+
+        def words(part):
+            return [words(one) for one in part] if isinstance(part, list) else tokenizer.decode([part]).strip()
+
+        return (scores, ids) if tokenizer is None else words(ids.tolist())
 
     def intervene_on_senses(self, token_ids, sense, scale=None, vector=None):
         """See [`BackpackModel.intervene_on_senses`]."""

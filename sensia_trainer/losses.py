@@ -154,8 +154,8 @@ class Head(NamedTuple):
 
     Args:
         weight (`torch.Tensor` of shape `(V, d)`): W; the word embeddings where they are tied.
-        bias (`torch.Tensor` of shape `(V,)`, *optional*)
-        scale (`float`, *optional*, defaults to 1.0)
+        bias (`torch.Tensor` of shape `(V,)`, *optional*): Added to the logits (Phi).
+        scale (`float`, *optional*, defaults to 1.0): Factor of the logits (Cohere, Granite).
         softcap (`float`, *optional*): Logits stay between minus this and this (Gemma); `None`: as they are.
     """
 

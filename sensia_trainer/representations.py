@@ -170,7 +170,7 @@ def context_sentence_vectors(
     """Sentence vectors of the context loss: the state of the last non-padding token, L2-normalised (Section 2.1).
 
     Args:
-        hidden_states (`torch.Tensor` of shape `(B, T, d)`)
+        hidden_states (`torch.Tensor` of shape `(B, T, d)`): States of a batch of sentences.
         attention_mask (`torch.Tensor` of shape `(B, T)`): 1 for tokens, 0 for padding, on either side.
         last (`torch.Tensor` of shape `(N,)`): Instead: where in the flattened rows each sentence's last token is.
 

@@ -180,7 +180,7 @@ def test_the_linter_is_the_pinned_one(pins):
 def test_continuous_integration_calls_quality_and_tests():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
     targets = re.findall(r"^make (\S+)$", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
-    assert targets == ["quality", "test", "test-versions"]
+    assert targets == ["quality", "test", "docs", "test-versions"]
     commands = subprocess.run(
         ["make", "--dry-run", "--no-print-directory", *targets, "VENV=elsewhere", f"PYTHON={sys.executable}"],
         cwd=ROOT,

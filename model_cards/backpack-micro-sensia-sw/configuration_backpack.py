@@ -142,7 +142,7 @@ def of_backbone(name, default=None):
     def write(config, value):
         setattr(config.backbone_config, name, value)
 
-    return property(read, write)
+    return property(read, write, doc=f"`{name}` of the backbone.")
 
 
 @strict
@@ -286,6 +286,7 @@ class BackpackConfig(PreTrainedConfig):
             raise ValueError(f"BackpackConfig got the unknown field(s) {unknown}. Known fields: {known}.")
 
     def validate_senses(self):
+        """Raises `ValueError` for a mixture, a number of senses or a scale that make no Backpack."""
         if self.mixture_mode not in MIXTURE_MODES:
             raise ValueError(f"`mixture_mode` must be one of {MIXTURE_MODES}, got {self.mixture_mode!r}.")
         if not 1 <= self.num_senses <= self.hidden_size:

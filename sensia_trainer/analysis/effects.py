@@ -68,7 +68,7 @@ def sense_effect(model, tokenizer, text: str, word: str, *, top_k=10) -> list[Se
 
 
 def nearest_words(model, tokenizer, senses, *, top_k=10) -> list:
-    """The words that sense vectors vote for most, best first, as words: `model.nearest_words` gives their ids.
+    """The words that sense vectors vote for most, best first, as words.
 
     Args:
         senses (`torch.FloatTensor` of shape `(..., d)`): Sense vectors, as `model.get_senses` gives them.
@@ -78,10 +78,5 @@ def nearest_words(model, tokenizer, senses, *, top_k=10) -> list:
         `list[str]` of one vector; of several, nested as they are.
     """
 
-    def words(ids):
-        return (
-            [words(part) for part in ids] if isinstance(ids[0], list) else [tokenizer.decode([i]).strip() for i in ids]
-        )
-
     with torch.no_grad():
-        return words(model.nearest_words(senses, top_k=top_k)[1].tolist())
+        return model.nearest_words(senses, top_k=top_k, tokenizer=tokenizer)

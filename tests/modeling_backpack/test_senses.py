@@ -1,5 +1,7 @@
 """Senses as an interface: vectors, nearest words, mixtures of a part, interventions."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -35,6 +37,8 @@ def test_nearest_words(model):
     votes = senses @ model.get_input_embeddings().weight.T
     assert torch.equal(words, votes.argsort(dim=-1, descending=True)[..., :5])
     torch.testing.assert_close(scores, votes.sort(dim=-1, descending=True).values[..., :5])
+    named = model.nearest_words(senses, top_k=5, tokenizer=SimpleNamespace(decode=lambda ids: f" word{ids[0]}"))
+    assert named == [[[f"word{i}" for i in of_sense] for of_sense in of_token] for of_token in words.tolist()]
 
 
 def test_logits_are_sums_of_votes(model):

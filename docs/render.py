@@ -1,0 +1,221 @@
+"""
+Renew what the site and the README show of results: `python docs/render.py`.
+
+Tables stand between the marks `<!-- rendered: NAME -->` and `<!-- end -->` of the pages, figures in `docs/figures/`;
+both come from the JSON files in `results/`, and the page of the notebook from `docs/first-steps.ipynb`, which
+`python docs/render.py --run_notebook` runs anew.
+"""
+
+import json
+import re
+import sys
+from contextlib import chdir, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+from matplotlib.figure import Figure
+
+from sensia_trainer.languages import language
+from sensia_trainer.utils.figures import save_figure
+from sensia_trainer.utils.markdown import table
+
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS, RESULTS = ROOT / "docs", ROOT / "results"
+LANGUAGES = ("id", "et", "sw", "tr")
+METHODS = {"sensia": "SENSIA", "mcl": "dense alignment", "fine-tuning": "fine-tuning", "lm-only": "LM loss alone"}
+YARDSTICKS = {"overlap": "token overlap, no model", "random_context": "random weights"}
+SIDES = ("source_to_target", "target_to_source")
+# Okabe and Ito's colours, which colour-blind readers tell apart; hatches and markers tell them apart without colour.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+HATCHES, MARKERS = ("", "//", "..", "xx", "\\\\"), "os^Dv*"
+
+
+# ---- What was measured ----
+
+
+def read(pattern):
+    """Results whose files match, in the order of their names."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(RESULTS.glob(pattern))]
+
+
+def recall(flores, kind="context"):
+    """Recall@1 of one kind of vectors, mean of both directions; None where it was not measured."""
+    values = [flores.get(f"{kind}_recall_{side}") for side in SIDES]
+    return None if None in values else mean(values)
+
+
+def mean_recall(results, kind="context"):
+    values = [recall(result["evaluation"]["flores"], kind) for result in results]
+    return mean(values) if values and None not in values else None
+
+
+def yardstick(code, kind):
+    """What needs no training: `overlap`, counting the tokens that two sentences share, and `random_context`, the base
+    model with random weights."""
+    (result,) = read(f"yardsticks/{code}.json")
+    return recall(result["flores"], kind)
+
+
+def adaptations():
+    """All results of sense adaptation as published, and with new words: languages by name, then fewest pairs first."""
+    found = [result for result in read("*/*.json") if result.get("labels", {}).get("method") == "sensia"]
+    return sorted(found, key=lambda r: (name_of(r), r["metrics"]["data"]["pairs"], r["recipe"]["max_steps"], r["run"]))
+
+
+def name_of(result):
+    return language(result["recipe"]["target_language"]).name
+
+
+# ---- Tables ----
+
+
+def results_table():
+    rows = []
+    for code in LANGUAGES:
+        runs = {method: read(f"{code}/{method}*.json") for method in METHODS}
+        training = [result["metrics"] for result in runs["sensia"]]
+        minutes = mean(metrics["seconds"] for metrics in training) / 60
+        values = [mean_recall(runs[method]) for method in METHODS]
+        values.insert(0, mean_recall(read(f"new_words/{code}-sensia.json")))
+        values += [yardstick(code, kind) for kind in YARDSTICKS]
+        shown = ["–" if value is None else f"{value:.2f}" for value in values]
+        rows.append([language(code).name, f"{training[0]['data']['pairs']:,}", f"{minutes:.0f}", *shown])
+    names = ["SENSIA, new words", *METHODS.values(), *YARDSTICKS.values()]
+    return table(["language", "pairs", "minutes on two CPU cores", *names], rows)
+
+
+def runs_table():
+    """What adaptations took and gave: a row for each language, vocabulary and length, means over seeds."""
+    groups = {}
+    for result in adaptations():
+        recipe, metrics = result["recipe"], result["metrics"]
+        key = name_of(result), metrics["data"]["pairs"], metrics["config"]["steps"], recipe.get("vocabulary_size", 0)
+        groups.setdefault(key, []).append(result)
+    rows = []
+    for (name, pairs, steps, words), results in groups.items():
+        found = [result["evaluation"]["flores"] for result in results]
+        overlap = recall(found[0], "overlap") or yardstick(results[0]["recipe"]["target_language"], "overlap")
+        minutes = mean(result["metrics"]["seconds"] for result in results) / 60
+        bits = mean(flores["target_bits_per_byte"] for flores in found)
+        numbers = (f"{minutes:.0f}", f"{mean_recall(results, 'sense'):.2f}", f"{overlap:.2f}", f"{bits:.2f}")
+        rows.append([name, f"{pairs:,}", steps, f"{words:,}" if words else "–", *numbers])
+    names = ["language", "pairs", "steps", "new words", "minutes on two busy CPU cores", "recall@1, senses"]
+    return table([*names, "token overlap", "bits per byte"], rows)
+
+
+# ---- Figures ----
+
+
+def results_figure(path):
+    """Recall@1 of the methods for each language, beside what needs no training."""
+    figure = Figure(figsize=(7.6, 3.0), layout="constrained")
+    ax, width = figure.subplots(), 0.16
+    bars = {"SENSIA, new words": [mean_recall(read(f"new_words/{code}-sensia.json"), "sense") for code in LANGUAGES]}
+    for method, name in METHODS.items():
+        kind = "sense" if method in ("sensia", "lm-only") else "context"
+        bars[name] = [mean_recall(read(f"{code}/{method}*.json"), kind) for code in LANGUAGES]
+    for n, (name, values) in enumerate(bars.items()):
+        places = [place + (n - 2) * width for place, value in enumerate(values) if value is not None]
+        heights = [value for value in values if value is not None]
+        look = {"color": COLOURS[n], "hatch": HATCHES[n], "edgecolor": "white", "linewidth": 0}
+        ax.bar(places, heights, width * 0.92, label=name, **look)
+    for place, code in enumerate(LANGUAGES):
+        label = YARDSTICKS["overlap"] if place == 0 else None
+        ax.hlines(yardstick(code, "overlap"), place - 0.42, place + 0.42, color="0.2", linestyle="--", label=label)
+    ax.set_xticks(range(len(LANGUAGES)), [language(code).name for code in LANGUAGES])
+    ax.set_ylabel("translations found (recall@1)")
+    ax.set_ylim(0, 1)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+    return save_figure(figure, path)
+
+
+def curves_figure(path):
+    """Recall@1 while training goes on, and fluency: a line for each language, as published and with new words."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    panels = {"translations found by senses (recall@1)": "sense", "bits per byte of the target language": None}
+    seen = {}
+    for result in adaptations():
+        steps = result["recipe"]["max_steps"]
+        if steps >= 500:  # not the short runs of the ablations
+            seen.setdefault((name_of(result), bool(result["recipe"].get("vocabulary_size"))), result)
+    names = sorted({name for name, _ in seen})
+    for ax, (label, kind) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for (name, words), result in seen.items():
+            rows = [evaluated(row) for row in result["metrics"]["history"] if "eval_target_perplexity" in row]
+            rows = [{"step": 0} | result["metrics"]["before"], *rows]
+            points = [(row["step"], recall(row, kind) if kind else row["target_bits_per_byte"]) for row in rows]
+            n, style = names.index(name), "-" if words else "--"
+            look = {"color": COLOURS[n], "marker": MARKERS[n], "markersize": 4}
+            ax.plot(*zip(*points, strict=True), style, label=f"{name}, new words" if words else name, **look)
+        ax.set_xlabel("training steps of 64 pairs")
+        ax.set_ylabel(label)
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].set_ylim(0, 1)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    return save_figure(figure, path)
+
+
+def evaluated(row):
+    return {key.removeprefix("eval_"): value for key, value in row.items()}
+
+
+# ---- The page of the notebook ----
+
+
+def notebook_page(notebook):
+    """The cells of a notebook as Markdown."""
+    parts = ["<!-- Written by docs/render.py from first-steps.ipynb. -->"]
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+        printed = "".join(line for out in cell.get("outputs", ()) for line in out.get("text", ()))
+        if printed:
+            parts.append(f"```text\n{printed.rstrip()}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def run_notebook(notebook):
+    """Runs the cells in an empty folder, and keeps what they print."""
+    names = {}
+    with TemporaryDirectory() as folder, chdir(folder):
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "code":
+                with redirect_stdout(StringIO()) as printed:
+                    exec("".join(cell["source"]), names)
+                lines = printed.getvalue().splitlines(keepends=True)
+                cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": lines}] if lines else []
+
+
+# ---- Everything ----
+
+TABLES = {"results": results_table, "runs": runs_table}
+FIGURES = {"recall": results_figure, "curves": curves_figure}
+PAGES = (DOCS / "index.md", DOCS / "your-language.md")
+
+
+def rendered(text: str) -> str:
+    """A page with the tables between its marks renewed."""
+    return re.sub(
+        r"(<!-- rendered: (\w+) -->\n).*?(?=<!-- end -->)",
+        lambda found: f"{found[1]}{TABLES[found[2]]()}\n",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, draw in FIGURES.items():
+        draw(DOCS / "figures" / name)
+    notebook = json.loads((DOCS / "first-steps.ipynb").read_text(encoding="utf-8"))
+    if "--run_notebook" in sys.argv:
+        run_notebook(notebook)
+        text = json.dumps(notebook, indent=1, ensure_ascii=False)
+        (DOCS / "first-steps.ipynb").write_text(f"{text}\n", encoding="utf-8")
+    (DOCS / "first-steps.md").write_text(notebook_page(notebook), encoding="utf-8")
