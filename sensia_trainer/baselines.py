@@ -3,6 +3,7 @@
 from .bitext_trainer import BitextTrainer
 from .losses import check_head
 from .representations import context_sentence_vectors, hidden_state_after
+from .training.batches import keeps_texts_apart
 
 
 class DenseTrainer(BitextTrainer):
@@ -32,11 +33,18 @@ class DenseTrainer(BitextTrainer):
         super().__init__(model, args, **kwargs)
         check_head(self.model)
 
+    def may_share_rows(self, model):
+        return keeps_texts_apart(model.config.get_text_config())
+
     def forward(self, model, batch, now):
-        # A row for each sentence and a mask: not every model knows packed sentences by their positions.
+        # Packed sentences are told apart by their positions, where the model knows them by these; else by a mask.
+        if self.data_collator.share_rows:
+            kept_apart = {"position_ids": batch["position_ids"]}
+        else:
+            kept_apart = {"attention_mask": (batch["sentences"] >= 0).long()}
         return model(
             input_ids=batch["input_ids"],
-            attention_mask=(batch["sentences"] >= 0).long(),
+            **kept_apart,
             output_hidden_states=True,
             use_cache=False,
             logits_to_keep=batch["lengths"].new_empty(0),  # the head is in the graph, which DDP asks for, and idle

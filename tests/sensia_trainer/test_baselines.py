@@ -78,13 +78,15 @@ def test_what_is_given_goes_before_what_a_method_brings(tmp_path):
         parse("--method", "simcse")
 
 
-@pytest.mark.parametrize("layer", [0, 1, 2, None])
-def test_mcl_from_the_formulas(tmp_path, layer):
+@pytest.mark.parametrize(("layer", "packed"), [(0, True), (1, False), (2, True), (None, True), (None, False)])
+def test_mcl_from_the_formulas(tmp_path, layer, packed):
     """1.0 InfoNCE (one direction, last token after a block, temperature 0.05) + 1.5 cross-entropy, in float64."""
     trainer = dense_trainer(tmp_path, **METHODS["mcl"] | {"context_layer": layer})
     model = trainer.model.double()
     trainer.current_gradient_accumulation_steps = 1
     trainer.state.max_steps, trainer.state.global_step = 12, 3
+    assert trainer.data_collator.share_rows
+    trainer.data_collator.share_rows = packed
     batch = trainer.data_collator([trainer.train_dataset[i] for i in range(6)])
     vectors, log_likelihoods = {"source": [], "target": []}, []
     for side, rows in vectors.items():
