@@ -4,6 +4,7 @@ Speed and memory, measured side by side in one run: ratios, not promises.
     python examples/benchmark.py model      forward, backward and generation against the published way
     python examples/benchmark.py adapt      training steps against the published way
     python examples/benchmark.py evaluate   multiple choice against lm-evaluation-harness
+    python examples/benchmark.py peers      the same work by TRL, sentence-transformers and lm-evaluation-harness
     python examples/benchmark.py bitext     stages of the bitext pipeline
     python examples/benchmark.py report     tables of what was measured, into examples/README.md
 
@@ -23,7 +24,7 @@ import torch
 from sensia_trainer.utils.files import write_json
 
 
-BENCHMARKS = ("model", "adapt", "evaluate", "bitext")
+BENCHMARKS = ("model", "adapt", "evaluate", "peers", "bitext")
 BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 
 

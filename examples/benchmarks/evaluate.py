@@ -35,14 +35,13 @@ TASKS = {
     "belebele": ("Belebele", "belebele_plain_en", "plain"),
 }
 
+TURNS = 3  # of both scorers, one after the other; the fastest counts
+
 
 def add_arguments(parser):
     parser.add_argument("--data", default=os.path.expandvars("${SENSIA_DATA}"), help="folder with eval/ and train/")
-    parser.add_argument("--tokenizer", default="model_cards/backpack-micro-en", help="tokenizer folder or id")
+    parser.add_argument("--tokenizer", default="model_cards/gpt2-micro-en", help="tokenizer folder or id")
     parser.add_argument("--items", type=int, default=100, help="first items of each English task")
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--hidden_size", type=int, default=256, help="of the random GPT-2 that both score with")
-    parser.add_argument("--num_layers", type=int, default=6)
     parser.add_argument("--pairs", type=int, default=8, help="pairs of a training step, which is GPT-2 small's")
     parser.add_argument("--steps", type=int, default=2, help="training steps measured, after one that is not")
     parser.add_argument("--flores_pairs", type=int, default=32, help="pairs evaluated with that model")
@@ -51,43 +50,46 @@ def add_arguments(parser):
 
 def run(args) -> dict:
     """Measures every task, then evaluation during training."""
+    result = measure_tasks(args)
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    return result | {"training": evaluation_share(args, tokenizer)}
+
+
+def measure_tasks(args, batch_size=16, hidden_size=256, num_layers=6) -> dict:
+    """Both scorers on every task, with a random GPT-2."""
     torch.set_num_threads(args.threads)
     set_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=args.hidden_size, n_layer=args.num_layers, n_head=args.hidden_size // 64
-    )
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=hidden_size, n_layer=num_layers, n_head=hidden_size // 64)
     model = GPT2LMHeadModel(config).eval()
-    tasks = {task: measure(args, model, tokenizer, task) for task in tqdm(TASKS, desc="tasks")}
+    tasks = {task: measure(args, model, tokenizer, task, batch_size) for task in tqdm(TASKS, desc="tasks")}
     names = ("items", "seconds", "harness_seconds")
     tasks["all"] = {name: sum(task[name] for task in tasks.values()) for name in names}
     tasks["all"]["largest_difference"] = max(tasks[task]["largest_difference"] for task in TASKS)
     for task in tasks.values():
         task["ratio"] = task["harness_seconds"] / task["seconds"]
-    model = {"hidden_size": args.hidden_size, "layers": args.num_layers, "parameters": model.num_parameters()}
-    return {
-        "model": model | {"vocabulary": len(tokenizer)},
-        "batch_size": args.batch_size,
-        "tasks": tasks,
-        "training": evaluation_share(args, tokenizer),
-    }
+    model = {"hidden_size": hidden_size, "layers": num_layers, "parameters": model.num_parameters()}
+    return {"model": model | {"vocabulary": len(tokenizer)}, "batch_size": batch_size, "tasks": tasks}
 
 
-def measure(args, model, tokenizer, task) -> dict:
+def measure(args, model, tokenizer, task, batch_size) -> dict:
     """Processor seconds of both scorers on one task, and how far their log-likelihoods (nats) are apart at most."""
     _, recipe, template = TASKS[task]
     data = load_task(task, "en", "test", data_dir=Path(args.data) / "eval", max_items=args.items)
     items = make_items(data, template)
     choice_likelihoods(model, tokenizer, items[:2])  # warm-up
-    start = time.process_time()
-    ours = choice_likelihoods(model, tokenizer, items, batch_size=args.batch_size)
-    seconds = time.process_time() - start
-    rows = args.batch_size * len(items[0].continuations)  # the harness counts choices, not items
-    theirs = harness_likelihoods(model, tokenizer, data, RECIPES / "lm_eval" / f"{recipe}.yaml", batch_size=rows)
+    rows = batch_size * len(items[0].continuations)  # the harness counts choices, not items
+    seconds, harness_seconds = [], []
+    for _ in range(TURNS):
+        start = time.process_time()
+        ours = choice_likelihoods(model, tokenizer, items, batch_size=batch_size)
+        seconds.append(time.process_time() - start)
+        theirs = harness_likelihoods(model, tokenizer, data, RECIPES / "lm_eval" / f"{recipe}.yaml", batch_size=rows)
+        harness_seconds.append(theirs["cpu_seconds"])
     return {
         "items": len(items),
-        "seconds": seconds,
-        "harness_seconds": theirs["cpu_seconds"],
+        "seconds": min(seconds),
+        "harness_seconds": min(harness_seconds),
         "largest_difference": float(np.abs(ours.conditional - theirs["conditional"]).max()),
     }
 
@@ -147,6 +149,18 @@ def evaluation_share(args, tokenizer) -> dict:
 
 def tables(result) -> str:
     """The measurements as Markdown."""
+    training = result["training"]
+    return task_table(result) + (
+        f"\n\nWith a Backpack of {training['parameters'] / 1e6:.0f} M parameters a pair of FLORES-200 dev takes "
+        f"{training['seconds_per_pair_in_evaluation']:.2f} s in evaluation, a pair of bitext "
+        f"{training['seconds_per_pair_in_training']:.2f} s in training. At the paper's settings, "
+        f"{training['dev_pairs']} pairs every {training['eval_steps']:,} steps of {training['batch_size']} pairs, "
+        f"evaluation takes {training['share']:.2%} of the time."
+    )
+
+
+def task_table(result) -> str:
+    """What [`measure_tasks`] returns, as Markdown."""
     lines = [
         "| items | this scorer, items/s | lm-evaluation-harness, items/s | ratio | largest difference, nats |",
         "|---|---|---|---|---|",
@@ -158,12 +172,5 @@ def tables(result) -> str:
             f"| {title}, {task['items']} | {rates[0]:.1f} | {rates[1]:.1f} | {task['ratio']:.2f} "
             f"| {task['largest_difference']:.0e} |"
         )
-    model, training = result["model"], result["training"]
-    return "\n".join(lines) + (
-        f"\n\nPer processor second, with a random GPT-2 of {model['parameters'] / 1e6:.1f} M parameters.\n\n"
-        f"With a Backpack of {training['parameters'] / 1e6:.0f} M parameters a pair of FLORES-200 dev takes "
-        f"{training['seconds_per_pair_in_evaluation']:.2f} s in evaluation, a pair of bitext "
-        f"{training['seconds_per_pair_in_training']:.2f} s in training. At the paper's settings, "
-        f"{training['dev_pairs']} pairs every {training['eval_steps']:,} steps of {training['batch_size']} pairs, "
-        f"evaluation takes {training['share']:.2%} of the time."
-    )
+    size = result["model"]["parameters"] / 1e6
+    return "\n".join(lines) + f"\n\nPer processor second, with a random GPT-2 of {size:.1f} M parameters."
