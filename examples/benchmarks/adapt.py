@@ -26,6 +26,13 @@ from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.bitext import load_bitext
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.trainer import SensiaTrainer
+from sensia_trainer.training.estimate import (
+    Batch,
+    matrix_product_rate,
+    sizes_of,
+    training_memory,
+    training_operations,
+)
 from sensia_trainer.utils.memory import keep_freed_memory
 
 
@@ -119,30 +126,17 @@ def padded(trainer, batch, width=None):
 
 
 def useful_operations(args, batch):
-    """
-    Floating-point operations that a training step cannot do without: twice the multiplications of each matrix product
-    forward, three times that with backward; senses once per distinct token, logits where a label is, padding and the
-    future of each position not counted.
-    """
-    d, layers, senses, vocabulary = args.hidden_size, args.layers, 16, 50264
+    """Floating-point operations that a training step cannot do without, see [`training_operations`]."""
+    config = BackpackConfig(backbone_config=backbone_config(args))
+    return training_operations(sizes_of(config), counts_of(batch))
+
+
+def counts_of(batch):
+    """What operations depend on, of a batch of the trainer."""
     lengths = batch["lengths"].double()
-    tokens, pairs_of_tokens = lengths.sum(), (lengths * (lengths + 1) / 2).sum()
-    ids, labels = batch["input_ids"][batch["sentences"] >= 0], batch["num_labels"].sum()
-    backbone = tokens * layers * 12 * d**2 + pairs_of_tokens * layers * 2 * d
-    sense_network = len(ids.unique()) * (8 * d**2 + 4 * d**2 + 4 * senses * d**2)
-    mixing = tokens * 2 * d**2 + pairs_of_tokens * (d + senses * d)
-    return float(3 * 2 * (backbone + sense_network + mixing + labels * d * vocabulary))
-
-
-def matrix_product_rate():
-    """Operations per second of a large float32 matrix product on this machine."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    a @ b
-    start = time.process_time()
-    for _ in range(5):
-        a @ b
-    # Processor time is the sum over threads.
-    return 5 * 2 * 2048**3 / (time.process_time() - start)
+    ids = batch["input_ids"][batch["sentences"] >= 0]
+    seen = float((lengths * (lengths + 1) / 2).sum())
+    return Batch(float(lengths.sum()), seen, len(ids.unique()), float(batch["num_labels"].sum()))
 
 
 def measure(args):
@@ -182,8 +176,11 @@ def measure(args):
         optimizer.zero_grad()
         if step:  # the first warms up
             seconds += time.process_time() - start
-    rate = matrix_product_rate()
+    rate = matrix_product_rate(processor=True)
+    config = BackpackConfig(backbone_config=backbone_config(args))
+    largest = max(map(counts_of, batches), key=lambda counts: counts.tokens)
     return {
+        "estimated_memory_gb": training_memory(sizes_of(config), largest).total / 2**30,
         "seconds_per_step": seconds / args.steps,
         "pairs_per_second": args.pairs * args.steps / seconds,
         "peak_memory_gb": process_memory("VmHWM"),
@@ -254,7 +251,7 @@ def run(args) -> dict:
 
 
 KEYS = ("seconds_per_step", "pairs_per_second", "peak_memory_gb", "useful_gflop_per_step", "matrix_product_gflops")
-KEYS += ("fraction_of_matrix_product_rate",)
+KEYS += ("fraction_of_matrix_product_rate", "estimated_memory_gb")
 MEMORY_KEYS = ("step_memory_gb", "pairs_per_second")
 
 

@@ -4,6 +4,7 @@ Adapt an English Backpack to another language on parallel sentences.
     sensia adapt quickstart
     sensia adapt quickstart --target_language tr --output_dir outputs/tr
     sensia adapt adapt_paper --num_processes 8 --config_file one_node_ddp
+    sensia adapt adapt_paper --estimate
 
 Without a recipe it is the recommended one, `adapt`; `adapt_paper` is the paper's text and `reference` its published
 code. Every field can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run
@@ -32,11 +33,21 @@ def main(argv):
 
     data, words, parts, args = parse_recipe(parser(), argv, presets={"method": METHODS}, default="adapt")
     warn_of_one_process(args)
+    if data.estimate:
+        return estimate(data, words, args)
     with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
         if run.finished:
             run.say_finished()
         else:
             adapt(run, data, words, parts, args)
+
+
+def estimate(data, words, args):
+    """Print what the recipe would take; several processes are those of one machine, and the first one speaks."""
+    from ..training.forecast import forecast
+
+    if args.process_index == 0:
+        print(forecast(data, words, args))
 
 
 def adapt(run, data, words, parts, args):

@@ -35,6 +35,7 @@ class AdaptationData:
         "eval_flores",
         "licence",
         "control",
+        "estimate",
     )
 
     model: str = field(
@@ -117,6 +118,12 @@ class AdaptationData:
     )
     control: str | None = field(
         default=None, metadata={"help": "metrics.json of the LM-only control, shown beside in the model card."}
+    )
+    estimate: bool = field(
+        default=False,
+        metadata={
+            "help": "Only print what the training would take, here and on GPUs: steps, operations, memory, hours."
+        },
     )
 
     def __post_init__(self):

@@ -20,7 +20,7 @@ def test_useful_operations_are_those_of_every_product(benchmark):
         "lengths": torch.tensor([3, 1, 2, 2]),
         "num_labels": torch.tensor([2, 1]),
     }
-    d, layers, senses, vocabulary = 32, 2, 16, 50264
+    d, layers, senses, vocabulary = 64, 2, 16, 50264
     products = 0
     for length in (3, 1, 2, 2):
         for position in range(1, length + 1):

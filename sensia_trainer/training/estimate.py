@@ -1,0 +1,216 @@
+"""What a training costs, on paper: operations, memory and time from the sizes of a model and its batches.
+
+Pure functions of numbers. Operations are those of matrix products that a step cannot do without, a multiplication and
+an addition each; `examples/benchmark.py adapt` measures what share of a machine's matrix products training reaches.
+Memory is what is alive at the peak of a step; it leaves out the libraries (half a gigabyte) and fragmentation.
+"""
+
+import time
+from typing import NamedTuple
+
+
+# What training reaches of a processor's rate of matrix products: measured (`examples/benchmark.py adapt`) on a CPU; on
+# GPUs the share of the data sheet that well-kept training loops report.
+SHARE_OF_CPU, SHARE_OF_GPU = 0.7, 0.4
+# Dense half-precision operations a second and bytes, as the vendors' data sheets have them.
+GPUS = {"T4": (65e12, 16e9), "RTX 4090": (165e12, 24e9), "A100": (312e12, 80e9), "H100": (989e12, 80e9)}
+LOGITS_BYTES = 4 * 64 * 2**20  # blocks of logits and what the loss makes of them
+
+
+class Sizes(NamedTuple):
+    """
+    What operations and memory depend on.
+
+    Args:
+        hidden (`int`): d.
+        layers (`int`): Blocks of the backbone.
+        attention (`int`): Heads times their width, of the queries.
+        keys (`int`): The same of keys and values, fewer with grouped queries.
+        inner (`int`): Width inside an MLP.
+        mlp_matrices (`int`): 2, or 3 where it is gated.
+        vocabulary (`int`): Rows of the embeddings.
+        positions (`int`): Learned positions, 0 without.
+        tied (`bool`): Whether the head shares the embeddings.
+        senses (`int`): K; 0 for a model without senses.
+        sense_inner (`int`): Width inside the last MLP of the sense network.
+    """
+
+    hidden: int
+    layers: int
+    attention: int
+    keys: int
+    inner: int
+    mlp_matrices: int
+    vocabulary: int
+    positions: int = 0
+    tied: bool = True
+    senses: int = 0
+    sense_inner: int = 0
+
+
+class Batch(NamedTuple):
+    """
+    A batch of a step, on all processes.
+
+    Args:
+        tokens (`float`): Of all sentences.
+        seen (`float`): Pairs of a token and one that it sees, itself included: sum of n (n + 1) / 2.
+        distinct (`float`): Distinct tokens, whose senses are computed once.
+        labels (`float`): Tokens that are predicted.
+    """
+
+    tokens: float
+    seen: float
+    distinct: float
+    labels: float
+
+
+class Memory(NamedTuple):
+    """Bytes: weights with their gradients and optimizer, and what a step keeps for its backward pass."""
+
+    states: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        return self.states + self.activations
+
+
+def sizes_of(config) -> Sizes:
+    """Sizes of a model of transformers from its configuration, a Backpack's or a decoder's."""
+    backbone = getattr(config, "backbone_config", config)
+    d, heads = backbone.hidden_size, backbone.num_attention_heads
+    width = getattr(backbone, "head_dim", None) or d // heads
+    inner = getattr(backbone, "intermediate_size", None) or getattr(backbone, "n_inner", None) or 4 * d
+    learned = getattr(backbone, "max_position_embeddings", 0) if backbone.model_type in ("gpt2", "opt") else 0
+    senses = getattr(config, "num_senses", 0)
+    return Sizes(
+        hidden=d,
+        layers=backbone.num_hidden_layers,
+        attention=heads * width,
+        keys=(getattr(backbone, "num_key_value_heads", None) or heads) * width,
+        inner=inner,
+        mlp_matrices=2 if backbone.model_type in ("gpt2", "gpt_neox", "opt", "phi") else 3,
+        vocabulary=backbone.vocab_size,
+        positions=learned or 0,
+        tied=bool(config.tie_word_embeddings),
+        senses=senses,
+        sense_inner=senses and config.sense_intermediate_scale * d,
+    )
+
+
+def layer_weights(sizes: Sizes) -> int:
+    """Weights of the matrices of one block: queries and output, keys and values, MLP."""
+    return sizes.hidden * (2 * sizes.attention + 2 * sizes.keys + sizes.mlp_matrices * sizes.inner)
+
+
+def sense_network_weights(sizes: Sizes) -> int:
+    """Weights of the sense network's matrices: a block without mixing (inner width 4 d) and the last MLP."""
+    d = sizes.hidden
+    return sizes.senses and 8 * d**2 + d * sizes.sense_inner + sizes.sense_inner * sizes.senses * d
+
+
+def sense_weight_weights(sizes: Sizes) -> int:
+    """Weights of the matrix that makes the queries and keys of all senses."""
+    return sizes.senses and 2 * sizes.hidden * (sizes.hidden // sizes.senses) * sizes.senses
+
+
+def parameters(sizes: Sizes) -> int:
+    """All weights but biases and norms, which are less than 1 %."""
+    embeddings = sizes.vocabulary * (1 if sizes.tied else 2) + sizes.positions
+    network = sense_network_weights(sizes) + sense_weight_weights(sizes)
+    return embeddings * sizes.hidden + sizes.layers * layer_weights(sizes) + network
+
+
+def training_operations(sizes: Sizes, batch: Batch, chunked: bool = False) -> float:
+    """
+    Operations of one training step: twice the multiplications of each matrix product forward, three times that with
+    backward; senses once per distinct token, logits where a label is, padding and the future not counted.
+
+    Args:
+        chunked (`bool`, *optional*, defaults to `False`): Whether the contrastive batch is computed in chunks
+            (`contrastive_chunk_size`), which costs one more forward pass without logits.
+    """
+    d = sizes.hidden
+    products = sizes.layers * (batch.tokens * layer_weights(sizes) + batch.seen * 2 * sizes.attention)
+    products += batch.distinct * sense_network_weights(sizes) + batch.tokens * sense_weight_weights(sizes)
+    if sizes.senses:
+        products += batch.seen * (sense_weight_weights(sizes) // (2 * d) + sizes.senses * d)
+    return 2 * ((4 if chunked else 3) * products + 3 * batch.labels * d * sizes.vocabulary)
+
+
+def training_memory(
+    sizes: Sizes, batch: Batch, *, half: bool = False, processes: int = 1, tensor_parallel: int = 1
+) -> Memory:
+    """
+    Memory of one process at the peak of a step with AdamW, in bytes.
+
+    Args:
+        batch ([`Batch`]): What is computed at once, on one process.
+        half (`bool`, *optional*, defaults to `False`): bfloat16 or float16 autocast: activations take two bytes, and
+            the matrices have a copy in half precision.
+        processes (`int`, *optional*, defaults to 1): Processes among which FSDP shards weights, gradients and
+            optimizer; the largest block is whole while it is computed.
+        tensor_parallel (`int`, *optional*, defaults to 1): Processes among which each matrix is split. The states
+            between the blocks and the sense weights stay whole.
+    """
+    d, bytes_of = sizes.hidden, 2 if half else 4
+    # Weights, gradients, two moments in float32; the copy of autocast.
+    number = parameters(sizes)
+    states = number * (16 + (2 if half else 0)) / (processes * tensor_parallel)
+    if processes > 1:
+        whole = max(layer_weights(sizes), sense_network_weights(sizes), sizes.vocabulary * d) / tensor_parallel
+        states += whole * (bytes_of + 4)  # gathered, and its gradient before it is scattered
+    # Of a block: inputs of both norms and what they give, both sums; of the split matrices: queries, keys, values and
+    # what attention gives, and of the MLP each product and the activation.
+    split = 2 * sizes.attention + 2 * sizes.keys + sizes.mlp_matrices * sizes.inner
+    of_token = sizes.layers * (6 * d + split / tensor_parallel)
+    activations = batch.tokens * of_token * bytes_of
+    if sizes.senses:
+        # Senses of distinct tokens and the layers before them; of every token its senses and their gradient.
+        kept = batch.distinct * (14 * d + 2 * sizes.sense_inner + 2 * sizes.senses * d)
+        kept += batch.tokens * (2 * sizes.senses * d + 4 * d) + 4 * sizes.senses * batch.seen
+        activations += kept * bytes_of
+    return Memory(states, activations + LOGITS_BYTES)
+
+
+def average_batch(pairs: float, source: float, target: float, vocabulary: int, both_sides: bool = False) -> Batch:
+    """
+    A batch of that many pairs whose sides have so many tokens on average.
+
+    Distinct tokens by Heaps' law, 10 n^0.6 at most n and the vocabulary, which fits bitext of several domains (64
+    pairs of 20 to 30 tokens have 900 to 1,200 distinct ones). Lengths vary: the mean of squares is 1.5 times the
+    square of the mean.
+    """
+    tokens = pairs * (source + target)
+    seen = pairs * sum((1.5 * n**2 + n) / 2 for n in (source, target))
+    distinct = min(tokens, 10 * tokens**0.6, vocabulary)
+    return Batch(tokens, seen, distinct, pairs * (target + (source if both_sides else 0)))
+
+
+def fewest_processes(sizes: Sizes, batch: Batch, room: float, most: int = 64) -> tuple[int, Memory] | None:
+    """The least power of two of processes with `room` bytes each, among which FSDP shards, that hold a training; each
+    computes its part of the batch. `None` where `most` do not. A tenth of the room is left free."""
+    processes = 1
+    while processes <= most:
+        part = Batch(*(number / processes for number in batch))
+        part = part._replace(distinct=min(batch.distinct, part.tokens))
+        memory = training_memory(sizes, part, half=True, processes=processes)
+        if memory.total <= 0.9 * room:
+            return processes, memory
+        processes *= 2
+    return None
+
+
+def matrix_product_rate(size: int = 2048, seconds: float = 1.0, processor: bool = False) -> float:
+    """Operations a second of the fastest of the large float32 matrix products that this machine's processor makes in
+    that time; with `processor` a second of processor time, the sum over threads."""
+    import torch
+
+    clock = time.process_time if processor else time.perf_counter
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    ends = [clock()]
+    while ends[-1] - ends[0] < seconds:
+        a @ b
+        ends.append(clock())
+    return 2 * size**3 / min(end - start for start, end in zip(ends, ends[1:]))

@@ -1,0 +1,135 @@
+"""What a recipe of `sensia adapt` will take, read off the model's configuration and some pairs before anything is
+loaded. The arithmetic is in `estimate.py`."""
+
+from collections import defaultdict
+from math import ceil
+
+import torch
+from transformers import AutoConfig
+
+from modeling_backpack import BackpackConfig
+
+from ..bitext.counting import count_pairs, some_pairs
+from ..bitext.pairs import parse_sources
+from ..bitext.sources import names_in
+from ..config import METHODS_WITHOUT_SENSES
+from ..languages import other_language
+from ..utils.models import load_tokenizer
+from ..utils.recipes import find_model
+from .adaptation import base_model
+from .estimate import (
+    GPUS,
+    SHARE_OF_CPU,
+    SHARE_OF_GPU,
+    average_batch,
+    fewest_processes,
+    matrix_product_rate,
+    parameters,
+    sizes_of,
+    training_memory,
+    training_operations,
+)
+
+
+SEEN_PAIRS = 1000  # whose tokens are counted
+GIGA = 2**30
+
+
+def forecast(data, words, args, rate: float | None = None) -> str:
+    """
+    Steps, tokens, operations, memory and hours of an adaptation, here and on common GPUs, as printed.
+
+    Args:
+        data ([`AdaptationData`]), words ([`VocabularySettings`]), args ([`SensiaConfig`]): The recipe.
+        rate (`float`, *optional*): Operations a second of matrix products here; measured by default, for a second.
+    """
+    sources, place = parse_sources(data.bitext, data.bitext_split), base_model(data)
+    target = args.target_language or other_language(
+        names_in(sources[0].place, split=sources[0].split, name=sources[0].config_name),
+        args.source_language,
+        "`bitext`",
+    )
+    languages = args.source_language, target
+    counts = [count_pairs(source, languages) for source in sources]
+    pairs = None if None in counts else min(sum(counts), data.max_pairs or sum(counts))
+    config = _with_senses(AutoConfig.from_pretrained(find_model(place)), data)
+    sizes = sizes_of(config)
+    sizes = sizes._replace(vocabulary=sizes.vocabulary + words.vocabulary_size)
+    lengths = mean_lengths(sources, languages, load_tokenizer(data.tokenizer or place), args.max_length)
+    batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+    if args.max_steps > 0:
+        steps = args.max_steps
+    elif pairs is None:
+        raise ValueError("`max_steps` is not set, and how many pairs a data set of the Hub has is not known; set it.")
+    else:
+        steps = ceil(pairs / batch_size * args.num_train_epochs)
+
+    aligns = args.w_sense != 0 or args.w_context != 0
+    both = args.source_lm_weight > 0
+    seen = lengths if aligns or both else (0, lengths[1])  # language modelling alone reads the labelled side
+    step = average_batch(batch_size, *seen, sizes.vocabulary, both)
+    operations = steps * training_operations(sizes, step, chunked=aligns and args.contrastive_chunk_size > 0)
+    at_once = min(args.contrastive_chunk_size or args.train_batch_size, args.train_batch_size)
+    computed = average_batch(at_once, *seen, sizes.vocabulary, both)
+    memory = training_memory(sizes, computed, half=args.bf16 or args.fp16)
+
+    rate = rate or matrix_product_rate()
+    hours = operations / (SHARE_OF_CPU * rate) / 3600
+    chosen = data.bitext_keep or data.bitext_cap or any(source.keep or source.cap for source in sources)
+    given = "unknown until they are fetched" if pairs is None else f"{pairs:,}" + (" at most" if chosen else "")
+    passes = "" if not pairs else f", {steps * batch_size / pairs:.2g} passes"
+    lines = [
+        f"model       {place}: {parameters(sizes) / 1e6:,.3g} M parameters, {sizes.layers} layers of width "
+        f"{sizes.hidden}" + (f", {sizes.senses} senses" if sizes.senses else ""),
+        f"pairs       {given}; {lengths[0]:.0f} + {lengths[1]:.0f} tokens each",
+        f"training    {steps:,} steps of {batch_size:,} pairs{passes}; {steps * step.tokens / 1e6:,.3g} M tokens",
+        f"operations  {operations:.2g}, {operations / steps:.2g} a step",
+        f"memory      {memory.total / GIGA:.2g} GB a process: {memory.states / GIGA:.2g} of weights, gradients and "
+        f"optimizer, {memory.activations / GIGA:.2g} of a step, beside half a GB of libraries",
+        f"here        {_duration(hours)} at {SHARE_OF_CPU:.0%} of {rate / 1e9:,.0f} billion operations a second "
+        f"({torch.get_num_threads()} threads)",
+    ]
+    for name, (speed, room) in GPUS.items():
+        found = fewest_processes(sizes, computed, room)
+        if found is None:
+            lines.append(f"{name:<12}too small, even 64 of them")
+            continue
+        processes, part = found
+        gpu_hours = operations / (SHARE_OF_GPU * speed) / 3600
+        sharded = f" on {processes} (FSDP)" if processes > 1 else ""
+        lines.append(
+            f"{name:<12}{_duration(gpu_hours / processes)}{sharded}, {part.total / GIGA:.2g} of {room / 1e9:.0f} GB"
+        )
+    lines.append(f"GPUs are taken to reach {SHARE_OF_GPU:.0%} of their data sheets, which small models do not.")
+    return "\n".join(lines)
+
+
+def _with_senses(config, data):
+    """The configuration with the senses that `induce_steps` adds."""
+    if data.method in METHODS_WITHOUT_SENSES or isinstance(config, BackpackConfig) or hasattr(config, "num_senses"):
+        return config
+    return BackpackConfig(
+        backbone_config=config,
+        residual_gate=True,
+        sense_intermediate_scale=1,
+        tie_word_embeddings=config.tie_word_embeddings,
+    )
+
+
+def mean_lengths(sources, languages, tokenizer, limit=None) -> tuple[float, float]:
+    """Tokens of a sentence of each side, the mean of some pairs that are there without the network; 25 where none
+    are."""
+    tokens = defaultdict(list)
+    for source in sources:
+        pairs = [pair for pair in some_pairs(source, languages, SEEN_PAIRS) if all(pair)]
+        for side, texts in enumerate(zip(*pairs)):
+            ids = tokenizer(list(texts), verbose=False)["input_ids"]
+            tokens[side] += [min(len(i), limit or len(i)) for i in ids]
+    return tuple(sum(tokens[side]) / len(tokens[side]) if tokens[side] else 25.0 for side in (0, 1))
+
+
+def _duration(hours: float) -> str:
+    for name, size in (("hours", 1), ("minutes", 1 / 60)):
+        if hours >= size:
+            return f"{hours / size:,.3g} {name}"
+    return f"{hours * 3600:.0f} seconds"

@@ -1,0 +1,95 @@
+"""What a training costs, against models themselves and against numbers worked out by hand."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import GPT2Config, LlamaConfig
+
+from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.training.estimate import (
+    Batch,
+    Sizes,
+    average_batch,
+    fewest_processes,
+    matrix_product_rate,
+    parameters,
+    sizes_of,
+    training_memory,
+    training_operations,
+)
+
+
+GPT2 = GPT2Config(vocab_size=700, n_embd=64, n_layer=3, n_head=4, n_positions=32)
+LLAMA = LlamaConfig(
+    vocab_size=500, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=24,
+    intermediate_size=96, tie_word_embeddings=False,
+)  # fmt: skip
+# d = 10, 2 layers, MLP 40, 100 words, 5 senses through an MLP of 20.
+SMALL = Sizes(10, 2, 10, 10, 40, 2, 100, senses=5, sense_inner=20)
+
+
+@pytest.mark.parametrize("backbone", [GPT2, LLAMA])
+def test_counts_are_those_of_the_model(backbone):
+    config = BackpackConfig(backbone_config=backbone, sense_intermediate_scale=2, residual_gate=backbone is LLAMA)
+    config._attn_implementation = "eager"
+    model = BackpackForCausalLM(config).eval()
+    sizes = sizes_of(config)
+    # All but biases and norms, whose weights have one dimension.
+    assert parameters(sizes) == sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    # Three texts of one distinct token each: a token sees itself.
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.tensor([[5], [6], [7]]), use_cache=False)
+    batch = Batch(tokens=3, seen=3, distinct=3, labels=3)
+    assert 3 * counter.get_total_flops() == training_operations(sizes, batch)
+
+
+def test_operations_by_hand():
+    # A block: 10 x (20 + 20 + 80) = 1,200 weights; senses: 800 + 200 + 1,000; sense weights: 2 x 10 x 10.
+    assert parameters(SMALL) == 1000 + 2 * 1200 + 2000 + 200
+    batch = Batch(tokens=7, seen=12, distinct=5, labels=3)
+    products = 2 * (7 * 1200 + 12 * 20) + 5 * 2000 + 7 * 200 + 12 * (10 + 50)
+    assert training_operations(SMALL, batch) == 2 * (3 * products + 3 * 3 * 10 * 100)
+    assert training_operations(SMALL, batch, chunked=True) == 2 * (4 * products + 3 * 3 * 10 * 100)
+    dense = SMALL._replace(senses=0, sense_inner=0)
+    assert training_operations(dense, batch) == 6 * (2 * (7 * 1200 + 12 * 20) + 3 * 1000)
+
+
+def test_memory_by_hand():
+    batch = Batch(tokens=7, seen=12, distinct=5, labels=3)
+    memory = training_memory(SMALL, batch)
+    assert memory.states == 5600 * 16
+    block = 2 * (60 + 20 + 20 + 80)  # both: 6 d, queries and what attention gives, keys and values, MLP
+    kept = 7 * block + 5 * (140 + 40 + 100) + 7 * (100 + 40) + 4 * 5 * 12
+    assert memory.activations == 4 * kept + 2**28
+    half = training_memory(SMALL, batch, half=True)
+    assert half.states == 5600 * 18 and half.activations == 2 * kept + 2**28
+    # Sharded by FSDP: a quarter, and the largest part whole (the sense network) with its gradient.
+    assert training_memory(SMALL, batch, half=True, processes=4).states == 5600 * 18 / 4 + 2000 * (2 + 4)
+    # By tensor parallelism: half of each matrix, and of a block what lies inside it.
+    split = training_memory(SMALL, batch, tensor_parallel=2)
+    assert split.states == 5600 * 8
+    assert memory.activations - split.activations == 4 * 7 * 2 * (20 + 20 + 80) / 2
+
+
+def test_batches_by_hand():
+    batch = average_batch(10, 4, 6, vocabulary=1000)
+    assert (batch.tokens, batch.labels) == (100, 60)
+    assert batch.seen == 10 * ((1.5 * 16 + 4) / 2 + (1.5 * 36 + 6) / 2)
+    assert batch.distinct == 100  # not more than there are
+    assert average_batch(10, 4, 6, 1000, both_sides=True).labels == 100
+    assert average_batch(1000, 4, 6, vocabulary=10**6).distinct == pytest.approx(10 * 10**2.4)
+    assert average_batch(10**6, 4, 6, vocabulary=1000).distinct == 1000
+
+
+def test_as_many_processes_as_hold_it():
+    batch = average_batch(64, 20, 20, SMALL.vocabulary)
+    one = training_memory(SMALL, batch, half=True).total
+    assert fewest_processes(SMALL, batch, room=one / 0.9)[0] == 1
+    seven_billion = Sizes(4096, 32, 4096, 4096, 11008, 3, 32000, tied=False, senses=16, sense_inner=4096)
+    processes, memory = fewest_processes(seven_billion, batch, room=80e9)
+    assert processes == 4 and memory.total < 72e9
+    assert fewest_processes(seven_billion, batch, room=1e9) is None
+
+
+def test_a_rate_is_measured():
+    assert matrix_product_rate(size=64, seconds=0.01) > 1e6

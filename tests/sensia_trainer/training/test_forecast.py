@@ -1,0 +1,55 @@
+"""What `sensia adapt --estimate` prints."""
+
+import pytest
+from transformers import AutoConfig
+
+from sensia_trainer.commands import adapt
+from sensia_trainer.config import SensiaConfig
+from sensia_trainer.training.adaptation import AdaptationData
+from sensia_trainer.training.estimate import average_batch, sizes_of, training_operations
+from sensia_trainer.training.forecast import forecast
+from sensia_trainer.utils.models import load_tokenizer
+from sensia_trainer.utils.recipes import find_model
+from sensia_trainer.vocabulary.settings import VocabularySettings
+
+
+@pytest.fixture
+def bitext(tmp_path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("en\tid\n" + "the old cat\tkucing tua itu\n" * 90)
+    return str(file)
+
+
+def settings(folder, **fields):
+    return SensiaConfig(output_dir=str(folder), use_cpu=True, target_language="id", **fields)
+
+
+def test_the_numbers_are_those_of_the_formulas(tmp_path, bitext):
+    data = AdaptationData(model="backpack-micro-en", bitext=bitext)
+    args = settings(tmp_path, max_steps=100, per_device_train_batch_size=30)
+    text = forecast(data, VocabularySettings(vocabulary_size=500), args, rate=1e10)
+    tokenizer = load_tokenizer("backpack-micro-en")
+    lengths = [len(tokenizer(text)["input_ids"]) for text in ("the old cat", "kucing tua itu")]
+    sizes = sizes_of(AutoConfig.from_pretrained(find_model("backpack-micro-en")))
+    sizes = sizes._replace(vocabulary=sizes.vocabulary + 500)
+    operations = 100 * training_operations(sizes, average_batch(30, *lengths, sizes.vocabulary))
+    assert f"90; {lengths[0]} + {lengths[1]} tokens each" in text
+    assert "100 steps of 30 pairs, 33 passes" in text
+    assert f"{operations:.2g}, {operations / 100:.2g} a step" in text
+    assert f"{operations / 0.7e10 / 60:.3g} minutes at 70% of 10 billion" in text
+    assert all(f"\n{name} " in text for name in ("T4", "A100", "H100"))
+
+
+def test_epochs_are_counted_in_pairs(tmp_path, bitext):
+    data = AdaptationData(model="backpack-micro-en", bitext=bitext, max_pairs=60)
+    args = settings(tmp_path, max_steps=-1, num_train_epochs=2, per_device_train_batch_size=20)
+    assert "6 steps of 20 pairs, 2 passes" in forecast(data, VocabularySettings(), args, rate=1e10)
+
+
+def test_the_command_trains_nothing(tmp_path, bitext, capsys, monkeypatch):
+    monkeypatch.setattr("sensia_trainer.training.forecast.matrix_product_rate", lambda: 1e10)
+    folder = tmp_path / "run"
+    options = ["--model", "backpack-micro-en", "--bitext", bitext, "--use_cpu", "--output_dir", str(folder)]
+    adapt.main([*options, "--estimate", "--max_steps", "5"])
+    assert "5 steps" in capsys.readouterr().out
+    assert not folder.exists()
