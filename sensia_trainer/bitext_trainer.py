@@ -302,22 +302,24 @@ class BitextTrainer(ResumableTrainer):
         return found
 
     def _measure(self, measure, dataset):
-        return measure(
-            self._whole_model(),
-            self.processing_class,
-            texts(dataset, self.args.source_language).to_pylist(),
-            texts(dataset, self.args.target_language).to_pylist(),
-            batch_size=self.args.eval_batch_size,
-            max_length=self.args.max_length,
-            pooling=self.args.sense_pooling,
-            temperature=self.args.sense_pool_temperature,
-            context_state=self.args.context_state,
-            context_layer=self.args.context_layer,
-            idf=self._training_idf,
-            # Intervals are for what is reported: before the first step and after the last.
-            bootstrap=0 if self.is_in_train else RESAMPLES,
-            accelerator=self.accelerator,
-        )
+        # In the precision of training, before it as within.
+        with self.accelerator.autocast():
+            return measure(
+                self._whole_model(),
+                self.processing_class,
+                texts(dataset, self.args.source_language).to_pylist(),
+                texts(dataset, self.args.target_language).to_pylist(),
+                batch_size=self.args.eval_batch_size,
+                max_length=self.args.max_length,
+                pooling=self.args.sense_pooling,
+                temperature=self.args.sense_pool_temperature,
+                context_state=self.args.context_state,
+                context_layer=self.args.context_layer,
+                idf=self._training_idf,
+                # Intervals are for what is reported: before the first step and after the last.
+                bootstrap=0 if self.is_in_train else RESAMPLES,
+                accelerator=self.accelerator,
+            )
 
     @cached_property
     def _training_idf(self):

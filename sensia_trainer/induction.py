@@ -23,7 +23,7 @@ from transformers.utils import logging
 
 from modeling_backpack import BackpackForCausalLM
 
-from .losses import head_of, next_token_loss
+from .losses import head_of
 from .representations import sense_entropy, sense_probs
 from .training.checkpointing import ResumableTrainer
 from .training.distillation import distilled_loss, sense_diversity
@@ -239,7 +239,7 @@ class InductionTrainer(ResumableTrainer):
             names = sorted(set(self._sums) - {"calls"})
             sums = torch.tensor([[self._sums[name] for name in names]], device=self.args.device)
             means = self.accelerator.gather(sums).mean(0) / self._sums["calls"]
-            gate = float(self._gate())
+            gate = self._gate().item()
             logs |= dict(zip(names, means.tolist(), strict=True)) | {"gate": gate}
             self._sums.clear()
             if abs(gate) < STUCK_GATE and self.state.global_step > self.args.get_warmup_steps(self.state.max_steps):
@@ -265,32 +265,37 @@ class InductionTrainer(ResumableTrainer):
         """
         Held-out blocks: `perplexity` of the model and `base_perplexity` of the language model it was made from,
         `divergence` (nats), `contribution` |g m| / |b|, `gate`, `sense_entropy` (nats), and `ambiguous_cosine`, the
-        mean cosine between different senses of [`AMBIGUOUS_WORDS`].
+        mean cosine between different senses of [`AMBIGUOUS_WORDS`]. All in the precision of training (`bf16`), before
+        it as within.
         """
         model, rows = self.model.eval(), []
         head = head_of(self.accelerator.unwrap_model(model))
         loader = self.get_eval_dataloader(self.eval_dataset if eval_dataset is None else eval_dataset)
         for batch in tqdm(loader, desc="evaluating", disable=self.args.disable_tqdm):
             input_ids = batch["input_ids"].to(self.args.device)
-            outputs, labels = self.forward(model, input_ids), next_tokens(input_ids)
-            probs, values = sense_probs(outputs.senses, temperature=SENSE_TEMPERATURE), []
-            for row in range(len(input_ids)):
-                states = outputs.last_hidden_state[row], outputs.backbone_last_hidden_state[row]
-                parts = distilled_loss(*states, head, labels[row], temperature=1.0)
-                base = next_token_loss(states[1], head, labels[row])
-                entropy = sense_entropy(probs[row], torch.ones_like(input_ids[row]))
-                added = contribution(outputs, row)
-                values.append(torch.stack([parts.cross_entropy, base, parts.divergence, entropy, added]))
-            rows.append(self.accelerator.gather_for_metrics(torch.stack(values)))
+            with self.accelerator.autocast():
+                values = self._measured(self.forward(model, input_ids), input_ids, head)
+            rows.append(self.accelerator.gather_for_metrics(values))
         means = torch.cat(rows).double().mean(0).tolist()
-        names = ("cross_entropy", "base_cross_entropy", "divergence", "sense_entropy", "contribution")
+        names = ("cross_entropy", "divergence", "base_cross_entropy", "sense_entropy", "contribution")
         metrics = dict(zip(names, means, strict=True))
         metrics |= {"perplexity": exp(metrics["cross_entropy"]), "base_perplexity": exp(metrics["base_cross_entropy"])}
-        metrics |= {"gate": float(self._gate()), "ambiguous_cosine": self.ambiguous_cosine()}
+        metrics |= {"gate": self._gate().item(), "ambiguous_cosine": self.ambiguous_cosine()}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _measured(self, outputs, input_ids, head):
+        """What is measured of each block, `(B, 5)`."""
+        probs, labels = sense_probs(outputs.senses, temperature=SENSE_TEMPERATURE), next_tokens(input_ids)
+        values = []
+        for row, tokens in enumerate(input_ids):
+            states = outputs.last_hidden_state[row], outputs.backbone_last_hidden_state[row]
+            _, *parts = distilled_loss(*states, head, labels[row], temperature=1.0)
+            entropy = sense_entropy(probs[row], torch.ones_like(tokens))
+            values.append(torch.stack([*parts, entropy, contribution(outputs, row)]))
+        return torch.stack(values)
 
     def ambiguous_cosine(self) -> float | None:
         """Mean cosine between different senses of those of [`AMBIGUOUS_WORDS`] that are one token; `None` without a

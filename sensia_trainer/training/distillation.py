@@ -10,6 +10,10 @@ from ..losses import LOGITS_BUDGET, Head
 from ..representations import at_least_float32
 
 
+# Rows of logits that all passes over them are made of while they are in the processor's cache.
+CACHED_ROWS = 8
+
+
 def sense_diversity(senses: Tensor) -> Tensor:
     """
     How alike the senses of a word are: the mean squared cosine between two different senses of it,
@@ -38,11 +42,13 @@ def sense_diversity(senses: Tensor) -> Tensor:
 
 
 class Distilled(NamedTuple):
-    """What [`distilled_loss`] returns, scalars: the loss, and without gradients the parts it is made of, in nats."""
+    """What [`distilled_loss`] returns, scalars: the loss, and without gradients the parts it is made of and the
+    cross-entropy of the base, in nats."""
 
     loss: Tensor
     cross_entropy: Tensor
     divergence: Tensor
+    base_cross_entropy: Tensor
 
 
 def distilled_loss(
@@ -89,7 +95,7 @@ class _DistilledCrossEntropy(torch.autograd.Function):
         wanted = [ctx.needs_input_grad[index] for index in (0, 2, 3)]
         grads = [torch.zeros_like(t) if want else None for t, want in zip((states, weight, bias), wanted, strict=True)]
         total = torch.promote_types(dtype, torch.float32)
-        sums = {name: states.new_zeros((), dtype=total) for name in ("cross_entropy", "divergence")}
+        sums = states.new_zeros(3, dtype=total)
         rows = max(1, LOGITS_BUDGET // (4 * len(weight)))
         with torch.autocast(states.device.type, enabled=False):
             linear = Head(weight.to(dtype), None if bias is None else bias.to(dtype), scale)
@@ -98,26 +104,21 @@ class _DistilledCrossEntropy(torch.autograd.Function):
                 base_block = base_states[start : start + rows]
                 # The head of what the senses add, not of the sum: then in bfloat16 both logits are rounded alike, and
                 # the divergence, which is small, is not of their rounding.
-                added = (states[start : start + rows] - base_block).to(dtype)
-                base_logits = linear.logits(base_block.to(dtype)).to(total)
-                logits = base_logits + Head(linear.weight, None, scale).logits(added).to(total)
-                if softcap is not None:
-                    base_logits, logits = (softcap * torch.tanh(each / softcap) for each in (base_logits, logits))
-                log_probs = torch.log_softmax(logits, dim=-1)
-                sums["cross_entropy"] -= log_probs.gather(1, target).sum()
-                soft = torch.log_softmax(logits / temperature, dim=-1)
-                base = torch.log_softmax(base_logits / temperature, dim=-1)
-                base_probs = base.exp()
-                sums["divergence"] += (base_probs * (base - soft)).sum()
-                if not any(wanted):
-                    continue
-                # d CE / d logits = softmax - onehot;  d T^2 KL / d logits = T (softmax_T - base_T)
-                grad = log_probs.exp_().mul_(1 - share)
-                grad.scatter_add_(1, target, grad.new_full(target.shape, share - 1))
-                grad += share * temperature * (soft.exp_() - base_probs)
-                if softcap is not None:
-                    grad *= 1 - (logits / softcap) ** 2
-                grad = (grad * scale).to(dtype)
+                added = Head(linear.weight, None, scale).logits((states[start : start + rows] - base_block).to(dtype))
+                base_logits, grad = linear.logits(base_block.to(dtype)), added  # each row of which is read once
+                for few in (slice(row, row + CACHED_ROWS) for row in range(0, len(target), CACHED_ROWS)):
+                    of_few, grad_few = _distil(
+                        base_logits[few].to(total),
+                        added[few].to(total),
+                        target[few],
+                        softcap,
+                        share,
+                        temperature,
+                        any(wanted),
+                    )
+                    sums += of_few
+                    if any(wanted):
+                        grad[few] = grad_few * scale
                 if grads[0] is not None:
                     grads[0][start : start + rows] = grad @ linear.weight
                 if grads[1] is not None:
@@ -125,11 +126,44 @@ class _DistilledCrossEntropy(torch.autograd.Function):
                 if grads[2] is not None:
                     grads[2] += grad.sum(0)
         ctx.save_for_backward(*grads)
-        loss = (1 - share) * sums["cross_entropy"] + share * temperature**2 * sums["divergence"]
-        ctx.mark_non_differentiable(*sums.values())
-        return loss, *sums.values()
+        cross_entropy, divergence, base_cross_entropy = sums
+        loss = (1 - share) * cross_entropy + share * temperature**2 * divergence
+        ctx.mark_non_differentiable(cross_entropy, divergence, base_cross_entropy)
+        return loss, cross_entropy, divergence, base_cross_entropy
 
     @staticmethod
     def backward(ctx, grad_loss, *_):
         states, weight, bias = (g if g is None else g * grad_loss.to(g.dtype) for g in ctx.saved_tensors)
         return states, None, weight, bias, *[None] * 5
+
+
+def _distil(base_logits, added, target, softcap, share, temperature, with_grad):
+    """
+    Of some rows of logits, `(R, V)`: the sums of cross-entropy, divergence and cross-entropy of the base, `(3,)`, and
+    the gradient of the loss by the logits. The softmax at temperature 1 is the T-th power of the one at temperature T,
+    over its sum: one exponential an element, of model and base each, is enough.
+    """
+    logits = base_logits + added
+    if softcap is not None:
+        base_logits, logits = (softcap * torch.tanh(each / softcap) for each in (base_logits, logits))
+    soft, probs, norm, soft_norm = _softmaxes(logits, temperature)
+    base_soft, base_probs, base_norm, base_soft_norm = _softmaxes(base_logits, temperature)
+    # log softmax_T of the base less that of the model is (z_base - z) / T plus one number for each row.
+    differences = (base_logits - logits).mul_(base_soft).sum(1, keepdim=True) / temperature
+    parts = norm - logits.gather(1, target), differences + soft_norm - base_soft_norm
+    sums = torch.stack([part.sum() for part in (*parts, base_norm - base_logits.gather(1, target))])
+    if not with_grad:
+        return sums, None
+    # d CE / d logits = softmax - onehot;  d T^2 KL / d logits = T (softmax_T - base_T)
+    grad = probs.mul_((1 - share) / probs.sum(1, keepdim=True))
+    grad.scatter_add_(1, target, grad.new_full(target.shape, share - 1))
+    grad.add_(soft.sub_(base_soft), alpha=share * temperature)
+    return sums, grad if softcap is None else grad.mul_(1 - (logits / softcap) ** 2)
+
+
+def _softmaxes(logits, temperature):
+    """The softmax p of z / T, p^T, and the logarithms of sum(exp(z)) and of sum(exp(z / T)), of shape `(R, 1)`."""
+    soft = torch.softmax(logits / temperature, dim=-1)
+    probs = soft.pow(temperature)
+    soft_norm = logits.amax(1, keepdim=True) / temperature - soft.amax(1, keepdim=True).log()
+    return soft, probs, probs.sum(1, keepdim=True).log() + temperature * soft_norm, soft_norm

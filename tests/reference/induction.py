@@ -18,19 +18,20 @@ def sense_diversity(senses):
 
 
 def distilled_loss(states, base_states, weight, bias, labels, share, temperature, scale=1.0, softcap=None):
-    """(1 - w) CE + w T^2 KL(base || model), token by token; also CE and KL, each a mean over the labelled tokens."""
+    """(1 - w) CE + w T^2 KL(base || model), token by token; also CE, KL and the base's CE, means over labels."""
 
     def logits(state):
         values = (weight @ state + (0 if bias is None else bias)) * scale
         return values if softcap is None else softcap * torch.tanh(values / softcap)
 
-    entropies, divergences = [], []
+    entropies, divergences, of_base = [], [], []
     for state, base, label in zip(states, base_states, labels.tolist(), strict=True):
         if label == -100:
             continue
         entropies.append(-torch.log_softmax(logits(state), 0)[label])
+        of_base.append(-torch.log_softmax(logits(base), 0)[label])
         ours = torch.softmax(logits(state) / temperature, 0)
         theirs = torch.softmax(logits(base.detach()) / temperature, 0)
         divergences.append(sum(q * (q.log() - p.log()) for q, p in zip(theirs, ours, strict=True)))
-    entropy, divergence = sum(entropies) / len(entropies), sum(divergences) / len(divergences)
-    return (1 - share) * entropy + share * math.pow(temperature, 2) * divergence, entropy, divergence
+    entropy, divergence, base = (sum(values) / len(values) for values in (entropies, divergences, of_base))
+    return (1 - share) * entropy + share * math.pow(temperature, 2) * divergence, entropy, divergence, base

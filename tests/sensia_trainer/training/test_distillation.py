@@ -31,6 +31,7 @@ def test_diversity_of_known_senses():
 )
 def test_distillation_is_the_reference(monkeypatch, head, budget):
     monkeypatch.setattr("sensia_trainer.training.distillation.LOGITS_BUDGET", budget)
+    monkeypatch.setattr("sensia_trainer.training.distillation.CACHED_ROWS", 3)
     states, base = (torch.randn(2, 4, 6, dtype=torch.float64) for _ in range(2))
     weight, bias = torch.randn(VOCABULARY, 6, dtype=torch.float64), torch.randn(VOCABULARY, dtype=torch.float64)
     labels = torch.randint(0, VOCABULARY, (2, 4))
