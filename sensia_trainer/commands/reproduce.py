@@ -101,7 +101,7 @@ def main(argv, launch=None):
             failed += [f"{path.stem}/{name}" for name in outcome["failed"]]
             if outcome["busy"]:
                 print(f"Another process is at {', '.join(outcome['busy'])}; the tables are without them.")
-        results = load_results(runs, results_dir)
+        results = load_results(runs, results_dir, matrix.yardsticks)
         text = "\n".join([render_table(matrix, runs, results), render_claims(matrix, runs, results)])
         if arguments.again:
             repeated = agreement(matrix, runs, results, load_results(runs, Path(arguments.again) / path.stem))

@@ -20,6 +20,7 @@ columns:
 paper: {source: Table 6, values: {full: {PPL: 10.58}}}
 claims:                             # what the table is asked; the answer is read off the intervals
   - {text: Without the sense loss perplexity rises, column: PPL, better: full, than: no-sense, lower: true}
+yardsticks: yardsticks/id.json      # of runs without: what tokens and random weights find; optional
 frontier:                           # figures of what is gained against what it costs, every row a point; optional
   - {cost: PPL, gain: XCOPA}
 ```
@@ -84,6 +85,7 @@ class Matrix:
     paper: dict = field(default_factory=dict)
     claims: list = field(default_factory=list)
     frontier: list = field(default_factory=list)
+    yardsticks: str = ""
     folder: str = "."
 
     def __post_init__(self):
@@ -431,7 +433,24 @@ def _command(script: str, known: tuple[str, ...]) -> str:
     return name if name in known else script
 
 
-def load_results(runs: list[Run], results_dir) -> dict[str, dict]:
-    """The results of the runs that have one."""
+def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]:
+    """
+    The results of the runs that have one.
+
+    Args:
+        runs (`list[Run]`): The runs.
+        results_dir (`str` or `Path`): Where their results are.
+        yardsticks (`str`, *optional*): An evaluation of their base model, beside `results_dir` (if it is there), for
+            runs that were evaluated without yardsticks: its overlap, which the tokenizer alone decides, is theirs
+            where they kept the tokenizer; its recall with random weights is that of a Backpack.
+    """
     files = {run.name: result_file(results_dir, run) for run in runs}
-    return {name: read_json(file) for name, file in files.items() if file.is_file()}
+    results = {name: read_json(file) for name, file in files.items() if file.is_file()}
+    file = Path(results_dir).parent / yardsticks
+    of_base = read_json(file)["flores"] if yardsticks and file.is_file() else {}
+    for result in results.values():
+        found, metrics = result.get("evaluation", {}).get("flores"), result.get("metrics", {})
+        if found and "vocabulary" not in metrics:
+            kinds = ("overlap_", "random_") if metrics.get("kind") == "adaptation" else ("overlap_",)
+            found |= {key: value for key, value in of_base.items() if key.startswith(kinds) and key not in found}
+    return results

@@ -21,6 +21,7 @@ from sensia_trainer.experiments.matrix import (
     is_finished,
     launch_with,
     load_matrix,
+    load_results,
     read_ledger,
     select,
     write_ledger,
@@ -250,6 +251,25 @@ def test_runs_with_new_words_share_what_they_learn(matrix_file, tmp_path):
     execute(runs[:2], tmp_path / "results", tmp_path / "runs", launch)
     cache = ["--vocabulary_cache", str(tmp_path / "runs" / "vocabularies")]
     assert [command[2:4] for command in launch.commands] == [cache, cache]
+
+
+def test_runs_without_yardsticks_get_those_of_their_tokenizer(matrix_file, tmp_path):
+    runs = expand(load_matrix(matrix_file()))
+    of_base = {"overlap_recall_source_to_target": 0.5, "random_context_recall_source_to_target": 0.1, "pairs": 9}
+    (tmp_path / "results" / "m").mkdir(parents=True)
+    (tmp_path / "results" / "base.json").write_text(json.dumps({"flores": of_base}))
+    own = {"overlap_recall_source_to_target": 0.7}
+    kinds = [({"kind": "adaptation"}, {}), ({"kind": "baseline"}, {}), ({"kind": "adaptation", "vocabulary": {}}, own)]
+    for run, (metrics, flores) in zip(runs, kinds, strict=False):
+        result = {"metrics": metrics, "evaluation": {"flores": {"target_perplexity": 3.0} | flores}}
+        (tmp_path / "results" / "m" / f"{run.name}.json").write_text(json.dumps(result))
+    found = [
+        {key: value for key, value in result["evaluation"]["flores"].items() if key != "target_perplexity"}
+        for result in load_results(runs, tmp_path / "results" / "m", "base.json").values()
+    ]
+    overlap = {"overlap_recall_source_to_target": 0.5}
+    assert found == [overlap | {"random_context_recall_source_to_target": 0.1}, overlap, own]
+    assert len(load_results(runs, tmp_path / "results" / "m", "nowhere.json")) == 3
 
 
 RECIPES = RECIPES_FOLDER
