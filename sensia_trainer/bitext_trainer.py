@@ -1,12 +1,14 @@
 """`BitextTrainer`: what all trainers on parallel sentences share: batches, losses (Section 2.1), logs."""
 
 import time
-from functools import cached_property, partial
+from functools import partial
 
+import numpy as np
 import pyarrow.compute as pc
 import torch
 
 from .bitext.columns import texts
+from .bitext.several import languages_of
 from .config import SensiaConfig
 from .evaluation.batching import max_positions
 from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
@@ -18,6 +20,7 @@ from .training.batches import SIDES, select_labelled, select_pairs
 from .training.checkpointing import ResumableTrainer
 from .training.grad_cache import cached_backward
 from .training.inputs import training_inputs
+from .training.pair_sums import PairSums
 from .training.parts import trained_in_part
 from .training.runs import run_metrics
 from .training.sharding import check_sharding, whole_copy
@@ -37,7 +40,8 @@ class BitextTrainer(ResumableTrainer):
     Args:
         model (`PreTrainedModel` or `str`): The model to adapt, or the folder or Hub id where it is.
         args ([`SensiaConfig`], *optional*): Every number of the method; the paper's by default.
-        train_dataset (`datasets.Dataset`): Bitext with a column `translation`, `{language: sentence}` in each row.
+        train_dataset (`datasets.Dataset` or `dict` of them): Bitext with a column `translation`, `{language:
+            sentence}` in each row; several by the name of their pair of languages, `{"en-id": …, "en-sw": …}`.
         eval_dataset (`datasets.Dataset` or `dict` of them, *optional*): Likewise; for recall@1, entropy, perplexity.
         processing_class (*optional*): The model's tokenizer; the one beside the model by default.
         texts (`dict[str, datasets.Dataset]`, *optional*): Text with a column `text` that is trained on beside the
@@ -62,6 +66,7 @@ class BitextTrainer(ResumableTrainer):
         if processing_class is None:
             processing_class = load_tokenizer(model.name_or_path, model)
         self.base_model = model.name_or_path or "a model without a name"
+        self.pairs = list(train_dataset) if isinstance(train_dataset, dict) else []
         if args.n_gpu > 1:
             raise ValueError(
                 f"One process sees {args.n_gpu} GPUs and would split packed rows among them. Start with `accelerate "
@@ -96,6 +101,8 @@ class BitextTrainer(ResumableTrainer):
             check_sharding(model, args, self.accelerator.state.fsdp_plugin)
             self._model_class = type(model)
         self._sums, self._tokens, self._since, self._now = {}, 0, None, None
+        self._of_pairs = PairSums(len(self.pairs))
+        self._idf = {}
 
     # ---- What a subclass says of its model ----
 
@@ -122,11 +129,14 @@ class BitextTrainer(ResumableTrainer):
         losses, logged = {}, {}
         if contrastive:
             vectors, logged = self.sentence_vectors(outputs, batch, now)
-            losses = {name: self.contrastive_loss(name, *sides.chunk(2), now) for name, sides in vectors.items()}
+            losses = {
+                name: self.contrastive_loss(name, *sides.chunk(2), now, batch) for name, sides in vectors.items()
+            }
         if now.w_lm > 0:
             losses |= self.language_model_losses(model, outputs, batch, *self._labels(inputs, num_items_in_batch))
         loss = self._weighted(losses, now)
         if not self.watch.losses(losses, self.state.global_step + 1, inputs.get("rows")):
+            self._of_pairs.drop()
             # Without a graph to the parameters these get no gradient, and the optimizer leaves them alone. The loss
             # scaler of fp16 has to see the gradients, and leaves the whole step out.
             return loss if self.accelerator.scaler is not None else loss.new_zeros((), requires_grad=True)
@@ -161,7 +171,7 @@ class BitextTrainer(ResumableTrainer):
 
         def contrastive_loss(*sides):
             for name, source, target in zip(names, sides[::2], sides[1::2], strict=True):
-                losses[name] = self.contrastive_loss(name, source, target, now)
+                losses[name] = self.contrastive_loss(name, source, target, now, inputs)
             self.watch.losses(losses, self.state.global_step + 1, inputs["rows"])
             return self._weighted(losses, now)
 
@@ -183,10 +193,10 @@ class BitextTrainer(ResumableTrainer):
         self._record(inputs, now, losses, logged)
         return loss + extra_loss
 
-    def contrastive_loss(self, name, source, target, now):
+    def contrastive_loss(self, name, source, target, now, batch):
         """Eq. 3 over the batches of all processes, for the `"sense"` or the `"context"` vectors."""
         temperature = {"sense": now.tau_sense, "context": now.tau_context}[name]
-        return info_nce(
+        losses = info_nce(
             source,
             target,
             temperature,
@@ -194,7 +204,11 @@ class BitextTrainer(ResumableTrainer):
             hard_negative_weight=self.args.hard_negative_weight,
             noisy_pair_exponent=self.args.noisy_pair_exponent,
             gather=self.args.world_size > 1,
+            reduction="none" if self.pairs else "mean",
         )
+        if self.pairs:
+            self._of_pairs.add(f"loss_{name}", batch["pairs"][: len(losses)], losses.detach())
+        return losses.mean()
 
     def language_model_losses(self, model, outputs, batch, labels, scale):
         """Next-token cross-entropy of each side that has labels (`"lm"`: the target's, `"lm_source"`); `labels` and
@@ -207,11 +221,27 @@ class BitextTrainer(ResumableTrainer):
             targets = batch["shift_labels"]
             if both:
                 targets = targets.masked_fill(batch["sides"][batch["sentences"]] != side, -100)  # padding has none
+            options = {"label_smoothing": self.args.label_smoothing, "divisor": labels[side]}
             with self.accelerator.autocast():
-                smoothing = self.args.label_smoothing
-                loss = next_token_loss(states, head, targets, label_smoothing=smoothing, divisor=labels[side])
+                if self.pairs:
+                    loss = self._loss_by_pair(f"loss_{name}", states, head, targets, batch, options)
+                else:
+                    loss = next_token_loss(states, head, targets, **options)
             losses[name] = loss * scale
         return losses
+
+    def _loss_by_pair(self, name, states, head, targets, batch, options):
+        """[`next_token_loss`] as the sum of those of each pair of languages, which are noted; text beside the pairs
+        is of none."""
+        of_token, total = batch["pairs"][batch["sentences"]], 0.0  # padding has no label, whatever its pair
+        for pair in batch["pairs"].unique().tolist():
+            own = targets.masked_fill(of_token != pair, -100)
+            loss = next_token_loss(states, head, own, **options)
+            total = total + loss
+            if pair >= 0:
+                labels = (own != -100).sum()
+                self._of_pairs.add(name, torch.tensor([pair]), (loss.detach() * options["divisor"])[None], labels)
+        return total
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Labels of each side, `(2,)`, in the batches of a step, on all processes or (if so set) on this one."""
@@ -245,6 +275,7 @@ class BitextTrainer(ResumableTrainer):
     # ---- Logs ----
 
     def _record(self, batch, now, losses, logged):
+        self._of_pairs.keep()
         for name, value in ({f"loss_{name}": loss.detach() for name, loss in losses.items()} | logged).items():
             total, count = self._sums.get(name, (0.0, 0))
             self._sums[name] = total + value, count + 1
@@ -255,25 +286,29 @@ class BitextTrainer(ResumableTrainer):
     def log(self, logs, start_time=None):
         """
         Adds to training logs the loss terms (means over the logged steps and all processes), the speed, and
-        phase, weights and temperatures of the last logged step.
+        phase, weights and temperatures of the last logged step. With several pairs of languages, the terms of each
+        as well (`loss_lm_en-id`), means over its own pairs and labels.
         """
         if "loss" in logs and self._sums:
             names = sorted(self._sums)
             means = [float(total) / count for total, count in (self._sums[name] for name in names)]
             gathered = self.accelerator.gather(torch.tensor([[*means, self._tokens]], device=self.args.device))
             logs |= dict(zip(names, gathered.mean(0)[:-1].tolist(), strict=True))
+            logs |= self._of_pairs.means(self.pairs, self.accelerator)
             logs |= self._now._asdict() | {"phase": PHASES.index(self._now.phase)}
             logs["tokens_per_second"] = gathered[:, -1].sum().item() / (time.perf_counter() - self._since)
             self._sums, self._tokens, self._since = {}, 0, time.perf_counter()
+            self._of_pairs = PairSums(len(self.pairs))
         super().log(logs, start_time)
 
     def running_state(self):
         sums = {name: [float(total), count] for name, (total, count) in self._sums.items()}
-        return super().running_state() | {"term_sums": sums}
+        return super().running_state() | {"term_sums": sums} | self._of_pairs.state()
 
     def restore_running_state(self, state):
         super().restore_running_state(state)
         self._sums = {name: tuple(term) for name, term in state["term_sums"].items()}
+        self._of_pairs.restore(state)
 
     # ---- Evaluation ----
 
@@ -281,11 +316,18 @@ class BitextTrainer(ResumableTrainer):
         """Recall@1 both ways by sense and context vectors, sense entropies and target perplexity of a bitext."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, dict):
-            parts = [self.evaluate(part, ignore_keys, f"{metric_key_prefix}_{name}") for name, part in dataset.items()]
+            parts = [
+                self._evaluate_one(part, f"{metric_key_prefix}_{name}", self._languages_of(name))
+                for name, part in dataset.items()
+            ]
             return {key: value for part in parts for key, value in part.items()}
+        languages = self._languages_of(dataset)
         if isinstance(dataset, str):
             dataset = self.eval_dataset[dataset]
-        metrics = self._measure(evaluate_bitext, dataset)
+        return self._evaluate_one(dataset, metric_key_prefix, languages)
+
+    def _evaluate_one(self, dataset, metric_key_prefix, languages):
+        metrics = self._measure(evaluate_bitext, dataset, languages)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log({name: value for name, value in metrics.items() if not isinstance(value, list)})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -297,38 +339,49 @@ class BitextTrainer(ResumableTrainer):
         found = {}
         for part, dataset in parts.items():
             prefix = f"{metric_key_prefix}_{part}" if part else metric_key_prefix
-            recall = self._measure(random_weights_recall, dataset)
+            recall = self._measure(random_weights_recall, dataset, self._languages_of(part))
             found |= {f"{prefix}_{name}": value for name, value in recall.items()}
         return found
 
-    def _measure(self, measure, dataset):
+    def _languages_of(self, name):
+        """The codes of a part of the evaluation data: those of its name, where that is one of a pair of languages."""
+        if isinstance(name, str) and name in self.pairs:
+            return tuple(name.split("-"))
+        return self.args.source_language, self.args.target_language
+
+    def _measure(self, measure, dataset, languages):
         # In the precision of training, before it as within.
         with self.accelerator.autocast():
             return measure(
                 self._whole_model(),
                 self.processing_class,
-                texts(dataset, self.args.source_language).to_pylist(),
-                texts(dataset, self.args.target_language).to_pylist(),
+                *(texts(dataset, code).to_pylist() for code in languages),
                 batch_size=self.args.eval_batch_size,
                 max_length=self.args.max_length,
                 pooling=self.args.sense_pooling,
                 temperature=self.args.sense_pool_temperature,
                 context_state=self.args.context_state,
                 context_layer=self.args.context_layer,
-                idf=self._training_idf,
+                idf=self._training_idf("-".join(languages)),
                 # Intervals are for what is reported: before the first step and after the last.
                 bootstrap=0 if self.is_in_train else RESAMPLES,
                 accelerator=self.accelerator,
             )
 
-    @cached_property
-    def _training_idf(self):
-        """Document frequencies for the overlap of tokens, from training pairs; None without any."""
+    def _training_idf(self, name):
+        """Document frequencies for the overlap of tokens, from training pairs (of several pairs of languages, from
+        those of the one with that name); None without any."""
         if self.train_dataset is None:
             return None
-        rows = self.train_dataset[:COUNTED_PAIRS]
-        vocab_size = self.accelerator.unwrap_model(self.model).config.get_text_config().vocab_size
-        return token_idf([*rows["source_ids"], *rows["target_ids"]], vocab_size)
+        if name not in self._idf:
+            rows = self.train_dataset
+            if name in self.pairs:
+                of_pair = np.array(rows["pair"]) == self.pairs.index(name)
+                rows = rows.select(np.flatnonzero(of_pair)[:COUNTED_PAIRS])
+            rows = rows[:COUNTED_PAIRS]
+            vocab_size = self.accelerator.unwrap_model(self.model).config.get_text_config().vocab_size
+            self._idf[name] = token_idf([*rows["source_ids"], *rows["target_ids"]], vocab_size)
+        return self._idf[name]
 
     # ---- Publishing ----
 
@@ -341,7 +394,7 @@ class BitextTrainer(ResumableTrainer):
             model=self.accelerator.unwrap_model(self.model),
             base_model=self.base_model,
             base_licence=licence_of_model(self.base_model),
-            languages=self.args.languages,
+            languages=languages_of(self.pairs, self.args.source_language) if self.pairs else self.args.languages,
             data={"pairs": len(self.train_dataset), "truncated pairs": self.truncated_pairs},
             after={key[5:]: value for key, value in last.items() if key.startswith("eval_")},
             state=self.state,

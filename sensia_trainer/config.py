@@ -24,9 +24,11 @@ RANGES = {
     "label_smoothing": BELOW_ONE,
     "contrastive_chunk_size": NOT_NEGATIVE,
     "max_length": COUNT,
+    "language_temperature": POSITIVE,
     "replay_ratio": SHARE,  # more would starve the pairs
     "monolingual_ratio": SHARE,
 }
+BATCH_LANGUAGES = ("mixed", "one")
 POLISH_FREEZES = ("modules", "vectors", "none")
 NON_FINITE_LOSSES = ("stop", "skip")
 # SENSIA and what it is compared with, each as the defaults in which it differs: language modelling alone (the
@@ -191,6 +193,20 @@ class SensiaConfig(TrainingArguments):
     target_language_name: str | None = field(
         default=None, metadata={"help": "What cards and figures call it, where the code's own name will not do."}
     )
+    language_temperature: float = field(
+        default=5.0,
+        metadata={
+            "help": "Where the bitext has several pairs of languages: the share of each in training is its size to "
+            "the power of 1 / this (Arivazhagan et al., 2019). 1: in proportion to their sizes; much: all alike."
+        },
+    )
+    batch_languages: str = field(
+        default="mixed",
+        metadata={
+            "help": "Where the bitext has several pairs of languages: mixed (each batch has pairs of all), or one "
+            "(each batch is of one pair of languages, so that all negatives are in the language of the positive)."
+        },
+    )
     max_length: int | None = field(
         default=None,
         metadata={
@@ -250,6 +266,7 @@ class SensiaConfig(TrainingArguments):
             ("sense_pooling", POOLINGS),
             ("context_state", CONTEXT_STATES),
             ("polish_freeze", POLISH_FREEZES),
+            ("batch_languages", BATCH_LANGUAGES),
             ("non_finite_loss", NON_FINITE_LOSSES),
         ):
             if getattr(self, name) not in allowed:

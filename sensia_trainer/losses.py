@@ -24,6 +24,7 @@ def info_nce(
     hard_negative_weight: float = 0.0,
     noisy_pair_exponent: float = 0.0,
     gather: bool = False,
+    reduction: str = "mean",
 ) -> Tensor:
     """InfoNCE of translation pairs: row i of `source` and row i of `target` belong together (Eq. 1-3).
 
@@ -46,9 +47,10 @@ def info_nce(
             returns the mean over its own B pairs: the mean over the processes is the loss of the global batch, and
             gradients averaged over processes (what DDP and FSDP do) are its gradients. All processes must call it
             with the same B.
+        reduction (`str`, *optional*, defaults to `"mean"`): `"none"` for the loss of every pair.
 
     Returns:
-        `torch.Tensor`: scalar, in nats.
+        `torch.Tensor`: scalar, in nats; `(B,)` without reduction.
 
     Raises:
         `ValueError`: shapes that do not match, a temperature that is not positive, or a single pair (no negatives).
@@ -77,7 +79,7 @@ def info_nce(
             nll = F.cross_entropy(scores, labels, reduction="none")
             if noisy_pair_exponent:
                 nll = -torch.expm1(-noisy_pair_exponent * nll) / noisy_pair_exponent
-            terms.append(nll.mean())
+            terms.append(nll.mean() if reduction == "mean" else nll)
     return sum(terms) / len(terms)
 
 

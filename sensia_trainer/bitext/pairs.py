@@ -21,7 +21,16 @@ from .columns import texts
 from .flores import load_flores
 from .langid import check_sides
 from .sources import DATASETS, is_structured, names_in, read_bitext, recognise
-from .splits import cap_per_group, fingerprint, hold_out, keep_rows, value_counts, without_blanks, without_sentences_of
+from .splits import (
+    cap_per_group,
+    drawn,
+    fingerprint,
+    hold_out,
+    keep_rows,
+    value_counts,
+    without_blanks,
+    without_sentences_of,
+)
 from .streams import plain_name
 
 
@@ -44,6 +53,7 @@ class PairSource:
         source_column, target_column (`str`, *optional*): Where the columns are not language codes.
         keep (`dict`, *optional*): Column to the value, or list of values, that a row must have.
         cap (`dict`, *optional*): Column to the most rows taken of each of its values.
+        max_pairs (`int`, *optional*): The most rows taken of all that are left, drawn by the seed.
         licence (`str`, *optional*): Of the text; a Python package that carries it names its own.
     """
 
@@ -55,6 +65,7 @@ class PairSource:
     target_column: str | None = None
     keep: dict = dataclasses.field(default_factory=dict)
     cap: dict = dataclasses.field(default_factory=dict)
+    max_pairs: int | None = None
     licence: str | None = None
 
     @property
@@ -133,6 +144,9 @@ def _source(values: dict, argument: str) -> PairSource:
     if not isinstance(path, str | list) or not path:
         raise ValueError(f"`{argument}`: a source needs a `path`, got {path!r}.")
     check_choice(values.get("keep"), values.get("cap"), argument)
+    most = values.get("max_pairs")
+    if most is not None and most < 1:
+        raise ValueError(f"`{argument}`: `max_pairs` of a source is {most!r}; give a number of 1 or more.")
     if not re.fullmatch(r"[^\n\r<>|`]{1,200}", values.get("name") or "x"):
         raise ValueError(f"`{argument}`: name={values['name']!r} of a source is not a name; give one of plain text.")
     return PairSource(**{name: value for name, value in values.items() if value is not None})
@@ -224,7 +238,7 @@ def _chosen(pairs, source: PairSource, seed: int):
     pairs = keep_rows(pairs, source.keep) if source.keep else pairs
     for column, most in source.cap.items():
         pairs = cap_per_group(pairs, column, most, seed)
-    return pairs
+    return pairs if source.max_pairs is None else drawn(pairs, source.max_pairs, seed)
 
 
 def _divided(pairs, held_out, data, seed: int, counts: dict):
@@ -244,8 +258,7 @@ def _divided(pairs, held_out, data, seed: int, counts: dict):
             pairs = disjoint
             counts["share no sentence with held-out pairs"] = len(pairs)
     if data.max_pairs is not None and len(pairs) > data.max_pairs:
-        # The draw of `Dataset.shuffle`.
-        pairs = pairs.select(np.random.default_rng(seed).permutation(len(pairs))[: data.max_pairs])
+        pairs = drawn(pairs, data.max_pairs, seed)
         counts[f"drawn, seed {seed}"] = len(pairs)
     return pairs, held_out
 

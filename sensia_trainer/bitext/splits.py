@@ -70,6 +70,27 @@ def without_sentences_of(pairs, held_out):
     return _where(pairs, keep)
 
 
+def without_texts(pairs, known: dict[str, list]):
+    """The pairs that hold none of the known texts of a language.
+
+    Args:
+        pairs (`datasets.Dataset`): With a column `translation`.
+        known (`dict[str, list]`): By code of the language, columns of texts (`pa.ChunkedArray`).
+
+    Raises:
+        `ValueError`: if none is left.
+    """
+    keep = np.ones(len(pairs), dtype=bool)
+    for code, columns in known.items():
+        for held in columns:
+            keep &= ~pc.is_in(texts(pairs, code), value_set=held.combine_chunks()).to_numpy()
+    if not keep.any():
+        raise ValueError(
+            "Every pair holds a sentence that another pair of languages holds out. Give other text as `eval_bitext`."
+        )
+    return _where(pairs, keep)
+
+
 def keep_rows(dataset: datasets.Dataset, conditions: dict) -> datasets.Dataset:
     """The rows whose columns have the given values: `keep_rows(bitext, {"licence_class": "open"})`.
 
@@ -110,6 +131,13 @@ def cap_per_group(dataset: datasets.Dataset, column: str, maximum: int, seed: in
     starts = np.flatnonzero(np.r_[True, values[groups][1:] != values[groups][:-1]])
     rank = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
     return dataset.select(np.sort(order[groups[rank < maximum]]))
+
+
+def drawn(dataset: datasets.Dataset, maximum: int, seed: int) -> datasets.Dataset:
+    """At most `maximum` rows, drawn uniformly without replacement (the draw of `Dataset.shuffle`)."""
+    if len(dataset) <= maximum:
+        return dataset
+    return dataset.select(np.random.default_rng(seed).permutation(len(dataset))[:maximum])
 
 
 def value_counts(dataset: datasets.Dataset, column: str) -> dict[str, int]:

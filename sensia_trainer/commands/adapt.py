@@ -59,13 +59,13 @@ def adapt(run, data, words, parts, args):
     from transformers import set_seed
 
     from ..baselines import DenseTrainer
-    from ..bitext.pairs import held_out_name, load_pairs
-    from ..evaluation.dynamics import training_dynamics
+    from ..bitext.pairs import held_out_name
+    from ..bitext.several import facts_of_all, first_of, languages_of
     from ..hub.folders import finish_folder
     from ..hub.licences import licence_of_model
-    from ..languages import language, named
     from ..trainer import SensiaTrainer
-    from ..training.adaptation import base_model, evaluations, last_evaluation, load_texts, read_control, summary
+    from ..training.adaptation import base_model, last_evaluation, load_bitext, load_texts, read_control
+    from ..training.by_pair import by_pair, closing_table, draw_dynamics, mean_of_pairs, names_of
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.files import fingerprint
@@ -79,11 +79,12 @@ def adapt(run, data, words, parts, args):
     has_senses = data.method not in METHODS_WITHOUT_SENSES
     set_seed(args.seed)
     with args.main_process_first(desc="reading the bitext"):
-        train, held_out, facts = load_pairs(data, args)
+        train, held_out, facts = load_bitext(data, args)
+        facts_of, facts = (facts, facts_of_all(facts)) if isinstance(train, dict) else ({}, facts)
         texts, beside = load_texts(data, args, held_out)
     begun = base
     if data.induce_steps and has_senses:
-        sentences = (pair[args.source_language] for pair in train["translation"])
+        sentences = (pair[args.source_language] for pair in first_of(train)["translation"])
         folder, steps = run.path / "induced", data.induce_steps
         begun = induced(folder, base, sentences, args, steps=steps, licence=data.licence, sense_intermediate_scale=1)
     model = load_model(begun)
@@ -94,6 +95,7 @@ def adapt(run, data, words, parts, args):
             "held-out pairs": facts["held_out_fingerprint"],
             "base model": weights_fingerprint(model),
             "tokenizer": tokenizer_fingerprint(tokenizer),
+            **({"pairs of languages": ", ".join(train)} if facts_of else {}),
             **{f"text of the {side}": fingerprint(part["text"][:])[:16] for side, part in texts.items()},
         }
     )
@@ -113,24 +115,29 @@ def adapt(run, data, words, parts, args):
     facts |= beside
     facts["truncated pairs"] = trainer.truncated_pairs
     if trainer.truncated_pairs:
-        print(f"{trainer.truncated_pairs} of {len(train)} pairs were cut at `max_length` or at the model's positions")
+        print(
+            f"{trainer.truncated_pairs} of {facts['pairs']} pairs were cut at `max_length` or at the model's positions"
+        )
 
     def metrics(before, after):
         """What `metrics.json` holds; in the end, and in the rehearsal of the card before the first step."""
         before, after = ({key.split("_", 1)[1]: value for key, value in part.items()} for part in (before, after))
-        after |= {name: value for name, value in before.items() if name.startswith("random_")}
-        shown = {}
+        after |= {name: value for name, value in before.items() if "random_" in name}
+        shown, names = {}, trainer.pairs
+        if names:
+            before, after = by_pair(before, names), by_pair(after, names)
+            shown["by_pair"] = {n: {"before": before[n], "after": after[n], "data": facts_of[n]} for n in names}
+            before, after = mean_of_pairs(before), mean_of_pairs(after)
         if vocabulary:
-            shown["vocabulary"] = with_votes(
-                vocabulary, trainer.accelerator.unwrap_model(trainer.model), tokenizer, "after"
-            )
+            trained = trainer.accelerator.unwrap_model(trainer.model)
+            shown["vocabulary"] = with_votes(vocabulary, trained, tokenizer, "after")
         return run_metrics(
             args,
             kind="adaptation" if has_senses else "baseline",
             model=trainer.accelerator.unwrap_model(trainer.model),
             base_model=base,
             base_licence=base_licence,
-            languages=args.languages,
+            languages=languages_of(names, args.source_language) if names else args.languages,
             data=facts,
             method={"method": data.method} | (asdict(parts) if parts.train != "all" else {}),
             before=before,
@@ -141,7 +148,6 @@ def adapt(run, data, words, parts, args):
             **shown,
         )
 
-    names = language(args.source_language).name, named(args.target_language, args.target_language_name).name
     before = run.once(
         "before", lambda: trainer.evaluate(metric_key_prefix="before") | trainer.random_weights_recall("before")
     )
@@ -154,30 +160,26 @@ def adapt(run, data, words, parts, args):
 
     if trainer.is_world_process_zero():
         measured = metrics(before, after)
-        before, after = measured["before"], measured["after"]
-        training_dynamics(
-            [{"step": 0} | before, *evaluations(trainer.state.log_history)],
-            f"{args.output_dir}/training_dynamics",
-            phase_starts=[round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries],
-            languages=names,
-        )
+        starts = [round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries]
+        draw_dynamics(measured, f"{args.output_dir}/training_dynamics", starts)
         if vocabulary:
-            vocabulary_figure(vocabulary, f"{args.output_dir}/vocabulary", languages=names)
+            vocabulary_figure(vocabulary, f"{args.output_dir}/vocabulary", languages=names_of(measured["languages"]))
         run.finish(measured, finish_folder)
     if args.push_to_hub:
         trainer.push_to_hub(commit_message=f"{data.method} of {base}")
     if trainer.is_world_process_zero():
-        print(summary(before, after, *names))
+        print(closing_table(measured))
         print(f"model folder: {args.output_dir}")
 
 
 def new_words(run, words, args, model, tokenizer, pairs):
     """
     Give `model` new words, before it has taken a step: learned once, by the first process, and kept in the run's
-    folder; runs with one `vocabulary_cache` that would learn the same share them.
+    folder; runs with one `vocabulary_cache` that would learn the same share them. Of several languages, one after the
+    other gets its share of the words.
 
     Returns:
-        The continued tokenizer and what is known of it (`dict`).
+        The continued tokenizer and what is known of it (`dict`): a report, or `{"languages": {code: report}}`.
     """
     from ..training.runs import on_first_process, tokenizer_fingerprint
     from ..utils.files import fingerprint
@@ -190,29 +192,42 @@ def new_words(run, words, args, model, tokenizer, pairs):
         save_extension,
         with_votes,
     )
+    from ..vocabulary.several import plan
     from ..vocabulary.transfer import check_model
 
-    folder = run.path / "vocabulary"
+    def extended(name, tokenizer, pairs, settings):
+        folder = run.path / name
 
-    def learn():
-        check_model(model, first_new(tokenizer))
+        def learn():
+            check_model(model, first_new(tokenizer))
+
+            def made():
+                return learn_extension(tokenizer, pairs, **settings, progress=not args.disable_tqdm)
+
+            if words.vocabulary_cache:
+                dictionary = settings["dictionary"]
+                read = [tokenizer_fingerprint(tokenizer), run.settings["contents"]["training pairs"]]
+                read += [dictionary and hashlib.sha256(Path(dictionary).read_bytes()).hexdigest()]
+                key = fingerprint([read, settings | {"dictionary": None}])[:16]
+                extension = learned_before(Path(expand_variables(words.vocabulary_cache)) / key, made)
+            else:
+                extension = made()
+            save_extension(extension, folder)
+            return {"new_tokens": extension.report["new_tokens"]}
+
+        run.once(name, lambda: on_first_process(learn))
+        extension = load_extension(folder)
+        apply_extension(model, extension)
+        return extension.tokenizer, with_votes(extension.report, model, extension.tokenizer, "before")
+
+    if not isinstance(pairs, dict):
         settings = words.arguments((args.source_language, args.target_language), args.seed)
-
-        def made():
-            return learn_extension(tokenizer, pairs, **settings, progress=not args.disable_tqdm)
-
-        if words.vocabulary_cache:
-            dictionary = settings["dictionary"]
-            read = [tokenizer_fingerprint(tokenizer), run.settings["contents"]["training pairs"]]
-            read += [dictionary and hashlib.sha256(Path(dictionary).read_bytes()).hexdigest()]
-            key = fingerprint([read, settings | {"dictionary": None}])[:16]
-            extension = learned_before(Path(expand_variables(words.vocabulary_cache)) / key, made)
-        else:
-            extension = made()
-        save_extension(extension, folder)
-        return {"new_tokens": extension.report["new_tokens"]}
-
-    run.once("vocabulary", lambda: on_first_process(learn))
-    extension = load_extension(folder)
-    apply_extension(model, extension)
-    return extension.tokenizer, with_votes(extension.report, model, extension.tokenizer, "before")
+        return extended("vocabulary", tokenizer, pairs, settings)
+    reports, left = {}, words.vocabulary_size
+    shares = plan(pairs, args.source_language, words.vocabulary_languages)
+    for number, (code, share) in enumerate(shares.items()):
+        settings = words.arguments((share.source, code), args.seed)
+        settings |= {"size": left // (len(shares) - number), "protected": share.protected}
+        tokenizer, reports[code] = extended(f"vocabulary-{code}", tokenizer, share.pairs, settings)
+        left -= reports[code]["new_tokens"]
+    return tokenizer, {"languages": reports}

@@ -66,6 +66,40 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
     return save_figure(figure, path)
 
 
+def training_dynamics_of_pairs(histories, path, *, phase_starts=()) -> list[Path]:
+    """[`training_dynamics`] of several pairs of languages: recall@1 in both directions, by sense vectors or, without
+    senses, by context vectors, and bits per byte of the target, a line for each pair.
+
+    Args:
+        histories (`dict[str, list[dict]]`): The evaluations of each pair, as [`training_dynamics`] takes them.
+        path, phase_starts: Likewise.
+    """
+    has_senses = any("sense_recall_source_to_target" in row for rows in histories.values() for row in rows)
+    kind = "sense" if has_senses else "context"
+    panels = {
+        f"(a) recall@1, source to target, {kind} vectors": f"{kind}_recall_source_to_target",
+        f"(b) recall@1, target to source, {kind} vectors": f"{kind}_recall_target_to_source",
+        "(c) bits per byte, target": "target_bits_per_byte",
+    }
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    for ax, (title, key) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        for number, (name, rows) in enumerate(histories.items()):
+            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                style, marker = ("-", "--", "-.", ":")[number % 4], "os^Dv*Px"[number % 8]
+                ax.plot(*zip(*points, strict=True), style, marker=marker, markersize=3, label=name)
+        for step in phase_starts:
+            ax.axvline(step, color="0.6", linestyle=":", linewidth=1)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("training steps")
+        ax.grid(alpha=0.25)
+        if "recall" in title:
+            ax.set_ylim(0, 1)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(frameon=False, fontsize=8)
+    return save_figure(figure, path)
+
+
 def induction_dynamics(history, path) -> list[Path]:
     """What inducing senses does, against training steps: the gate, how much the senses add, how far the model is from
     its base, how alike senses are, and perplexity beside that of the base.

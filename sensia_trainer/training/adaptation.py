@@ -10,7 +10,8 @@ from datasets import Dataset, load_dataset
 
 from ..bitext.columns import texts
 from ..bitext.langid import in_language
-from ..bitext.pairs import check_choice, parse_sources
+from ..bitext.pairs import check_choice, load_pairs, parse_mapping, parse_sources
+from ..bitext.several import check_sources, languages_of, load_several, names_languages
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..utils.files import read_json
@@ -48,8 +49,10 @@ class AdaptationData:
             "line-aligned files (source first), a folder of gettext catalogues, or a Python package that carries "
             'them (django); or a mapping, {"path": "a.tsv", "name": "news", "split": '
             '"train", "config_name": "en-id", "source_column": "src", "target_column": "tgt", "keep": {"ok": "yes"}, '
-            '"cap": {"domain": 1000}, "licence": "CC0"}, of which all but the path may be left out. May name '
-            "environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz."
+            '"cap": {"domain": 1000}, "max_pairs": 60000, "licence": "CC0"}, of which all but the path may be left '
+            "out. May name environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz. Several languages in one model: "
+            'a mapping from languages, or pairs of them, to any of these, {"id": "a.tsv", "sw": ["b.tsv", "c.tsv"], '
+            '"id-sw": "d.tsv"}; other fields are then of each pair, and `target_language` is left out.'
         }
     )
     method: str = field(
@@ -139,8 +142,14 @@ class AdaptationData:
             if isinstance(getattr(self, name), str | dict):
                 setattr(self, name, [getattr(self, name)])
         for name in ("bitext", "eval_bitext"):
-            if getattr(self, name) is not None:
-                parse_sources(getattr(self, name), self.bitext_split, name)
+            given = getattr(self, name)
+            if isinstance(given, list) and len(given) == 1 and str(given[0]).lstrip().startswith("{"):
+                if isinstance(given[0], str) and names_languages([_mapping(name, given[0])]):
+                    setattr(self, name, [_mapping(name, given[0])])
+            if names_languages(getattr(self, name)):
+                check_sources(getattr(self, name), self.bitext_split, name)
+            elif given is not None:
+                parse_sources(given, self.bitext_split, name)
         if self.eval_bitext and self.eval_flores:
             raise ValueError("Give one of `eval_bitext` and `eval_flores`, not both.")
         if not self.eval_bitext and not self.eval_flores and self.held_out_pairs < 2:
@@ -159,6 +168,26 @@ def _mapping(name, text):
         raise ValueError(f"`{name}` is {text!r}, which is not JSON ({error}).") from None
 
 
+def load_bitext(data, args):
+    """
+    Training and held-out pairs and facts of them: [`load_pairs`], or [`load_several`] where the bitext names several
+    languages, each then by the name of the pair.
+
+    Raises:
+        `ValueError`: as these, and for a `target_language` that is none of several.
+    """
+    if not names_languages(data.bitext):
+        return load_pairs(data, args)
+    train, held_out, facts = load_several(data, args)
+    named = languages_of(list(train), args.source_language)["targets"]
+    if args.target_language not in (None, *named):
+        raise ValueError(
+            f"`target_language` is {args.target_language!r}, but `bitext` names its languages itself "
+            f"({', '.join(named)}); leave `target_language` out."
+        )
+    return train, held_out, facts
+
+
 def load_texts(data, args, held_out):
     """
     Text that is trained on beside the pairs. What is empty, surely in another language, or shares a sentence with the
@@ -167,7 +196,7 @@ def load_texts(data, args, held_out):
     Args:
         data ([`AdaptationData`]): Where it is, and the evaluation sets.
         args ([`SensiaConfig`]): Languages.
-        held_out (`Dataset`): Held-out pairs.
+        held_out (`Dataset`, or `dict` of them): Held-out pairs.
 
     Returns:
         `dict[str, Dataset]`: texts with a column `text`, by side (`"source"`, `"target"`); and facts (`dict`).
@@ -176,13 +205,20 @@ def load_texts(data, args, held_out):
         `ValueError`: for files that are missing or hold no text, or text of another language, which is named.
     """
     loaded, facts, keys = {}, {}, None
-    codes = {"source": args.source_language, "target": args.target_language}
+    sentences = _sentences(held_out, args)
+    target = next(code for code in sentences if code != args.source_language)
+    codes = {"source": args.source_language, "target": target}
     for side, name, other in (("source", "replay_source", "target"), ("target", "monolingual_target", "source")):
         places = [expand_variables(place) for place in getattr(data, name) or []]
         if not places:
             continue
+        if isinstance(held_out, dict) and side == "target":
+            raise ValueError(
+                "`monolingual_target` is text of one language, but `bitext` names several; leave it out, or adapt to "
+                "one language."
+            )
         if keys is None:
-            keys = _evaluation_keys(data, held_out, codes.values())
+            keys = _evaluation_keys(data, sentences)
         if len(places) == 1 and not Path(places[0]).exists():
             read = load_dataset(places[0], split="train").select_columns(["text"])
         else:
@@ -197,7 +233,7 @@ def load_texts(data, args, held_out):
         everything = read["text"][:]
         right = in_language(everything, codes[side], codes[other], f"`{name}`")
         right = np.ones(len(read), bool) if right is None else right
-        evaluated = set(texts(held_out, codes[side]).to_pylist())  # short ones, which are no evidence, as they are
+        evaluated = set(sentences[codes[side]])  # short ones, which are no evidence, as they are
         clean = is_uncontaminated(everything, keys) & [text not in evaluated for text in everything]
         loaded[side] = read.select(np.flatnonzero(right & clean))
         if not len(loaded[side]):
@@ -207,9 +243,20 @@ def load_texts(data, args, held_out):
     return loaded, facts
 
 
-def _evaluation_keys(data, held_out, codes):
+def _sentences(held_out, args):
+    """Held-out sentences by language, of one bitext or of several."""
+    if not isinstance(held_out, dict):
+        return {code: texts(held_out, code).to_pylist() for code in (args.source_language, args.target_language)}
+    found: dict[str, list] = {args.source_language: []}
+    for name, part in held_out.items():
+        for code in name.split("-"):
+            found.setdefault(code, []).extend(texts(part, code).to_pylist())
+    return found
+
+
+def _evaluation_keys(data, sentences):
     """Near keys of the sentences that no text may hold: of the held-out pairs, and of the evaluation sets."""
-    keys = [keys_of_texts(texts(held_out, code).to_pylist()) for code in codes]
+    keys = [keys_of_texts(part) for part in sentences.values()]
     entries = [expand_variables(entry) for entry in data.evaluation_sets]
     flores = expand_variables(data.eval_flores)
     if flores and Path(flores).is_dir():  # its other split as well
@@ -252,9 +299,11 @@ def evaluations(history):
 
 
 def last_evaluation(history):
-    """The last evaluation of a logged history, its keys as they were logged; empty without one."""
+    """The last evaluation of a logged history, its keys as they were logged; empty without one. Of several pairs of
+    languages, each has a line of the log."""
     rows = [row for row in history if any(key.startswith("eval_") for key in row)]
-    return {key: value for key, value in rows[-1].items() if key.startswith("eval_")} if rows else {}
+    last = [row for row in rows if row["step"] == rows[-1]["step"]]
+    return {key: value for row in last for key, value in row.items() if key.startswith("eval_")}
 
 
 def read_control(path):

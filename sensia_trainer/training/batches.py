@@ -54,12 +54,17 @@ class LengthGroupedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         shuffled = torch.randperm(len(self), generator=generator)
-        whole, rest = shuffled.split([len(self) - len(self) % self.batch_size, len(self) % self.batch_size])
-        groups = whole.split(self.batch_size * self.batches_per_group)
-        ordered = torch.cat([group[self.lengths[group].argsort(stable=True)] for group in groups])
-        batches = ordered.reshape(-1, self.batch_size)
+        batches, rest = alike_in_length(shuffled, self.lengths, self.batch_size, self.batches_per_group)
         batches = batches[torch.randperm(len(batches), generator=generator)]
         return iter(torch.cat([batches.flatten(), rest]).tolist())
+
+
+def alike_in_length(rows: Tensor, lengths: Tensor, batch_size: int, batches_per_group: int) -> tuple[Tensor, Tensor]:
+    """Batches of rows of similar length, `(n, batch_size)`, and the rows that do not fill another: rows are sorted by
+    length within groups of `batches_per_group` batches."""
+    whole, rest = rows.split([len(rows) - len(rows) % batch_size, len(rows) % batch_size])
+    groups = whole.split(batch_size * batches_per_group)
+    return torch.cat([group[lengths[group].argsort(stable=True)] for group in groups]).reshape(-1, batch_size), rest
 
 
 class Texts(NamedTuple):
@@ -100,7 +105,8 @@ class PairCollator:
 
     Returns:
         What [`pack`] returns, and `sides` `(N,)` (0: source, 1: target), `rows` `(B,)`, the pairs' numbers in the
-        training set, and `num_labels` `(2,)`, the labels of each side.
+        training set, and `num_labels` `(2,)`, the labels of each side. Where the rows tell their pair of languages
+        (`pair`), also `pairs` `(N,)`, the number of each sentence's; -1 for text beside the pairs.
     """
 
     end_token_id: int | None = None
@@ -127,11 +133,16 @@ class PairCollator:
                 counts[SIDES.index(side)] += sum(map(len, part)) - ends.count(-100)
             else:
                 labels += [[-100] * len(ids) for ids in part]
+        languages = {}
+        if "pair" in rows[0]:
+            beside = [-1] * (len(sentences) - 2 * len(rows))
+            languages["pairs"] = torch.tensor([row["pair"] for row in rows] * 2 + beside)
         tokens, labels = (torch.tensor(list(chain.from_iterable(lists))) for lists in (sentences, labels))
         return pack(tokens, labels, list(map(len, sentences)), self.share_rows) | {
             "sides": torch.tensor(sides),
             "rows": torch.tensor(numbers),
             "num_labels": torch.tensor(counts),
+            **languages,
         }
 
 
@@ -204,7 +215,8 @@ def select(batch: dict[str, Tensor], sentences: Tensor, share_rows: bool = True)
     ends = counts.cumsum(0)
     cells = batch["last"][sentences][numbers] - (ends[numbers] - 1 - torch.arange(total, device=counts.device))
     tokens, labels = (batch[name].flatten()[cells] for name in ("input_ids", "shift_labels"))
-    return pack(tokens, labels, lengths, share_rows) | {"sides": batch["sides"][sentences]}
+    kept = {name: batch[name][sentences] for name in ("sides", "pairs") if name in batch}
+    return pack(tokens, labels, lengths, share_rows) | kept
 
 
 def select_labelled(batch: dict[str, Tensor], share_rows: bool = True) -> dict[str, Tensor]:

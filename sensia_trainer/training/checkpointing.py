@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
@@ -35,6 +36,7 @@ from .checkpoint_files import (
     written_whole,
 )
 from .pushing import PublishingTrainer
+from .sampling import LanguageSampler
 
 
 logger = logging.get_logger(__name__)
@@ -65,7 +67,7 @@ class ResumableTrainer(PublishingTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._length_grouped = None
+        self._sampler = None
         self.watch = TrainingWatch(getattr(self.args, "non_finite_loss", "stop"))
         self.add_callback(self.watch)
         self._seconds_before, self._started = 0.0, None
@@ -90,16 +92,27 @@ class ResumableTrainer(PublishingTrainer):
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length":
+        by_length = self.args.train_sampling_strategy == "group_by_length"
+        several = "pair" in getattr(dataset, "column_names", ())
+        if not (by_length or several):
             return super()._get_train_sampler(dataset)
         # `Trainer` draws this order from the random state of each process: from the second epoch on, it would differ
         # between processes and after resuming.
-        self._length_grouped = LengthGroupedSampler(
-            dataset[self.args.length_column_name][:],
-            self.args.train_batch_size * self.args.world_size,
-            seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-        )
-        return self._length_grouped
+        batch_size = self.args.train_batch_size * self.args.world_size
+        lengths = dataset[self.args.length_column_name][:] if by_length else [0] * len(dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if several:
+            self._sampler = LanguageSampler(
+                lengths,
+                np.bincount(dataset["pair"]).tolist(),
+                batch_size,
+                temperature=self.args.language_temperature,
+                mixed=self.args.batch_languages == "mixed",
+                seed=seed,
+            )
+        else:
+            self._sampler = LengthGroupedSampler(lengths, batch_size, seed=seed)
+        return self._sampler
 
     def _run_epoch(self, *, epoch, **kwargs):
         if self.state.global_step >= self.state.max_steps:
@@ -107,8 +120,8 @@ class ResumableTrainer(PublishingTrainer):
             self.control.should_training_stop = True
             return
         # On several processes, the loader that skips the batches before a checkpoint does not tell the sampler.
-        if self._length_grouped is not None:
-            self._length_grouped.set_epoch(epoch)
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **kwargs)
 
     def log(self, logs, start_time=None):

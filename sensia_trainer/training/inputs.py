@@ -1,6 +1,8 @@
 """What a trainer on parallel sentences reads: its bitext tokenized, and the collator of its batches."""
 
+import numpy as np
 import pyarrow.compute as pc
+from datasets import concatenate_datasets
 
 from ..bitext.columns import sides
 from ..bitext.tokens import tokenize_bitext, tokenize_texts
@@ -14,7 +16,8 @@ NO_LIMIT = 2**31 - 1  # tokens of a sentence, for models of any number of positi
 def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
     """
     Args:
-        dataset (`datasets.Dataset`, *optional*): Bitext with a column `translation`.
+        dataset (`datasets.Dataset` or `dict` of them, *optional*): Bitext with a column `translation`; several by
+            the name of their pair of languages (`en-id`).
         texts (`dict[str, datasets.Dataset]`): Text beside the pairs with a column `text`, by side.
         tokenizer: The model's.
         args ([`SensiaConfig`]): `target_language` is set where it is not and can be told.
@@ -22,7 +25,8 @@ def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
         share_rows (`bool`): See [`batches.pack`].
 
     Returns:
-        The tokenized bitext, or `None`, and the [`batches.PairCollator`].
+        The tokenized bitext, or `None`, and the [`batches.PairCollator`]. Of several, one after the other, with a
+        column `pair`, the number of the pair of languages.
 
     Raises:
         `ValueError`: for a bitext without pairs or one of the languages, or of less than one batch, and for text
@@ -35,21 +39,44 @@ def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
     )
     if dataset is None:
         return None, collator
-    args.target_language = args.target_language or other_language(
-        sides(dataset) if len(dataset) else [], args.source_language, "the bitext"
-    )
-    languages = args.source_language, args.target_language
+    if not isinstance(dataset, dict):
+        args.target_language = args.target_language or other_language(
+            sides(dataset) if len(dataset) else [], args.source_language, "the bitext"
+        )
     # One position is the end token's, which is predicted.
     limits = [args.max_length, None if positions is None else positions - int(args.predict_end)]
     limit = min((limit for limit in limits if limit is not None), default=NO_LIMIT)
     with args.main_process_first(desc="tokenizing the bitext"):
-        tokenized = tokenize_bitext(dataset, tokenizer, *languages, max_length=limit)
-        _check_a_batch(len(tokenized), args)
+        if isinstance(dataset, dict):
+            tokenized = _tokenize_several(dataset, tokenizer, limit, args)
+        else:
+            languages = args.source_language, args.target_language
+            tokenized = tokenize_bitext(dataset, tokenizer, *languages, max_length=limit)
+            _check_a_batch(len(tokenized), args)
         pairs = 1 + pc.max(tokenized.data["row"]).as_py()
         for side, ratio in _ratios(texts, args).items():
             pieces = tokenize_texts(texts[side], tokenizer, limit).shuffle(seed=args.seed)
             collator.texts[side] = Texts(pieces, ratio, pairs)
     return tokenized, collator
+
+
+def _tokenize_several(datasets, tokenizer, limit, args):
+    """The pairs of all languages behind each other; `row` counts on from one pair of languages to the next."""
+    parts, before = [], 0
+    for number, (name, dataset) in enumerate(datasets.items()):
+        part = tokenize_bitext(dataset, tokenizer, *name.split("-"), max_length=limit)
+        batch = args.train_batch_size * args.world_size
+        if len(part) < batch:
+            raise ValueError(
+                f"The bitext of {name} has {len(part)} pairs, less than one batch of {batch} "
+                "(`per_device_train_batch_size` on all processes), so that it would be met again within the batch. "
+                f"Lower `per_device_train_batch_size`, add pairs of {name}, or leave it out."
+            )
+        rows = np.array(part["row"]) + before
+        part = part.remove_columns("row").add_column("row", rows).add_column("pair", np.full(len(part), number))
+        parts.append(part)
+        before += len(dataset)
+    return concatenate_datasets(parts)
 
 
 def _ratios(texts, args):

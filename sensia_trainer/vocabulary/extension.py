@@ -108,6 +108,7 @@ def learn_extension(
     method="translation",
     dictionary=None,
     max_source_change=0.0,
+    protected=(),
     seed=0,
     progress=False,
 ):
@@ -123,6 +124,7 @@ def learn_extension(
             tokens that spelled the word before) or `"mean"` (of all rows).
         dictionary (`str`, *optional*): A file of word pairs besides, see [`read_dictionary`].
         max_source_change (`float`, *optional*, defaults to 0.0): See [`continue_tokenizer`].
+        protected (`Sequence[str]`, *optional*): Texts of further languages that are to be cut as before.
         seed (`int`, *optional*, defaults to 0): Of the pairs by which translations are judged.
         progress (`bool`, *optional*, defaults to `False`): Whether to show progress.
 
@@ -139,7 +141,7 @@ def learn_extension(
     warnings = _other_script(target, target_language)
 
     new, report = continue_tokenizer(
-        tokenizer, source, target, size, max_source_change=max_source_change, progress=progress
+        tokenizer, [*source, *protected], target, size, max_source_change=max_source_change, progress=progress
     )
     number = report["new_tokens"]
     if number < size:
@@ -254,6 +256,9 @@ def with_votes(report, model, tokenizer, when):
     """A report whose `words` also say, under `votes_{when}`, what their senses vote for; as it is without senses."""
     if not hasattr(model, "get_senses"):
         return report
+    if "languages" in report:
+        votes = {code: with_votes(one, model, tokenizer, when) for code, one in report["languages"].items()}
+        return report | {"languages": votes}
     votes = sense_votes(model, tokenizer, [word["token"] for word in report["words"]])
     words = [word | {f"votes_{when}": vote} for word, vote in zip(report["words"], votes, strict=True)]
     return report | {"words": words}

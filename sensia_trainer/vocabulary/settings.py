@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ..languages import language
 from ..utils.ranges import NOT_NEGATIVE, Range, check_ranges
 from ..utils.recipes import expand_variables
 
@@ -17,7 +18,18 @@ class VocabularySettings:
     FREE: ClassVar = ("vocabulary_cache",)  # does not tell runs apart
 
     vocabulary_size: int = field(
-        default=0, metadata={"help": "New words of the target language; 0: the tokenizer stays, as in the paper."}
+        default=0,
+        metadata={
+            "help": "New words of the target language (of all together, where there are several); 0: the tokenizer "
+            "stays, as in the paper."
+        },
+    )
+    vocabulary_languages: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Of several languages, those that share the new words; text of the others is cut as before. "
+            "Default: all but the source language."
+        },
     )
     vocabulary_transfer: str = field(
         default="translation",
@@ -47,6 +59,8 @@ class VocabularySettings:
 
     def __post_init__(self):
         check_ranges(self, {"vocabulary_size": NOT_NEGATIVE, "vocabulary_source_change": Range(0, 1)})
+        if self.vocabulary_languages is not None:
+            self.vocabulary_languages = [language(code).code for code in self.vocabulary_languages]
         if self.vocabulary_transfer not in METHODS:
             raise ValueError(f"`vocabulary_transfer` is {self.vocabulary_transfer!r}, but must be one of {METHODS}.")
 

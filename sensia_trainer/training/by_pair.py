@@ -1,0 +1,88 @@
+"""What a run with several pairs of languages measured of each: a mapping by pair, made of flat logs; its summary."""
+
+from ..evaluation.dynamics import training_dynamics, training_dynamics_of_pairs
+from ..evaluation.retrieval import DIRECTIONS
+from ..languages import language, named
+from .adaptation import evaluations, summary
+
+
+SUMMED = ("pairs", "truncated")
+SHOWN = {
+    f"{kind}_recall_{way}": f"{kind} {arrow}" for kind in ("sense", "context") for way, arrow in zip(DIRECTIONS, "→←")
+}
+SHOWN |= {"target_bits_per_byte": "bits/byte", "source_bits_per_byte": "bits/byte of the source"}
+
+
+def by_pair(metrics: dict, names: list[str], prefix: str = "") -> dict[str, dict]:
+    """`{"eval_en-id_pairs": 9, …}` as `{"en-id": {"pairs": 9, …}}`; what is of no pair is left out.
+
+    Args:
+        metrics (`dict`): Flat, its keys as `BitextTrainer.evaluate` names them.
+        names (`list[str]`): The pairs.
+        prefix (`str`, *optional*): What stands before the names, such as `"eval"`.
+    """
+    found: dict[str, dict] = {}
+    for name in names:
+        start = f"{prefix}_{name}_" if prefix else f"{name}_"
+        found[name] = {key[len(start) :]: value for key, value in metrics.items() if key.startswith(start)}
+    return found
+
+
+def histories(history: list[dict], names: list[str]) -> dict[str, list[dict]]:
+    """The evaluations of a logged history by pair, each with its `step`."""
+    rows = evaluations(history)
+    return {
+        name: [{"step": row["step"]} | own for row in rows if (own := by_pair(row, [name])[name])] for name in names
+    }
+
+
+def mean_of_pairs(metrics: dict[str, dict]) -> dict:
+    """The mean over pairs of every number that all of them have; numbers of sentences are added up."""
+    shared = set.intersection(*(set(one) for one in metrics.values())) if metrics else set()
+    means = {}
+    for key in next(iter(metrics.values()), {}):
+        values = [one[key] for one in metrics.values() if key in shared and isinstance(one[key], int | float)]
+        if len(values) == len(metrics):
+            means[key] = sum(values) / (1 if key in SUMMED else len(values))
+    return means
+
+
+def summary_of_pairs(before: dict[str, dict], after: dict[str, dict]) -> str:
+    """A printed table, a line for each pair: retrieval and bits a byte before and after adaptation."""
+    keys = [key for key in SHOWN if any(key in one for one in after.values())]
+    cells = [["pair", *(SHOWN[key] for key in keys)]]
+    for name, one in after.items():
+        cells.append([name, *(f"{before[name][key]:.3f} > {one[key]:.3f}" if key in one else "" for key in keys)])
+    widths = [max(len(row[column]) for row in cells) for column in range(len(keys) + 1)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join(["recall@1 by sense and context vectors, and bits per byte, before > after", *lines])
+
+
+def names_of(languages: dict) -> tuple[str, str]:
+    """The names of the source and of the target; of several targets, all their names."""
+    source = language(languages["source"]).name
+    if "targets" in languages:
+        return source, ", ".join(language(code).name for code in languages["targets"])
+    return source, named(languages["target"], languages.get("target_name")).name
+
+
+def closing_table(metrics: dict) -> str:
+    """What a run says in the end, from its metrics."""
+    if "by_pair" not in metrics:
+        return summary(metrics["before"], metrics["after"], *names_of(metrics["languages"]))
+    return summary_of_pairs(
+        *({name: one[when] for name, one in metrics["by_pair"].items()} for when in ("before", "after"))
+    )
+
+
+def draw_dynamics(metrics: dict, path, phase_starts: list[int]):
+    """Draws how a run went, from its metrics; of several pairs of languages, a line for each."""
+    history, names = metrics.get("history") or [], metrics["languages"]
+    if "by_pair" not in metrics:
+        start = [{"step": 0} | metrics["before"]]
+        return training_dynamics(
+            start + evaluations(history), path, phase_starts=phase_starts, languages=names_of(names)
+        )
+    rows = histories(history, list(metrics["by_pair"]))
+    rows = {name: [{"step": 0} | metrics["by_pair"][name]["before"], *own] for name, own in rows.items()}
+    return training_dynamics_of_pairs(rows, path, phase_starts=phase_starts)
