@@ -30,6 +30,19 @@ def tiny_bitext(rows=48, seed=0):
     return Dataset.from_dict({"translation": pairs})
 
 
+def tiny_languages(en_id=24, en_sw=48, id_sw=0, seed=0):
+    """Pairs of three languages by name; Swahili is Indonesian spelled backwards."""
+    found = {}
+    for name, rows in {"en-id": en_id, "en-sw": en_sw, "id-sw": id_sw}.items():
+        pairs = tiny_bitext(rows, seed)["translation"] if rows else []
+        rows = [pair | {"sw": pair["id"][::-1]} for pair in pairs]
+        if rows:
+            found[name] = Dataset.from_dict(
+                {"translation": [{key: row[key] for key in name.split("-")} for row in rows]}
+            )
+    return found
+
+
 def tiny_texts(language, rows=20):
     """Texts of one language, 2 to 12 words each."""
     draw = random.Random(2)
@@ -77,10 +90,26 @@ class KeepsRows(SensiaTrainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
 
+def _evaluated(bitext, rows):
+    if bitext is None:
+        return tiny_bitext(rows, seed=1)
+    return {name: part for name, part in tiny_languages(rows, rows, rows, seed=1).items() if name in bitext}
+
+
 def tiny_trainer(
-    folder, *, trainer_class=SensiaTrainer, callbacks=None, texts=None, eval_rows=0, rows=48, dropout=0.1, **fields
+    folder,
+    *,
+    trainer_class=SensiaTrainer,
+    callbacks=None,
+    texts=None,
+    eval_rows=0,
+    rows=48,
+    dropout=0.1,
+    bitext=None,
+    **fields,
 ):
-    """A [`SensiaTrainer`] of 12 steps: align to step 2, joint to step 6, then polish. `fields` go to its config."""
+    """A [`SensiaTrainer`] of 12 steps: align to step 2, joint to step 6, then polish. `fields` go to its config;
+    `bitext` takes the place of `rows` made-up pairs, and of `eval_rows` by the names of its languages."""
     tokenizer = tiny_tokenizer()
     settings = dict(
         output_dir=str(folder),
@@ -97,8 +126,8 @@ def tiny_trainer(
     return trainer_class(
         tiny_model(tokenizer, dropout),
         SensiaConfig(**settings | fields),
-        train_dataset=tiny_bitext(rows),
-        eval_dataset=tiny_bitext(eval_rows, seed=1) if eval_rows else None,
+        train_dataset=bitext or tiny_bitext(rows),
+        eval_dataset=_evaluated(bitext, eval_rows) if eval_rows else None,
         processing_class=tokenizer,
         callbacks=callbacks,
         texts=texts,

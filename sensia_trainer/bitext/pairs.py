@@ -100,7 +100,7 @@ def parse_sources(entries: list, split: str = "train", argument: str = "bitext")
     sources, alone = [], None
     for entry in entries:
         if isinstance(entry, str) and entry.lstrip().startswith("{"):
-            entry = _mapping(entry, argument)
+            entry = parse_mapping(entry, argument)
         if isinstance(entry, dict):
             sources.append(_source({"split": split} | entry, argument))
             continue
@@ -123,7 +123,8 @@ def parse_sources(entries: list, split: str = "train", argument: str = "bitext")
     return sources
 
 
-def _mapping(text: str, argument: str) -> dict:
+def parse_mapping(text: str, argument: str) -> dict:
+    """A source that is given as JSON."""
     try:
         return json.loads(text)
     except ValueError as error:

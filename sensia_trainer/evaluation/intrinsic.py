@@ -113,7 +113,7 @@ def evaluate_bitext(
     run |= {"temperature": temperature, "context_state": context_state, "context_layer": context_layer}
     with evaluating(model):
         sides = {
-            name: _encode_side(model, side, name, **run) for name, side in (("source", source), ("target", target))
+            name: encode_side(model, side, name, **run) for name, side in (("source", source), ("target", target))
         }
 
     for name, side in sides.items():
@@ -133,7 +133,7 @@ def evaluate_bitext(
             metrics.setdefault("hits", {})[f"{kind}_recall_{direction}"] = hits.tolist()
     metrics |= _beyond_overlap(found, bootstrap, seed)
     for name, encoded in (("source", source), ("target", target)):
-        metrics |= _side_metrics(sides[name], encoded, name, bootstrap, seed)
+        metrics |= side_metrics(sides[name], encoded, name, bootstrap, seed)
     metrics["pairs"] = len(source)
     metrics["truncated"] = sum(s.truncated or t.truncated for s, t in zip(source, target, strict=True))
     return metrics
@@ -179,7 +179,7 @@ def _beyond_overlap(found, bootstrap, seed) -> dict:
     return metrics
 
 
-def _side_metrics(side, encoded, name, bootstrap, seed) -> dict:
+def side_metrics(side, encoded, name, bootstrap, seed) -> dict:
     """Sense entropy and likelihood of one side."""
     metrics = {}
     if "entropy" in side:
@@ -198,7 +198,7 @@ def _side_metrics(side, encoded, name, bootstrap, seed) -> dict:
     return metrics
 
 
-def _encode_side(model, encoded, name, *, batch_size, progress, accelerator, **options) -> dict:
+def encode_side(model, encoded, name, *, batch_size, progress, accelerator, **options) -> dict:
     """Vectors, summed sense entropy, token counts and NLL of every sentence of one side, in input order."""
     # Sorted over all processes before sharing out, so that every process gets the same mix of lengths.
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), i))

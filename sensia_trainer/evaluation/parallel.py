@@ -33,6 +33,31 @@ class Pairs(NamedTuple):
     counted: list[list[str]] | None = None
 
 
+class ManyLanguages(NamedTuple):
+    """Sentences that are translated into all of some languages, and other ones, to count document frequencies on."""
+
+    sentences: dict[str, list[str]]  # by code, as bitext columns have it
+    facts: dict
+    counted: list[str]
+
+
+def flores_languages(codes: list[str], *, data_dir=None, purpose="reporting", max_items=None) -> ManyLanguages:
+    """FLORES-200 in several languages; the split as for [`flores_pairs`]."""
+    path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
+    split = PURPOSES.get(purpose, purpose)
+    texts = load_flores(path, split, codes, purpose=purpose)
+    ((other_purpose, other),) = (item for item in PURPOSES.items() if item[1] != split)
+    try:  # only to count in how many sentences a token is, for its overlap
+        counted = load_flores(path, other, codes, purpose=other_purpose)
+    except ValueError:
+        logger.warning(f"FLORES {other} is not there: document frequencies are counted on {split} itself.")
+        counted = {}
+    sentences = {language(code).code: texts[code][:max_items] for code in codes}
+    return ManyLanguages(
+        sentences, {"split": split, "purpose": purpose}, [text for side in counted.values() for text in side]
+    )
+
+
 def flores_pairs(source: str, target: str, *, data_dir=None, purpose="reporting", max_items=None) -> Pairs:
     """The split of FLORES-200 that `purpose` may read (see `load_flores`), from `data_dir/flores200` or the Hub."""
     path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES

@@ -22,9 +22,10 @@ from ..utils.recipes import expand_variables, find_model
 from .choices import load_choices
 from .generation import fluency, generate_examples, prompts_for
 from .intrinsic import evaluate_bitext, random_weights_recall
+from .languages import language_matrix, matrix_figure
 from .likelihood import choice_likelihoods
 from .overlap import token_idf
-from .parallel import Pairs, check_pairs, flores_pairs, own_pairs, tatoeba_pairs
+from .parallel import Pairs, check_pairs, flores_languages, flores_pairs, own_pairs, tatoeba_pairs
 from .perplexity import perplexity
 from .references import GENERATION_TASKS, evaluate_writing, load_writing
 from .results import Parts, write_result
@@ -50,6 +51,13 @@ class EvaluationConfig:
     output: str = field(metadata={"help": "JSON file to write; per-item predictions go beside it as *.items.json."})
     target: str = field(metadata={"help": "Language evaluated, e.g. ind_Latn or id."})
     source: str = field(default="eng_Latn", metadata={"help": "The other side of the bitext."})
+    languages: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Several languages, which are measured with each other on FLORES-200: a matrix of retrieval "
+            "between all of them and `source`, and bits per byte of each."
+        },
+    )
     name: str | None = field(default=None, metadata={"help": "Name in tables; the last part of `model` by default."})
     tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer, if not in the model folder."})
     data_dir: str | None = field(default=None, metadata={"help": "Folder with local data; the Hub by default."})
@@ -162,6 +170,10 @@ def check_config(config: EvaluationConfig) -> None:
     if config.scoring_lambda is not None and not 0 <= config.scoring_lambda <= 1:
         raise ValueError(f"`scoring_lambda` must lie between 0 and 1 (got {config.scoring_lambda}).")
     language(config.source)
+    codes = [language(code).code for code in (config.source, *config.languages)]
+    twice = sorted({code for code in codes if codes.count(code) > 1})
+    if twice:
+        raise ValueError(f"`languages` holds {twice[0]!r} twice, or `source` too (got {config.languages}).")
 
 
 def run(config: EvaluationConfig) -> dict:
@@ -179,6 +191,7 @@ def run(config: EvaluationConfig) -> dict:
         raise ValueError(f"`data_dir` {config.data_dir!r} is not a folder; leave it out to load from the Hub.")
     # All data before the model, so that what is missing is missed at once.
     pairs, tasks, writings = _load_data(config, data_dir)
+    many = _load_languages(config, data_dir) if config.languages else None
     prompts = prompts_for(config.target) if config.generate else []
     if config.generate and not prompts:
         logger.warning(f"No continuations are sampled: there are no prompts in {language(config.target).name}.")
@@ -210,6 +223,9 @@ def run(config: EvaluationConfig) -> dict:
             result["flores"] = summary
         else:
             result["bitexts"][found.name] = summary
+    if many:
+        result["matrix"] = part("matrix", fingerprint([many.sentences, many.counted]), _evaluate_languages, many)
+        matrix_figure(result["matrix"], Path(config.output).with_name(f"{Path(config.output).stem}-languages"))
     for test, validation in tasks:
         for template in ["own"] if test.kind == "own" else config.templates:
             if template in TEMPLATES[test.kind]:
@@ -265,7 +281,7 @@ def _load_data(config, data_dir):
     if config.check_languages:
         for found in pairs:
             check_pairs(found)
-    if not (pairs or tasks or writings or config.generate):
+    if not (pairs or tasks or writings or config.generate or config.languages):
         raise ValueError("There is nothing to evaluate: give `tasks`, `bitext`, `choices`, or leave `flores` on.")
     return pairs, tasks, writings
 
@@ -290,6 +306,23 @@ def _generate(config, model, tokenizer, prompts):
 def _fluency(config, model, tokenizer, sentences):
     options = {"seed": config.seed, "batch_size": config.batch_size, "progress": config.progress}
     return fluency(model, tokenizer, sentences, config.target, **options)
+
+
+def _load_languages(config, data_dir):
+    """The sentences of all languages, checked to be in them."""
+    where = {"data_dir": data_dir, "max_items": config.max_items, "purpose": config.flores_purpose}
+    many = flores_languages([config.source, *config.languages], **where)
+    for code, texts in many.sentences.items() if config.check_languages else ():
+        check_language(texts, code, f"flores {code}")
+    return many
+
+
+def _evaluate_languages(config, model, tokenizer, many):
+    names = ("pooling", "temperature", "context_state", "context_layer", "bootstrap", "seed", "batch_size")
+    options = {name: getattr(config, name) for name in (*names, "max_length", "progress")}
+    source = language(config.source).code
+    matrix = language_matrix(model, tokenizer, many.sentences, source, counted=many.counted, **options)
+    return portable(many.facts) | {"fingerprint": fingerprint(many.sentences)[:16]} | matrix, {}
 
 
 def _evaluate_writing(config, model, tokenizer, writing):

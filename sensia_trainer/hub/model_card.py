@@ -13,7 +13,9 @@ and `command`, as the training scripts write them. Optional keys add to the card
 - `evaluation`: `name`, `type` (Hub id), `config`, `split`: the data set behind `before`, `after` and `control`;
 - `benchmarks`: [{"name", "type", "split", "metric", "value", "interval", "control", "items", "protocol"}];
 - `examples`: [[source sentence, its translation], ...] and `prompt`, for the snippets;
-- `vocabulary`: what `extend_vocabulary` reports of new words;
+- `vocabulary`: what `extend_vocabulary` reports of new words, or `{"languages": {code: that}}`;
+- of several languages: `languages` {"source": code, "targets": [code, …], "pairs": ["en-id", …]}, `by_pair` {pair:
+  {"before", "after", "control", "data"}}, `matrix`: what `sensia evaluate` measures with `languages`;
 - `repo_id` on the Hub, which the snippets then load;
 - `hardware`, `energy_kwh`, `co2_eq_emissions` (grams), `figure` (a file of the folder), `base_model_relation`, `tags`.
 
@@ -45,6 +47,15 @@ from .card_tables import (
     spent,
     trained_tokens,
     two_columns,
+)
+from .languages import (
+    FIGURE,
+    joined_names,
+    languages_of_card,
+    languages_of_pair,
+    matrix_table,
+    pair_table,
+    zero_shot_text,
 )
 from .licences import UNKNOWN, weights_licence
 
@@ -79,7 +90,7 @@ def adaptation_card(metrics: dict) -> str:
     """
     _require(metrics, "model_name", "base_model", "languages")
     source, target = _languages(metrics)
-    pairs = metrics.get("examples") or list(zip(ENGLISH_EXAMPLES, EXAMPLES.get(target.code, ()), strict=False))
+    pairs = metrics.get("examples") or _examples(languages_of_card(metrics)[1:])
     base = base_model_name(metrics["base_model"])
     relation = metrics.get("base_model_relation", "finetune")
     values = {
@@ -178,6 +189,8 @@ def render_card(folder, metrics: dict | None = None, **changes) -> str:
     if not metrics.get("figure"):
         figures = sorted(file.name for file in folder.glob("*.png"))
         metrics["figure"] = next((name for name in figures if "training" in name), None)
+    if (folder / f"{FIGURE}.png").is_file():
+        metrics["matrix_figure"] = f"{FIGURE}.png"
     if (folder / VOCABULARY_FIGURE).is_file():
         metrics["vocabulary_figure"] = VOCABULARY_FIGURE
     return RENDERERS[metrics["kind"]](metrics)
@@ -264,7 +277,14 @@ def _card(
 ):
     data = metrics.get("data") or {}
     name = _file_name(data.get("name") or "")
-    results = eval_results(metrics, source, target, f"held-out part of {name or 'the training data'}")
+    held_out = f"held-out part of {name or 'the training data'}"
+    by_pair = metrics.get("by_pair") or {}
+    results = [
+        result
+        for pair, one in by_pair.items()
+        for result in eval_results(metrics | {"after": one["after"]}, *languages_of_pair(pair), held_out)
+    ]
+    results = results or eval_results(metrics, source, target, held_out)
     hub_ids = data.get("hub_id") or []
     licence = {"license": metrics["license"]} if metrics.get("license") else None
     licence = licence or weights_licence(data, metrics.get("base_licence"))
@@ -294,7 +314,10 @@ def _card(
         "vocabulary": _vocabulary_text(metrics, source.name, target.name),
         "vocabulary_figure": metrics.get("vocabulary_figure"),
         "protocol": _protocol(metrics),
-        "result_table": result_table(metrics, source, target),
+        "result_table": pair_table(metrics) or result_table(metrics, source, target),
+        "matrix_table": matrix_table(metrics),
+        "zero_shot": Markdown(zero_shot_text(metrics)),
+        "matrix_figure": metrics.get("matrix_figure"),
         "benchmark_table": benchmark_table(metrics.get("benchmarks") or []),
         "control": bool(metrics.get("control")),
         "spent_table": two_columns(spent(metrics), "spent"),
@@ -306,7 +329,9 @@ def _card(
     body = Environment(loader=loader, **options).get_template(template).render(values)
     tags = tags + (BACKPACK_TAGS if uses_backpack else []) + (SENTENCE_TAGS if has_vectors else [])
     card = ModelCardData(
-        language=list(dict.fromkeys((source.code, target.code))),
+        language=list(dict.fromkeys(one.code for one in (source, *languages_of_card(metrics)[1:])))
+        if metrics.get("languages")
+        else [source.code],
         **licence,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
@@ -326,7 +351,16 @@ def _card(
 
 def _languages(metrics: dict) -> tuple[Language, Language]:
     codes = metrics["languages"]
+    if "targets" in codes:
+        source, *targets = languages_of_card(metrics)
+        return source, targets[0]._replace(name=joined_names(targets))
     return language(codes["source"]), named(codes["target"], codes.get("target_name"))
+
+
+def _examples(targets: list[Language]) -> list[tuple[str, str]]:
+    """Sentences and their translations for the snippets; of several languages, the first of each."""
+    found = [list(zip(ENGLISH_EXAMPLES, EXAMPLES.get(target.code, ()), strict=False)) for target in targets]
+    return found[0] if len(found) == 1 else [pairs[n % len(pairs)] for n, pairs in enumerate(filter(None, found))]
 
 
 def _require(metrics: dict, *names: str) -> None:
@@ -347,6 +381,13 @@ def _base_metadata(base: str, relation: str, metrics: dict) -> dict:
 def _vocabulary_text(metrics: dict, source: str, target: str) -> Markdown:
     """What the tokenizer became; empty where it stayed as it was."""
     report = metrics.get("vocabulary")
+    if report and "languages" in report:
+        names = {code: language(code).name for code in report["languages"]}
+        sections = [
+            f"### {names[code]}\n\n{vocabulary_section(one, source, names[code])}"
+            for code, one in report["languages"].items()
+        ]
+        return Markdown("\n\n".join(sections))
     return Markdown(vocabulary_section(report, source, target) if report else "")
 
 

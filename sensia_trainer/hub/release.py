@@ -11,18 +11,19 @@ from tempfile import TemporaryDirectory
 import torch
 from tqdm.auto import tqdm
 
-from ..evaluation.dynamics import training_dynamics
 from ..evaluation.report import TITLES
 from ..evaluation.results import read_result
 from ..evaluation.tasks import TASKS
 from ..languages import language
 from ..schedule import PhaseSchedule
 from ..training.adaptation import evaluations
+from ..training.by_pair import draw_dynamics
 from ..training.runs import METRICS_FILE
 from ..utils.files import portable, read_json, write_json
 from ..utils.models import load_model, load_tokenizer
 from .card_tables import SCHEDULE_FIELDS
 from .folders import finish_folder, without_origin
+from .languages import draw_matrix, reported_languages
 
 
 FIGURE = "training_dynamics"
@@ -58,9 +59,9 @@ def release(run_folder, destination, dtype=None, license=None, title=None, **eva
     measured = {name: read_result(file) for name, file in evaluations.items() if file}
     if measured:
         # What the run measured before its first step, for the figure: `before` is now of the reporting split.
-        start = [{"step": 0} | {f"eval_{key}": value for key, value in (metrics.get("before") or {}).items()}]
-        metrics["history"] = start * bool(metrics.get("before")) + metrics.get("history", [])
-        metrics |= reported(**measured)
+        metrics["history"] = _start_of(metrics) + metrics.get("history", [])
+        several = metrics.get("languages", {}).get("pairs")
+        metrics |= reported_languages(several, **measured) if several else reported(**measured)
     metrics |= {name: value for name, value in (("license", license), ("title", title)) if value}
 
     model = load_model(run_folder)
@@ -78,6 +79,17 @@ def release(run_folder, destination, dtype=None, license=None, title=None, **eva
         for file in written.iterdir():
             shutil.move(file, destination / file.name)
     return destination
+
+
+def _start_of(metrics: dict) -> list[dict]:
+    """What a run measured before its first step, as lines of its history."""
+    parts = {f"{name}_": one["before"] for name, one in metrics.get("by_pair", {}).items()}
+    parts = parts or {"": metrics.get("before")}
+    return [
+        {"step": 0} | {f"eval_{name}{key}": value for key, value in before.items()}
+        for name, before in parts.items()
+        if before
+    ]
 
 
 def storable(model, dtype: str | None = None) -> str:
@@ -118,16 +130,14 @@ def refresh(folder) -> Path:
     tokenizer_config = folder / "tokenizer_config.json"
     write_json(tokenizer_config, without_origin(read_json(tokenizer_config)))
     metrics = read_json(folder / METRICS_FILE)
+    draw_matrix(metrics, folder)
     history = evaluations(metrics.get("history") or [])
-    if metrics["kind"] != "pretraining" and any("context_recall_source_to_target" in row for row in history):
-        if metrics.get("before") and history[0]["step"] > 0:
-            history = [{"step": 0} | metrics["before"], *history]
+    if metrics["kind"] != "pretraining" and any("context_recall_source_to_target" in " ".join(row) for row in history):
         config = metrics["config"]
         given = {key: config[key] for key in SCHEDULE_FIELDS & config.keys() if not key.startswith("w_")}
         schedule = PhaseSchedule(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
         starts = [round(boundary * config["steps"]) for boundary in schedule.boundaries]
-        names = tuple(language(metrics["languages"][side]).name for side in ("source", "target"))
-        training_dynamics(history, folder / FIGURE, phase_starts=starts, languages=names)
+        draw_dynamics(metrics, folder / FIGURE, starts)
     return finish_folder(folder)
 
 

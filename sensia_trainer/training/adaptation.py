@@ -143,11 +143,11 @@ class AdaptationData:
                 setattr(self, name, [getattr(self, name)])
         for name in ("bitext", "eval_bitext"):
             given = getattr(self, name)
-            if isinstance(given, list) and len(given) == 1 and str(given[0]).lstrip().startswith("{"):
-                if isinstance(given[0], str) and names_languages([_mapping(name, given[0])]):
-                    setattr(self, name, [_mapping(name, given[0])])
-            if names_languages(getattr(self, name)):
-                check_sources(getattr(self, name), self.bitext_split, name)
+            if given and len(given) == 1 and str(given[0]).lstrip().startswith("{"):
+                given = [parse_mapping(given[0], name) if isinstance(given[0], str) else given[0]]
+                setattr(self, name, given)
+            if names_languages(given):
+                check_sources(given, self.bitext_split, name)
             elif given is not None:
                 parse_sources(given, self.bitext_split, name)
         if self.eval_bitext and self.eval_flores:

@@ -77,12 +77,16 @@ def closing_table(metrics: dict) -> str:
 
 def draw_dynamics(metrics: dict, path, phase_starts: list[int]):
     """Draws how a run went, from its metrics; of several pairs of languages, a line for each."""
-    history, names = metrics.get("history") or [], metrics["languages"]
+    history = metrics.get("history") or []
     if "by_pair" not in metrics:
-        start = [{"step": 0} | metrics["before"]]
-        return training_dynamics(
-            start + evaluations(history), path, phase_starts=phase_starts, languages=names_of(names)
-        )
+        rows = _from_start(metrics.get("before"), evaluations(history))
+        return training_dynamics(rows, path, phase_starts=phase_starts, languages=names_of(metrics["languages"]))
     rows = histories(history, list(metrics["by_pair"]))
-    rows = {name: [{"step": 0} | metrics["by_pair"][name]["before"], *own] for name, own in rows.items()}
+    rows = {name: _from_start(metrics["by_pair"][name]["before"], own) for name, own in rows.items()}
     return training_dynamics_of_pairs(rows, path, phase_starts=phase_starts)
+
+
+def _from_start(before: dict | None, rows: list[dict]) -> list[dict]:
+    """Evaluations with that before the first step in front, where there is one and they do not begin with it."""
+    has_start = bool(rows) and rows[0]["step"] == 0
+    return [{"step": 0} | before, *rows] if before and not has_start else rows

@@ -1,0 +1,82 @@
+"""Retrieval between all languages against the plain restatement and against the evaluation of one pair."""
+
+import pytest
+
+from sensia_trainer.evaluation import languages
+from sensia_trainer.evaluation.batching import encode_texts
+from sensia_trainer.evaluation.intrinsic import encode_side, evaluate_bitext
+from sensia_trainer.evaluation.languages import language_matrix, matrix_figure
+from tests.reference import languages as reference
+from tests.tiny import tiny_languages, tiny_model, tiny_tokenizer
+
+
+OPTIONS = {
+    "batch_size": 4,
+    "pooling": "magnitude",
+    "temperature": 0.7,
+    "context_state": "mixture",
+    "context_layer": None,
+}
+
+
+@pytest.fixture(scope="module")
+def measured():
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(tokenizer).eval()
+    pairs = tiny_languages(12, 12, 0)
+    sentences = {"en": [pair["en"] for pair in pairs["en-id"]["translation"]]}
+    sentences |= {code: [pair[code] for pair in pairs[f"en-{code}"]["translation"]] for code in ("id", "sw")}
+    assert len(set(sentences["en"])) == 12
+    matrix = language_matrix(model, tokenizer, sentences, "en", bootstrap=50, progress=False, **OPTIONS)
+    return model, tokenizer, sentences, matrix
+
+
+def test_every_cell_is_the_evaluation_of_that_pair(measured):
+    model, tokenizer, sentences, matrix = measured
+    for one, other in (("en", "id"), ("id", "sw"), ("sw", "en")):
+        pair = evaluate_bitext(model, tokenizer, sentences[one], sentences[other], **OPTIONS)
+        for kind in ("sense", "context"):
+            assert matrix[kind][f"{one}-{other}"] == pytest.approx(pair[f"{kind}_recall_source_to_target"])
+            assert matrix[kind][f"{other}-{one}"] == pytest.approx(pair[f"{kind}_recall_target_to_source"])
+        assert matrix["bits_per_byte"][one] == pytest.approx(pair["source_bits_per_byte"])
+        assert matrix["sense_entropy"][other] == pytest.approx(pair["sense_entropy_target"])
+    assert matrix["languages"] == ["en", "id", "sw"] and matrix["sentences"] == 12
+
+
+def test_means_are_those_of_the_plain_restatement(measured):
+    model, tokenizer, sentences, matrix = measured
+    vectors = {}
+    for code, texts in sentences.items():
+        encoded = encode_texts(tokenizer, texts, start=None, max_length=40)
+        vectors[code] = encode_side(model, encoded, code, progress=False, accelerator=None, **OPTIONS)[
+            "context"
+        ].tolist()
+    assert matrix["context"]["zero_shot"] == pytest.approx(reference.zero_shot(vectors, "en"))
+    expected = [reference.recall(vectors["en"], vectors[code]) for code in ("id", "sw")]
+    assert matrix["context"]["from_source"] == pytest.approx(sum(expected) / 2)
+    low, high = matrix["context"]["zero_shot_interval"]
+    assert low <= matrix["context"]["zero_shot"] <= high
+
+
+def test_beyond_overlap_by_hand():
+    import torch
+
+    hits = {"en-id": [1, 0, 1], "id-en": [1, 1, 1], "en-sw": [0, 0, 1], "sw-en": [1, 1, 0], "id-sw": [1, 0, 1]}
+    hits |= {"sw-id": [0, 1, 1]}
+    overlap = {name: [1, 0, 1] for name in hits} | {"id-sw": [1, 1, 0.5]}
+    tensors = [{name: torch.tensor(values).double() for name, values in part.items()} for part in (hits, overlap)]
+    found = languages._beyond(*tensors, "en", 0, 0)
+    assert found == {"from_source": 0.0, "to_source": 1.0, "zero_shot": 1.0}
+
+
+def test_languages_of_unequal_length_or_without_the_source_are_refused(measured):
+    model, tokenizer, sentences, _ = measured
+    for wrong in ({"en": ["a", "b"], "id": ["a"]}, {"id": ["a", "b"], "sw": ["a", "b"]}, {"en": ["a", "b"]}):
+        with pytest.raises(ValueError, match="matrix of languages needs two languages or more"):
+            language_matrix(model, tokenizer, wrong, "en", **OPTIONS)
+
+
+def test_the_figure(measured, tmp_path):
+    files = matrix_figure(measured[3], tmp_path / "languages")
+    assert [file.name for file in files] == ["languages.png", "languages.svg"]
+    assert "queries" in files[1].read_text() or files[1].stat().st_size > 1000

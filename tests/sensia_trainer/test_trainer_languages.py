@@ -1,0 +1,115 @@
+"""Several pairs of languages in one run: losses by pair, batches, replay, resume, and what bad input says."""
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+
+from sensia_trainer.training.by_pair import by_pair
+from tests.tiny import KeepsRows, tiny_languages, tiny_texts, tiny_trainer
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run with each kind of batches, with replay of both; its trainer, weights before, and what is logged."""
+    found = {}
+    for batches in ("mixed", "one"):
+        trainer = tiny_trainer(
+            tmp_path_factory.mktemp(batches),
+            trainer_class=KeepsRows,
+            bitext=tiny_languages(id_sw=16),
+            texts={"source": tiny_texts("en")},
+            source_lm_weight=0.5,
+            polish_freeze="none",
+            batch_languages=batches,
+            eval_rows=6,
+            eval_steps=6,
+        )
+        before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+        trainer.train()
+        found[batches] = trainer, before, trainer.state.log_history
+    return found
+
+
+@pytest.mark.parametrize("batches", ["mixed", "one"])
+def test_terms_of_each_pair_are_logged_and_every_weight_moves(runs, batches):
+    trainer, before, history = runs[batches]
+    assert all(not torch.equal(before[name], p) for name, p in trainer.model.named_parameters() if p.requires_grad)
+    steps = [row for row in history if "loss_sense" in row]
+    assert len(steps) == 12
+    met = {name for row in steps for name in row if name.startswith("loss_") and "-" in name}
+    kinds = ("sense", "context", "lm", "lm_source")
+    assert met == {f"loss_{kind}_{pair}" for kind in kinds for pair in ("en-id", "en-sw", "id-sw")}
+    for row, rows in zip(steps, trainer.seen, strict=True):
+        pairs = [trainer.train_dataset["pair"][:][trainer.train_dataset["row"][:].index(number)] for number in rows]
+        names = [trainer.pairs[pair] for pair in pairs]
+        assert len(set(names)) == 1 if batches == "one" else True
+        for kind in ("sense", "context"):  # a mean over pairs is the mean of those of each, by their number
+            parts = [row[f"loss_{kind}_{name}"] for name in names]
+            assert row[f"loss_{kind}"] == pytest.approx(sum(parts) / len(parts), rel=1e-5)
+        if batches == "one":
+            assert row[f"loss_lm_{names[0]}"] == pytest.approx(row["loss_lm"], rel=1e-5)
+
+
+def test_mixed_batches_have_several_languages(runs):
+    trainer, *_ = runs["mixed"]
+    pair_of = dict(zip(trainer.train_dataset["row"][:], trainer.train_dataset["pair"][:]))
+    assert max(len({pair_of[row] for row in rows}) for rows in trainer.seen) == 3
+
+
+def test_each_pair_is_evaluated_in_its_own_languages(runs):
+    trainer, _, history = runs["one"]
+    metrics = by_pair(trainer.evaluate(), trainer.pairs, "eval")
+    assert list(metrics) == ["en-id", "en-sw", "id-sw"]
+    assert all(one["pairs"] == 6 and math.isfinite(one["target_bits_per_byte"]) for one in metrics.values())
+    # Pairs are the same sentences: the target of one is the target, or the source, of another.
+    assert metrics["en-id"]["target_bits_per_byte"] == pytest.approx(metrics["id-sw"]["source_bits_per_byte"])
+    assert metrics["en-sw"]["target_bits_per_byte"] == pytest.approx(metrics["id-sw"]["target_bits_per_byte"])
+    assert metrics["en-id"]["source_bits_per_byte"] == pytest.approx(metrics["en-sw"]["source_bits_per_byte"])
+    assert [row["step"] for row in history if "eval_id-sw_pairs" in row][:2] == [6, 12]
+
+
+def test_one_batch_weighs_as_it_does_in_a_run_of_one_pair(tmp_path):
+    """The same pairs as one bitext or as two: the same losses, and the same gradients."""
+    pairs = tiny_languages(8, 0)["en-id"]["translation"]
+    swahili = [{"en": pair["en"], "sw": pair["id"]} for pair in pairs]
+    parts = {"en-id": pairs, "en-sw": swahili}
+    several = {name: Dataset.from_dict({"translation": part}) for name, part in parts.items()}
+    twice = Dataset.from_dict({"translation": [*pairs] * 2})
+    losses, gradients = [], []
+    for name, bitext in (("several", several), ("one", twice)):
+        trainer = tiny_trainer(
+            tmp_path / name, bitext=bitext, dropout=0.0, target_language="id" if name == "one" else None
+        )
+        trainer.state.max_steps, trainer.state.global_step, trainer.current_gradient_accumulation_steps = 12, 1, 1
+        batch = trainer.data_collator([trainer.train_dataset[row] for row in range(16)])
+        loss = trainer.compute_loss(trainer.model, batch)
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert torch.allclose(*gradients, atol=1e-6)
+
+
+@pytest.mark.parametrize("fields", [{"batch_languages": "one"}, {"contrastive_chunk_size": 3}])
+def test_resumed_runs_end_alike(tmp_path, fields):
+    ends = []
+    for name in ("whole", "resumed"):
+        options = {"bitext": tiny_languages(), "save_strategy": "steps", "save_steps": 5, "logging_steps": 3} | fields
+        trainer = tiny_trainer(tmp_path / name, **options)
+        if name == "resumed":
+            trainer.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-5"))
+        else:
+            trainer.train()
+        kept = [{k: v for k, v in row.items() if k.startswith("loss")} for row in trainer.state.log_history]
+        ends.append((kept[-2], trainer.model.state_dict()))
+    assert ends[0][0] == ends[1][0] and "loss_sense_en-id" in ends[0][0]
+    assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
+
+
+def test_a_language_with_fewer_pairs_than_a_batch_is_named(tmp_path):
+    with pytest.raises(
+        ValueError, match="bitext of en-id has 5 pairs, less than one batch of 8 .* Lower .* add pairs"
+    ):
+        tiny_trainer(tmp_path, bitext=tiny_languages(en_id=5))
