@@ -139,7 +139,7 @@ def _source(values: dict, argument: str) -> PairSource:
                 f"`{argument}`: a source has an unknown field {name!r}.{did_you_mean(name, kinds)} Its fields are: "
                 f"{', '.join(kinds)}."
             )
-        if value is not None and not isinstance(value, kinds[name]) and kinds[name] != str | list[str]:
+        if value is not None and name != "path" and not isinstance(value, kinds[name]):
             raise ValueError(f"`{argument}`: {name!r} of a source is {value!r}, but must be {kinds[name]}.")
     path = values.get("path")
     if not isinstance(path, str | list) or not path:
