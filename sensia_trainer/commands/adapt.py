@@ -179,7 +179,8 @@ def new_words(run, words, args, model, tokenizer, pairs):
     other gets its share of the words.
 
     Returns:
-        The continued tokenizer and what is known of it (`dict`): a report, or `{"languages": {code: report}}`.
+        The continued tokenizer and what is known of it (`dict`): a report, or one of each language under
+        `languages`.
     """
     from ..training.runs import on_first_process, tokenizer_fingerprint
     from ..utils.files import fingerprint
@@ -230,4 +231,6 @@ def new_words(run, words, args, model, tokenizer, pairs):
         settings |= {"size": left // (len(shares) - number), "protected": share.protected}
         tokenizer, reports[code] = extended(f"vocabulary-{code}", tokenizer, share.pairs, settings)
         left -= reports[code]["new_tokens"]
-    return tokenizer, {"languages": reports}
+    first, *_ = reports.values()
+    known = {"first_token": first["first_token"], "new_tokens": sum(one["new_tokens"] for one in reports.values())}
+    return tokenizer, known | {"languages": reports}

@@ -59,23 +59,30 @@ def vocabulary_section(report, source: str, target: str) -> str:
 
 def vocabulary_figure(report, path, *, languages=("source", "target")) -> list[Path]:
     """
-    Bytes a token of both languages before and after, and how sure the new words are of their meanings.
+    Bytes a token of all languages before and after, and how sure the new words are of their meanings.
 
     Args:
-        report (`dict`): See `extension.extend_vocabulary`.
+        report (`dict`): See `extension.extend_vocabulary`; of several languages, one of each under `languages`.
         path: Where to save; PNG and SVG are written.
-        languages (`tuple[str, str]`): Names of the source and of the target language.
+        languages (`tuple[str, str]`): Names of the source and of the target language (of several, theirs are those of
+            their codes).
 
     Returns:
         The files written.
     """
-    counts = report.get("translations", {}).get("best_probability_counts")
+    reports = report.get("languages") or {languages[1]: report}
+    sides = {languages[0]: next(iter(reports.values()))["source_bytes_per_token"]}
+    sides |= {name: one["target_bytes_per_token"] for name, one in reports.items()}
+    found = [one["translations"]["best_probability_counts"] for one in reports.values() if "translations" in one]
+    counts = np.sum(found, axis=0).tolist() if found else None
     figure = Figure(figsize=(8 if counts else 4, 3), layout="constrained")
     panels = figure.subplots(1, 2 if counts else 1, squeeze=False)[0]
     for shift, when, colour, hatch in ((-0.2, "before", "0.75", ""), (0.2, "after", "#1b3a6b", "//")):
-        heights = [report[f"{side}_bytes_per_token"][when] for side in ("source", "target")]
-        panels[0].bar(np.arange(2) + shift, heights, 0.38, color=colour, hatch=hatch, edgecolor="white", label=when)
-    panels[0].set_xticks(range(2), languages)
+        heights = [sizes[when] for sizes in sides.values()]
+        panels[0].bar(
+            np.arange(len(sides)) + shift, heights, 0.38, color=colour, hatch=hatch, edgecolor="white", label=when
+        )
+    panels[0].set_xticks(range(len(sides)), sides)
     panels[0].set_title("bytes a token", fontsize=10)
     panels[0].legend(frameon=False, fontsize=8)
     if counts:

@@ -8,7 +8,7 @@ from transformers.utils import is_peft_available
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.parts import TrainedParts, choose_parts
 from tests.distributed import run_on_processes
-from tests.tiny import KeepsRows, tiny_texts, tiny_trainer
+from tests.tiny import KeepsRows, tiny_languages, tiny_texts, tiny_trainer
 
 
 pytestmark = pytest.mark.distributed
@@ -53,6 +53,7 @@ def adapt_all(folder, pairs):
     settings = [{"polish_freeze": freeze} for freeze in FREEZES] + [{"contrastive_chunk_size": 2}]
     texts = {"source": tiny_texts("en"), "target": tiny_texts("id")}
     settings += [{"source_lm_weight": 0.5, "texts": texts}]
+    settings += [{"bitext": tiny_languages(24, 40), "batch_languages": kind} for kind in ("mixed", "one")]
     if is_peft_available():
         settings += [{"trainer_class": PartsTrainer}]
     settings += [{"gradient_accumulation_steps": 2, "rows": 104, "w_sense": 0.0, "w_context": 0.0}]
@@ -75,7 +76,8 @@ def test_two_processes_equal_one(tmp_path):
         # The replicas are the same to the bit.
         assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
         # Nine pairs over two processes in batches of two: none evaluated twice, none left out.
-        assert [row["eval_pairs"] for row in first["history"] if "eval_pairs" in row] == [9, 9]
+        pairs = [value for row in first["history"] for name, value in row.items() if name.endswith("_pairs")]
+        assert pairs == [9] * len(pairs) and len(pairs) in (2, 4)  # of two pairs of languages twice as many
 
 
 class Poisoned(SensiaTrainer):
