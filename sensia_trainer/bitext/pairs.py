@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..languages import other_language
+from ..languages import LANGUAGES, find_language, other_language
 from ..utils.errors import did_you_mean
 from ..utils.recipes import expand_variables
 from . import store
@@ -151,6 +151,13 @@ def _source(values: dict, argument: str) -> PairSource:
     if not re.fullmatch(r"[^\n\r<>|`]{1,200}", values.get("name") or "x"):
         raise ValueError(f"`{argument}`: name={values['name']!r} of a source is not a name; give one of plain text.")
     return PairSource(**{name: value for name, value in values.items() if value is not None})
+
+
+def names_languages(entries: list | None) -> bool:
+    """Whether a `bitext` is a mapping from languages (`id`) or pairs (`id-sw`) to sources, and no list of sources."""
+    if not entries or len(entries) != 1 or not isinstance(entries[0], dict) or "path" in entries[0]:
+        return False
+    return any(find_language(part) in LANGUAGES for key in entries[0] for part in str(key).split("-"))
 
 
 def check_choice(keep, cap, argument: str) -> None:
@@ -328,5 +335,10 @@ def held_out_name(data) -> dict:
         return {"name": "FLORES-200", "split": "dev"}
     if not data.eval_bitext:
         return {}
-    sources = parse_sources(data.eval_bitext, data.bitext_split, "eval_bitext")
-    return {"name": ", ".join(one.title for one in sources)}
+    entries = data.eval_bitext
+    if names_languages(entries):
+        parts = [part if isinstance(part, list) else [part] for part in entries[0].values()]
+        titles = [one.title for part in parts for one in parse_sources(part, data.bitext_split, "eval_bitext")]
+    else:
+        titles = [one.title for one in parse_sources(entries, data.bitext_split, "eval_bitext")]
+    return {"name": ", ".join(dict.fromkeys(titles))}

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import datasets
 
-from ..languages import LANGUAGES, find_language, language
+from ..languages import language
 from .columns import texts
-from .pairs import PairSource, load_pairs, parse_sources
+from .pairs import PairSource, load_pairs, names_languages, parse_sources
 from .splits import fingerprint, without_texts
 
 
@@ -26,13 +26,6 @@ class LanguagePair(NamedTuple):
     def name(self) -> str:
         """What logs and results call it: `en-id`."""
         return f"{self.source}-{self.target}"
-
-
-def names_languages(entries: list | None) -> bool:
-    """Whether a `bitext` is a mapping from languages (`id`) or pairs (`id-sw`) to sources, and no list of sources."""
-    if not entries or len(entries) != 1 or not isinstance(entries[0], dict) or "path" in entries[0]:
-        return False
-    return any(find_language(part) in LANGUAGES for key in entries[0] for part in str(key).split("-"))
 
 
 def check_sources(entries: list, split: str, argument: str) -> None:

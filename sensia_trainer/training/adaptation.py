@@ -10,8 +10,8 @@ from datasets import Dataset, load_dataset
 
 from ..bitext.columns import texts
 from ..bitext.langid import in_language
-from ..bitext.pairs import check_choice, load_pairs, parse_mapping, parse_sources
-from ..bitext.several import check_sources, languages_of, load_several, names_languages
+from ..bitext.pairs import check_choice, load_pairs, names_languages, parse_mapping, parse_sources
+from ..bitext.several import check_sources, languages_of, load_several
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..utils.files import read_json

@@ -82,7 +82,7 @@ def draw_dynamics(metrics: dict, path, phase_starts: list[int]):
         rows = _from_start(metrics.get("before"), evaluations(history))
         return training_dynamics(rows, path, phase_starts=phase_starts, languages=names_of(metrics["languages"]))
     rows = histories(history, list(metrics["by_pair"]))
-    rows = {name: _from_start(metrics["by_pair"][name]["before"], own) for name, own in rows.items()}
+    rows = {name: _from_start(metrics["by_pair"][name].get("before"), own) for name, own in rows.items()}
     return training_dynamics_of_pairs(rows, path, phase_starts=phase_starts)
 
 
