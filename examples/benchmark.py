@@ -5,8 +5,10 @@ Speed and memory, measured side by side in one run: ratios, not promises.
     python examples/benchmark.py adapt      training steps against the published way
     python examples/benchmark.py evaluate   multiple choice against lm-evaluation-harness
     python examples/benchmark.py peers      the same work by TRL, sentence-transformers and lm-evaluation-harness
+    python examples/benchmark.py quality    seconds to the quality in which the published recipe ends, by both recipes
     python examples/benchmark.py bitext     stages of the bitext pipeline
-    python examples/benchmark.py report     tables of what was measured, into examples/README.md
+    python examples/benchmark.py scale      the cost of larger models, on paper
+    python examples/benchmark.py report     tables of what was measured, into docs/speed.md
 
 Run from the repository, on a machine that does nothing else; each writes JSON to results/benchmarks/.
 """
@@ -24,7 +26,7 @@ import torch
 from sensia_trainer.utils.files import write_json
 
 
-BENCHMARKS = ("model", "adapt", "evaluate", "peers", "bitext")
+BENCHMARKS = ("model", "adapt", "evaluate", "peers", "quality", "bitext", "scale")
 BEGIN, END = "<!-- benchmarks -->", "<!-- end of benchmarks -->"
 
 
@@ -37,11 +39,11 @@ def main():
         command.add_argument("--output", default=f"results/benchmarks/benchmark_{name}.json", help="JSON written")
         module.add_arguments(command)
         command.set_defaults(run=module.run)
-    command = commands.add_parser("report", help="Tables of the results, written into the README.")
-    command.add_argument("--readme", default="examples/README.md")
+    command = commands.add_parser("report", help="Tables of the results, written into the site's page.")
+    command.add_argument("--page", default="docs/speed.md")
     args = parser.parse_args()
     if args.benchmark == "report":
-        return report(Path(args.readme))
+        return report(Path(args.page))
     machine = {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -66,8 +68,8 @@ def cpu_information():
     return path.read_text().splitlines() if path.is_file() else []
 
 
-def report(readme):
-    """Put a table of each result in results/benchmarks/ between the two marks of the README."""
+def report(page):
+    """Put a table of each result in results/benchmarks/ between the two marks of a page."""
     sections = []
     for name in BENCHMARKS:
         module, file = importlib.import_module(f"benchmarks.{name}"), Path(f"results/benchmarks/benchmark_{name}.json")
@@ -80,12 +82,12 @@ def report(readme):
             f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, {machine['memory_gb']} GB, "
             f"torch {machine['torch']}.\n\n{module.tables(result)}"
         )
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     if not after:
-        raise ValueError(f"{readme} lacks the line {BEGIN!r} or, after it, {END!r}, between which tables are written.")
-    readme.write_text("\n\n".join([before + BEGIN, *sections, END]) + after, encoding="utf-8")
-    print(f"{len(sections)} tables written to {readme}")
+        raise ValueError(f"{page} lacks the line {BEGIN!r} or, after it, {END!r}, between which tables are written.")
+    page.write_text("\n\n".join([before + BEGIN, *sections, END]) + after, encoding="utf-8")
+    print(f"{len(sections)} tables written to {page}")
 
 
 if __name__ == "__main__":
