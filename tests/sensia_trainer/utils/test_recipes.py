@@ -7,6 +7,7 @@ import yaml
 
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.training.adaptation import AdaptationData
+from sensia_trainer.training.parts import TrainedParts
 from sensia_trainer.training.pretraining import PretrainingData
 from sensia_trainer.utils.arguments import recipe_parser
 from sensia_trainer.utils.recipes import RECIPES, expand_variables, find_recipe, parse_recipe, read_recipe
@@ -133,7 +134,7 @@ def test_variables_of_the_environment(monkeypatch):
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("adapt_*.yaml")) + [RECIPES / "quickstart.yaml"], ids=str)
 def test_adaptation_recipes(path, tmp_path):
     argv = [str(path), *ON_CPU, "--output_dir", str(tmp_path)]
-    data, _, args = parse((AdaptationData, VocabularySettings, SensiaConfig), argv)
+    data, *_, args = parse((AdaptationData, VocabularySettings, TrainedParts, SensiaConfig), argv)
     assert data.bitext and args.target_language
 
 
