@@ -22,6 +22,7 @@ COMMANDS = {
     "analyze": "analyse the senses of an adapted model",
     "reproduce": "run a matrix of experiments and render its tables",
     "release": "make a Hub-ready folder of a finished run",
+    "delta": "write what distinguishes a model from its base, or put both together",
     "publish": "put a model, an adapter or a dataset on the Hub",
     "convert": "convert a published Backpack checkpoint",
 }

@@ -1,0 +1,35 @@
+"""
+Write what distinguishes a model from the one it was made of, or put such a delta and its base together.
+
+    sensia delta outputs/smollm2-id smollm2-135m smollm2-sensia-id-delta  # make it: half-precision weights
+    sensia delta smollm2-sensia-id-delta smollm2-135m smollm2-sensia-id   # and back: a folder for `from_pretrained`
+
+A model adapted by parts (`train: lora`) needs a small one. Another base than that of the delta is refused.
+"""
+
+from pathlib import Path
+
+from ..utils.arguments import Parser
+
+
+def parser():
+    parser = Parser(prog="sensia delta", description=__doc__)
+    parser.add_argument("folder", help="a model, or a delta")
+    parser.add_argument("base", help="the model it was made of: folder, Hub id, or one that comes with the package")
+    parser.add_argument("output_dir", help="folder to write, which must not exist")
+    return parser
+
+
+def main(argv):
+    args = parser().parse_args(argv)
+    if Path(args.output_dir).exists():
+        raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
+
+    from ..hub.delta import FACTS_FILE, WEIGHTS_FILE, apply_delta, make_delta
+
+    if (Path(args.folder) / FACTS_FILE).is_file():
+        print(f"model folder: {apply_delta(args.folder, args.base, args.output_dir)}")
+    else:
+        folder = make_delta(args.folder, args.base, args.output_dir)
+        size = (folder / WEIGHTS_FILE).stat().st_size
+        print(f"delta folder: {folder} ({size / 1e6:.1f} MB of weights)")

@@ -1,0 +1,209 @@
+"""
+Deltas: what distinguishes a model from the one it was made of, small enough for a repository.
+
+A model that was adapted by parts (`train: lora`) differs from its base by low-rank updates, the rows of new words and
+its sense path. Of each weight W with base W_0 a delta holds nothing where they are equal, factors of W - W_0 where its
+rank is low, W - W_0 otherwise; rows and weights that the base does not have it holds as they are. Nothing of this
+needs to be told how the model was trained.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ..training.runs import METRICS_FILE, weights_fingerprint
+from ..utils.files import portable, read_json, write_json, write_text
+from ..utils.models import load_model, load_tokenizer
+from .folders import complete_folder
+
+
+WEIGHTS_FILE, FACTS_FILE = "delta.safetensors", "delta.json"
+KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE)
+# Singular values below this share of the largest are rounding: less than what float16 makes of the largest.
+RANK_TOLERANCE = 2.0**-12
+
+
+def make_delta(folder, base, destination) -> Path:
+    """
+    Write the delta of a model: half-precision weights, configuration, tokenizer, card.
+
+    Args:
+        folder (`str` or `Path`): The model's folder.
+        base (`str`): The model it was made of, with senses or without: folder or Hub id.
+        destination (`str` or `Path`): Folder to write, which must not exist.
+
+    Returns:
+        The destination.
+
+    Raises:
+        `ValueError`: for a destination that exists, and weights of `base` that are not those of the model by shape.
+    """
+    model, original = load_model(folder), load_model(base)
+    known, parts = _as_in(model, original), {}
+    for name, weight in tqdm(_distinct(model).items(), desc="comparing weights", disable=None):
+        parts |= _difference(name, weight, known.get(name))
+    facts = {"base": portable(str(base)), "base_fingerprint": weights_fingerprint(original)}
+    with _written(destination) as written:
+        save_file(parts, written / WEIGHTS_FILE)
+        write_json(written / FACTS_FILE, facts)
+        model.config.save_pretrained(written)
+        load_tokenizer(folder).save_pretrained(written)
+        _copy(folder, written)
+        _edit_card(written, lambda text: text.replace("## Use\n", f"{_notice(facts['base'])}## Use\n", 1))
+    return Path(destination)
+
+
+def apply_delta(folder, base, destination) -> Path:
+    """
+    Put a delta and its base together: a model folder as any other.
+
+    Args:
+        folder (`str` or `Path`): What [`make_delta`] wrote.
+        base (`str`): The base: folder or Hub id.
+        destination (`str` or `Path`): Folder to write, which must not exist.
+
+    Returns:
+        The destination.
+
+    Raises:
+        `ValueError`: for a destination that exists, a damaged delta, and another base than that of the delta.
+    """
+    folder = Path(folder)
+    facts, original = read_json(folder / FACTS_FILE), load_model(base)
+    found = weights_fingerprint(original)
+    if found != facts["base_fingerprint"]:
+        raise ValueError(
+            f"{str(base)!r} is not the model that {str(folder)!r} is a delta of: its weights have the fingerprint "
+            f"{found}, those of {facts['base']!r} have {facts['base_fingerprint']}. Give that model."
+        )
+    try:
+        parts = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or missing ({error}): get the delta again.") from error
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32).eval()
+    known = _as_in(model, original)
+    with torch.no_grad():
+        for name, weight in _distinct(model).items():
+            weight.copy_(_restored(name, weight.shape, known.get(name), parts))
+    with _written(destination) as written:
+        model.save_pretrained(written)
+        load_tokenizer(folder).save_pretrained(written)
+        _copy(folder, written)
+        metrics = written / METRICS_FILE
+        complete_folder(written, read_json(metrics).get("config") if metrics.is_file() else None)
+        _edit_card(written, lambda text: text.replace(_notice(facts["base"]), ""))
+    return Path(destination)
+
+
+def _as_in(model, base):
+    """The weights of `base` by the names they have in `model`, which may have senses where `base` has none."""
+    if not hasattr(model, "backpack") or hasattr(base, "backpack"):
+        return base.state_dict()
+    head = {f"lm_head.{name}": weight for name, weight in base.get_output_embeddings().state_dict().items()}
+    return head | {f"backpack.backbone.{name}": weight for name, weight in base.base_model.state_dict().items()}
+
+
+def _distinct(model):
+    """The weights of a model by name, a tied one once."""
+    weights, seen = {}, set()
+    for name, weight in model.state_dict().items():
+        if (place := weight.data_ptr()) not in seen:
+            weights[name] = weight
+            seen.add(place)
+    return weights
+
+
+def _difference(name, weight, base):
+    """What a delta holds of a weight, by key: `part:name`."""
+    if base is None:
+        return {f"whole:{name}": _half(weight)}
+    if weight.shape[1:] != base.shape[1:] or len(weight) < len(base):
+        raise ValueError(
+            f"The weight {name!r} is {tuple(weight.shape)}, but that of the base is {tuple(base.shape)}: the model "
+            "was not made of this base."
+        )
+    parts, number = {}, len(base)
+    if len(weight) > number:
+        parts[f"rows:{name}"] = _half(weight[number:])
+    change = weight[:number] - base
+    if not change.any():
+        return parts
+    if change.ndim == 2:
+        left, values, right = torch.linalg.svd(change, full_matrices=False)
+        rank = int((values > RANK_TOLERANCE * values[0]).sum())
+        if rank * sum(change.shape) < change.numel():
+            root = values[:rank].sqrt()
+            factors = {
+                f"left:{name}": _half(left[:, :rank] * root),
+                f"right:{name}": _half(root[:, None] * right[:rank]),
+            }
+            return parts | factors
+    return parts | {f"difference:{name}": _half(change)}
+
+
+def _restored(name, shape, base, parts):
+    """The weight of which `parts` hold what [`_difference`] gave."""
+
+    def part(kind):
+        return parts[f"{kind}:{name}"].float() if f"{kind}:{name}" in parts else None
+
+    weight = part("whole")
+    if base is not None:
+        weight, left, change, rows = base.float(), part("left"), part("difference"), part("rows")
+        if left is not None:
+            change = left @ part("right")
+        weight = weight if change is None else weight + change
+        weight = weight if rows is None else torch.cat([weight, rows])
+    if weight is None or weight.shape != shape:
+        has = "nothing" if weight is None else tuple(weight.shape)
+        raise ValueError(
+            f"Of the weight {name!r}, {tuple(shape)}, the delta and its base give {has}: it is not whole."
+        )
+    return weight
+
+
+def _half(weight):
+    """In float16, where it holds the weight; a single number as it is."""
+    fits = weight.numel() > 1 and weight.abs().max() <= torch.finfo(torch.float16).max
+    return weight.to(torch.float16 if fits else torch.float32).contiguous()
+
+
+def _notice(base):
+    return (
+        "## A delta\n\nThis folder does not hold the model, but what distinguishes it from its base, "
+        f"`{base}`. `sensia delta FOLDER BASE MODEL` puts both together into the folder `MODEL`, for which the rest "
+        "of this card was written; another base is refused.\n\n"
+    )
+
+
+def _edit_card(folder, edit):
+    if (folder / "README.md").is_file():
+        write_text(folder / "README.md", edit((folder / "README.md").read_text(encoding="utf-8")))
+
+
+def _copy(folder, written):
+    for pattern in KEPT:
+        for file in Path(folder).glob(pattern):
+            shutil.copyfile(file, written / file.name)
+
+
+@contextmanager
+def _written(destination) -> Iterator[Path]:
+    """A folder beside the destination that becomes it when the block ends without an error."""
+    destination = Path(destination)
+    if destination.exists():
+        raise ValueError(f"{str(destination)!r} exists already: name a new folder.")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=destination.parent, prefix="writing-") as temporary:
+        made = Path(temporary) / "made"
+        made.mkdir()
+        yield made
+        made.rename(destination)

@@ -1,0 +1,107 @@
+"""A delta and its base are the model again, within the precision of what is stored; another base is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from modeling_backpack import BackpackForCausalLM
+from sensia_trainer.commands.delta import main
+from sensia_trainer.hub.delta import FACTS_FILE, WEIGHTS_FILE, make_delta
+from sensia_trainer.training.parts import TrainedParts, choose_parts, merge_updates
+from tests.tiny import tiny_tokenizer
+
+
+IDS = torch.tensor([[1, 2, 3, 281, 4, 279]])
+
+
+def dense(seed, tied=True):
+    torch.manual_seed(seed)
+    sizes = dict(vocab_size=len(tiny_tokenizer()), n_embd=32, n_layer=2, n_head=2, n_positions=40)
+    return GPT2LMHeadModel(GPT2Config(**sizes, tie_word_embeddings=tied))
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied head", "head of its own"])
+def folders(request, tmp_path_factory):
+    """A base, and beside it the base with senses, two new words, low-rank updates and one bias changed in full."""
+    pytest.importorskip("peft", reason="peft is not installed")
+    root, base = tmp_path_factory.mktemp("delta"), dense(0, request.param)
+    base.save_pretrained(root / "base")
+    model = BackpackForCausalLM.from_backbone(base, num_senses=4)
+    model.resize_token_embeddings(len(tiny_tokenizer()) + 2, mean_resizing=False)
+    choose_parts(model, TrainedParts(train="lora", lora_r=2))
+    with torch.no_grad():
+        model.backpack.residual_gate.weight.fill_(0.3)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+        merge_updates(model).backpack.backbone.ln_f.bias += 0.5
+    model.save_pretrained(root / "adapted")
+    tokenizer = tiny_tokenizer()
+    for name in ("base", "adapted"):
+        tokenizer.save_pretrained(root / name)
+    (root / "adapted" / "README.md").write_text("# A model\n\n## Use\n\nAs any other.\n")
+    (root / "adapted" / "metrics.json").write_text(json.dumps({"config": {"sense_pooling": "mixture"}}))
+    main([str(root / "adapted"), str(root / "base"), str(root / "delta")])
+    return root
+
+
+def test_a_delta_holds_what_changed_in_half_precision(folders):
+    parts = load_file(folders / "delta" / WEIGHTS_FILE)
+    kinds = {key.split(":")[1]: key.split(":")[0] for key in parts}
+    assert kinds["backpack.backbone.ln_f.bias"] == "difference"
+    assert kinds["backpack.backbone.wte.weight"] == "rows" and len(parts["rows:backpack.backbone.wte.weight"]) == 2
+    assert parts["left:backpack.backbone.h.1.mlp.c_fc.weight"].shape == (32, 2)
+    assert {kinds[name] for name in kinds if "sense" in name} == {"whole"}
+    assert "backpack.backbone.ln_f.weight" not in kinds
+    assert {part.dtype for part in parts.values() if part.numel() > 1} == {torch.float16}
+    assert not list((folders / "delta").glob("model*.safetensors"))
+    card = (folders / "delta" / "README.md").read_text()
+    assert card.index("## A delta") < card.index("## Use") and "sensia delta" in card
+
+
+def test_put_together_it_is_the_model(folders, tmp_path, capsys):
+    main([str(folders / "delta"), str(folders / "base"), str(tmp_path / "again")])
+    assert "model folder" in capsys.readouterr().out
+    adapted, again = (
+        BackpackForCausalLM.from_pretrained(path).eval() for path in (folders / "adapted", tmp_path / "again")
+    )
+    expected, got = adapted(IDS).logits, again(IDS).logits
+    torch.testing.assert_close(got, expected, rtol=0, atol=2e-3 * expected.abs().max().item())
+    base = dense(0, adapted.config.tie_word_embeddings)
+    assert not torch.allclose(got[..., : base.config.vocab_size], base(IDS.clamp_max(278)).logits, atol=1e-2)
+    # The rows of old words are the base's to the bit, and the folder is one like any other.
+    wte = again.get_input_embeddings().weight
+    assert torch.equal(wte[: base.config.vocab_size], base.get_input_embeddings().weight)
+    assert AutoTokenizer.from_pretrained(tmp_path / "again")("sun").input_ids == tiny_tokenizer()("sun").input_ids
+    remote = AutoModelForCausalLM.from_pretrained(tmp_path / "again", trust_remote_code=True)
+    assert torch.equal(remote.eval()(IDS).logits, got)
+    assert (tmp_path / "again" / "README.md").read_text() == (folders / "adapted" / "README.md").read_text()
+
+
+def test_what_is_refused(folders, tmp_path):
+    tied = BackpackForCausalLM.from_pretrained(folders / "adapted").config.tie_word_embeddings
+    dense(1, tied).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="is not the model that .* is a delta of"):
+        main([str(folders / "delta"), str(tmp_path / "other"), str(tmp_path / "again")])
+    with pytest.raises(ValueError, match="exists already"):
+        main([str(folders / "delta"), str(folders / "base"), str(folders / "adapted")])
+    GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=16, n_layer=2, n_head=2)).save_pretrained(tmp_path / "smaller")
+    with pytest.raises(ValueError, match="was not made of this base"):
+        make_delta(folders / "adapted", tmp_path / "smaller", tmp_path / "delta")
+    assert not list(tmp_path.glob("writing-*")) and not (tmp_path / "again").exists()
+
+
+def test_a_damaged_delta_is_refused(folders, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in (folders / "delta").iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    (damaged / WEIGHTS_FILE).write_bytes((damaged / WEIGHTS_FILE).read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{WEIGHTS_FILE} is damaged"):
+        main([str(damaged), str(folders / "base"), str(tmp_path / "again")])
+    (damaged / FACTS_FILE).write_text("{")
+    with pytest.raises(ValueError, match=FACTS_FILE):
+        main([str(damaged), str(folders / "base"), str(tmp_path / "again")])
