@@ -20,6 +20,7 @@ COMMANDS = {
     "bitext": "build clean parallel text from OPUS or from files",
     "evaluate": "measure retrieval, perplexity and multiple choice; put results side by side",
     "analyze": "analyse the senses of an adapted model",
+    "explore": "look at senses on a local web page",
     "reproduce": "run a matrix of experiments and render its tables",
     "release": "make a Hub-ready folder of a finished run",
     "delta": "write what distinguishes a model from its base, or put both together",
