@@ -5,8 +5,8 @@ or boosted, sentences that find their translations, and a map of words before an
     sensia explore owner/backpack-sensia-sw --words my_words.tsv
     sensia explore my-model --target_language haw --base my-base
 
-The page needs Gradio: pip install 'sensia[explore]'. It is served to this machine alone; Ctrl-C ends it. `sensia publish
-MODEL owner/name --space` puts it on the Hub.
+The page needs Gradio: pip install 'sensia[explore]'. It is served to this machine alone; Ctrl-C ends it.
+`sensia publish MODEL owner/name --space` puts it on the Hub.
 """
 
 from ..utils.arguments import Parser
@@ -15,7 +15,9 @@ from ..utils.arguments import Parser
 def parser():
     parser = Parser(prog="sensia explore", description=__doc__)
     parser.add_argument("models", nargs="+", metavar="MODEL", help="folder or Hub id of a model with senses")
-    parser.add_argument("--base", help="the model before adaptation; by default what the first model names, if at hand")
+    parser.add_argument(
+        "--base", help="the model before adaptation; by default what the first model names, if at hand"
+    )
     parser.add_argument("--target_language", help="code of the other language, where a model does not say it")
     parser.add_argument(
         "--words", help="a bitext of words to compare with, such as a TSV file whose first line names the languages"

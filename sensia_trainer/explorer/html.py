@@ -105,7 +105,9 @@ def weights_html(explored: Explored, weights: Weights, by="alpha") -> str:
     rows = []
     for place in range(read):
         values = [(value, _number(value, by)) for value in shown[:, place].tolist()]
-        rows.append([f"<small>{place + 1}</small> {said(weights.tokens[place])}", *(cell(v, most, t) for v, t in values)])
+        rows.append(
+            [f"<small>{place + 1}</small> {said(weights.tokens[place])}", *(cell(v, most, t) for v, t in values)]
+        )
     captions = {
         "alpha": f"How much each sense (column) of each token (row) weighs on the word after “{end}”, in %. "
         "Each column sums to 100.",
@@ -129,14 +131,17 @@ def following_html(weights: Weights, end: str) -> str:
 
 def steered_html(text: str, steered: Steered, what: str) -> str:
     panels = "".join(
-        f'<section class="panel"><h3>{escape(title)}</h3><p dir="auto">{escape(text)}<b>{escape(more)}</b></p></section>'
+        f'<section class="panel"><h3>{escape(title)}</h3>'
+        f'<p dir="auto">{escape(text)}<b>{escape(more)}</b></p></section>'
         for title, more in zip(("Before", f"After: {what}"), steered.continuations)
     )
     rows = [
         [said(word), bar(before, f"{before:.1%}"), bar(after, f"{after:.1%} {_arrow(before, after)}")]
         for word, before, after in steered.following
     ]
-    same = "" if steered.continuations[0] != steered.continuations[1] else " The likeliest continuation stays the same."
+    same = (
+        "" if steered.continuations[0] != steered.continuations[1] else " The likeliest continuation stays the same."
+    )
     caption = f"Next word before and after. The prediction moved by {steered.divergence:.3f} nats (KL).{same}"
     return f'<div class="panels">{panels}</div>' + table(caption, ["Word", "Before", "After"], rows, "bars")
 

@@ -54,7 +54,9 @@ class Explored:
 
 def spelling(tokenizer, word: str) -> tuple[int, ...]:
     """Token ids of a word as it stands in a sentence: behind a space, unless that takes more tokens."""
-    inside, alone = (tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in (f" {word}", word))
+    inside, alone = (
+        tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in (f" {word}", word)
+    )
     return tuple(inside if len(inside) <= len(alone) else alone)
 
 
@@ -87,7 +89,11 @@ def load_explored(names, *, target_language=None, words=None, base=None) -> tupl
     before = base or next(filter(None, (_base_at_hand(name, fact) for name, fact in facts.items())), None)
     if before is None:
         return explored, None
-    same = [one for one, name in zip(explored, facts) if Path(find_model(name)).resolve() == Path(find_model(before)).resolve()]
+    same = [
+        one
+        for one, name in zip(explored, facts)
+        if Path(find_model(name)).resolve() == Path(find_model(before)).resolve()
+    ]
     return explored, same[0] if same else _load(before, explored[0].languages, words)
 
 
@@ -100,7 +106,9 @@ def _load(name, languages, words) -> Explored:
         )
     tokenizer = load_tokenizer(name, model)
     if not tokenizer.is_fast:
-        raise ValueError(f"The tokenizer of {str(name)!r} gives no character offsets; save a `tokenizer.json` with it.")
+        raise ValueError(
+            f"The tokenizer of {str(name)!r} gives no character offsets; save a `tokenizer.json` with it."
+        )
     pairs = word_pairs(*languages, words) if len(languages) == 2 else [(w, w) for w, _ in word_pairs(SOURCE, "id")]
     if not pairs:
         logger.warning(
@@ -116,9 +124,9 @@ def _metrics(name) -> dict:
 
 def _json_of(name, file) -> dict:
     """A JSON file of a model folder or Hub repository; empty where it has none."""
+    kinds = ("missing_entries", "connection_errors", "gated_repo")
     try:
-        path = cached_file(find_model(name), file, _raise_exceptions_for_missing_entries=False,
-                           _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)  # fmt: skip
+        path = cached_file(find_model(name), file, **{f"_raise_exceptions_for_{kind}": False for kind in kinds})
         content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError, HFValidationError):  # a model that cannot be had says so when it is loaded
         return {}

@@ -28,7 +28,8 @@ SENTENCES = {  # of everyday words; the same line is the same sentence
            "Maria Santos has 25 books."],
     "id": ["Matahari dan bulan ada di langit.", "Ibu saya memberi saya sebuah buku.", "Sungai mengalir ke laut.",
            "Maria Santos punya 25 buku."],
-    "et": ["Päike ja kuu on taevas.", "Mu ema andis mulle raamatu.", "Jõgi voolab merre.", "Maria Santosel on 25 raamatut."],
+    "et": ["Päike ja kuu on taevas.", "Mu ema andis mulle raamatu.", "Jõgi voolab merre.",
+           "Maria Santosel on 25 raamatut."],
     "sw": ["Jua na mwezi ziko angani.", "Mama yangu alinipa kitabu.", "Mto unatiririka hadi baharini.",
            "Maria Santos ana vitabu 25."],
     "tr": ["Güneş ve ay gökyüzünde.", "Annem bana bir kitap verdi.", "Nehir denize akar.",
@@ -221,15 +222,22 @@ def _weights_tab(ask, model):
 
 def _steer_tab(ask, model, most):
     _about(
-        "A sense of a word is silenced or boosted: what the model writes on, before and after. Models of a few million "
-        "parameters write no usable text; look at what changes."
+        "A sense of a word is multiplied by a factor: 0 silences it, 1 leaves it, more boosts it. Models of a few "
+        "million parameters write no usable text; look at what changes."
     )
     first = "Open the file in the"
     text = gr.Textbox(first, label="Beginning of a text", elem_id="steer-text", max_lines=4)
     with gr.Row():
-        word = gr.Dropdown(views.words_of(first), value="file", label="Word", elem_id="steer-word", min_width=140)
+        word = gr.Dropdown(
+            views.words_of(first),
+            value="file",
+            label="Word",
+            elem_id="steer-word",
+            min_width=140,
+            allow_custom_value=True,
+        )
         sense = gr.Slider(0, most - 1, 0, step=1, label="Sense", elem_id="steer-sense", min_width=160)
-        factor = gr.Slider(0, 10, 5, step=0.5, label="Factor (0 silences)", elem_id="steer-factor", min_width=180)
+        factor = gr.Slider(0, 10, 5, step=0.5, label="Factor", elem_id="steer-factor", min_width=160)
         length = gr.Slider(
             1, views.MAX_NEW_TOKENS, 15, step=1, label="Tokens to write", elem_id="steer-length", min_width=160
         )
@@ -270,15 +278,17 @@ def _map_tab(ask, model, first, before, most):
     with gr.Row():
         words = gr.Textbox(
             "\n".join(f"{one} = {other}" for one, other in pairs),
-            lines=6,
-            max_lines=8,
+            lines=10,
+            max_lines=10,
             label="Words and their translations, one pair a line",
             elem_id="map-words",
             min_width=280,
         )
         with gr.Column(min_width=240):
             choices = list(ask.known)
-            earlier = gr.Dropdown(choices, value=before, label="Before", elem_id="map-before", visible=len(choices) > 1)
+            earlier = gr.Dropdown(
+                choices, value=before, label="Before", elem_id="map-before", visible=len(choices) > 1
+            )
             later = gr.Dropdown(
                 choices, value=model.value, label="After", elem_id="map-after", visible=len(choices) > 1
             )
