@@ -169,10 +169,10 @@ def _about(text: str):
 def _senses_tab(ask, model, first):
     _about("The senses of a word, each told by the words whose same sense is nearest, in both languages.")
     with gr.Row(elem_classes="ask"):
-        word = gr.Textbox("water", label="Word, of either language", elem_id="senses-word", scale=4, max_lines=1)
+        word = gr.Textbox("book", label="Word, of either language", elem_id="senses-word", scale=4, max_lines=1)
         show = gr.Button("Show", variant="primary", elem_id="senses-show", scale=1, min_width=80)
     pairs = dict(first.pairs)
-    examples = [one for word in ("book", "sea", "child") if word in pairs for one in (word, pairs[word])]
+    examples = [one for word in ("water", "sea", "child") if word in pairs for one in (word, pairs[word])]
     view = _view("senses")
     if examples:
         with gr.Row(elem_classes="examples"):

@@ -37,7 +37,7 @@ def views_of(page) -> dict[str, str]:
 def test_every_tab_shows_something_before_anything_is_asked(page):
     found = views_of(page)
     assert set(found) == {f"{name}-view" for name in ("senses", "weights", "steer", "retrieve", "map")}
-    assert "The 4 senses of “water”" in found["senses-view"]
+    assert "The 4 senses of “book”" in found["senses-view"]
     assert "nats" in found["steer-view"] and "cosine" in found["retrieve-view"]
     assert found["map-view"].count("<svg") == 2 and "Before: tiny-en" in found["map-view"]
 
