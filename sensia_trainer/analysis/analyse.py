@@ -26,6 +26,7 @@ def analyse(
     *,
     control=None,
     base=None,
+    told=None,
     definitions=DEFINITIONS,
     temperature=0.7,
     top_k=1,
@@ -41,6 +42,8 @@ def analyse(
         model, control, base: Backpacks with the tokenizer that `corpus` was made with: the adapted model, the one
             that was fine-tuned on the same data with the language modelling loss only (may be None: its columns are
             then None), and the English one both started from (may be None: no drift).
+        told (`np.ndarray` of bool, *optional*): which pairs new words were told of, see [`told_pairs`]: the others are
+            then measured apart, to tell what is learned from the dictionary that was given.
         definitions: The sense probabilities of `sense_probs` that Procrustes is computed with; the first is reported.
         temperature (`float`, defaults to 0.7): of the sense probabilities.
         queries (`int`): how many frequent source words get a list of nearest target words.
@@ -86,10 +89,10 @@ def analyse(
     bar.set_description("statistics")
     result = {
         "corpus": corpus.statistics,
-        "topology": _topology(corpus, lexicon, spellings, bootstrap),
-        "procrustes": _procrustes(corpus, passes, definitions, bootstrap),
+        "topology": _topology(corpus, lexicon, spellings, bootstrap, told),
+        "procrustes": _procrustes(corpus, passes, definitions, bootstrap, told),
         "mixture": mixture,
-        "senses": _senses(corpus, lexicon, spellings, passes, queries),
+        "senses": _senses(corpus, lexicon, spellings, passes, queries, told),
         "settings": {
             "num_senses": model.config.num_senses,
             "vocab_size": len(model.get_input_embeddings().weight),
@@ -124,7 +127,7 @@ def _check_vocabularies(models, corpus):
         )
 
 
-def _topology(corpus, lexicon, spellings, bootstrap):
+def _topology(corpus, lexicon, spellings, bootstrap, told):
     """Eq. 4-6 over all pairs (as published), over pairs of different words, over pairs without a shared subword, and
     over the distinct ones of those, where the bootstrap draws source words.
 
@@ -141,6 +144,8 @@ def _topology(corpus, lexicon, spellings, bootstrap):
         "no_shared_subword": np.flatnonzero(corpus.disjoint),
         "distinct_pairs": corpus.types,
     }
+    if told is not None:
+        subsets |= {"told": corpus.types[told[corpus.types]], "not_told": corpus.types[~told[corpus.types]]}
     scores = {}
     for name in ("model", "control"):
         if name in lexicon:
@@ -160,7 +165,7 @@ def _topology(corpus, lexicon, spellings, bootstrap):
         own, mismatched = zip(*(tuple(part[usable] for part in s[subset]) for s in scores.values()))
         above = [scored - chance for scored, chance in zip(own, mismatched)]
         options = dict(bootstrap)
-        if subset == "distinct_pairs":
+        if subset in ("distinct_pairs", "told", "not_told"):
             options["groups"] = np.array(corpus.words["source"])[chosen][usable]
         compared = [paired_bootstrap(*columns, **options) for columns in (own, mismatched, above)]
         parts = ({name: part[name] for name in ("model", "control", "difference")} for part in compared[1:])
@@ -172,7 +177,7 @@ def _topology(corpus, lexicon, spellings, bootstrap):
     return result
 
 
-def _procrustes(corpus, passes, definitions, bootstrap):
+def _procrustes(corpus, passes, definitions, bootstrap, told):
     """Eq. 7-9 by every definition of the sense probabilities, centred; the first one also uncentred and for pairs
     without a shared subword. Held-out halves never share a source word, and the bootstrap draws source words."""
     groups = np.unique(corpus.words["source"], return_inverse=True)[1]
@@ -182,6 +187,11 @@ def _procrustes(corpus, passes, definitions, bootstrap):
         (f"{definitions[0]}, uncentred", definitions[0], everything, False),
         (f"{definitions[0]}, no shared subword", definitions[0], corpus.disjoint, True),
     ]
+    if told is not None:
+        runs += [
+            (f"{definitions[0]}, {label}", definitions[0], corpus.disjoint & chosen, True)
+            for label, chosen in (("told", told), ("not told", ~told))
+        ]
     result = {}
     for label, definition, chosen, center in runs:
         if len(np.unique(groups[chosen])) < 2:
@@ -199,7 +209,7 @@ def _procrustes(corpus, passes, definitions, bootstrap):
     return result
 
 
-def _senses(corpus, lexicon, spellings, passes, queries):
+def _senses(corpus, lexicon, spellings, passes, queries, told):
     result = {"recall": {}, "mutual_information": {}, "translation_precision": {}}
     for name, sides in passes.items():
         result["recall"][name] = recall_by_sense(sides["source"].contributions, sides["target"].contributions)
@@ -222,6 +232,18 @@ def _senses(corpus, lexicon, spellings, passes, queries):
             result["translation_precision"][name] = translation_precision(
                 senses["source"][distinct], senses["target"], gold[distinct]
             )
+    if told is not None:
+        known = np.zeros_like(gold)
+        for source, target, given in zip(corpus.spellings["source"], corpus.spellings["target"], told, strict=True):
+            known[rows["source"][source], rows["target"][target]] |= given
+        distinct = np.array([spelling not in rows["target"] for spelling in spellings["source"]])
+        for name, chosen in (("told", known.any(axis=1)), ("not_told", ~known.any(axis=1))):
+            queries_of = np.flatnonzero(distinct & chosen)
+            result[f"translation_precision_{name}"] = {"words": len(queries_of)} | {
+                model: translation_precision(senses["source"][queries_of], senses["target"], gold[queries_of])
+                for model, senses in lexicon.items()
+                if len(queries_of)
+            }
     if "base" in lexicon:
         result["drift"] = {
             name: {side: sense_drift(lexicon["base"][side], lexicon[name][side]) for side in spellings}

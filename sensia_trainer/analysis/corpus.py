@@ -27,6 +27,33 @@ def check_same_vocabulary(tokenizers) -> None:
             )
 
 
+def told_pairs(corpus, tokenizer, mixture) -> np.ndarray:
+    """
+    Which word pairs a model with new words was told of before training, `(pairs,)` bool: the row of a new word in the
+    target's spelling was made of a token in the source's spelling, ignoring case and the space before it.
+
+    Args:
+        corpus ([`AlignedCorpus`]): Read with the continued tokenizer.
+        tokenizer: The continued tokenizer.
+        mixture (`scipy.sparse.csr_array` of shape `(new words, old tokens)`): What their rows were made of, see
+            [`~sensia_trainer.vocabulary.extension.Extension`]; the new words follow the old tokens.
+    """
+    first = mixture.shape[1]
+
+    def forms(tokens):
+        return {tokenizer.decode([token]).strip().casefold() for token in tokens}
+
+    made_of: dict = {}
+    told = []
+    for source, target in zip(corpus.spellings["source"], corpus.spellings["target"], strict=True):
+        new = [token - first for token in target if token >= first]
+        for word in new:
+            if word not in made_of:
+                made_of[word] = forms(mixture[[word]].indices.tolist())
+        told.append(any(forms(source) & made_of[word] for word in new))
+    return np.array(told)
+
+
 class AlignedCorpus:
     """Aligns the words of sentence pairs and finds the subwords that spell them.
 

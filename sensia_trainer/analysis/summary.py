@@ -17,6 +17,8 @@ SUBSETS = {
     "different_words": "pairs of different words",
     "no_shared_subword": "pairs without a shared subword",
     "distinct_pairs": "distinct pairs without a shared subword",
+    "told": "of those, what new words were told before training",
+    "not_told": "of those, what they were not told",
 }
 
 
@@ -50,6 +52,7 @@ def render_report(results) -> str:
         _procrustes(results),
         _mixture(results),
         _senses(results),
+        *_beyond_the_dictionary(results),
         _neighbours(results),
         _findings(results),
     ]
@@ -80,7 +83,7 @@ def _topology(results):
     rows, above_rows = [], []
     for r in results:
         for subset, label in SUBSETS.items():
-            entry = r["topology"][subset]
+            entry = r["topology"].get(subset)
             if entry is None:
                 continue
             cells = [estimate(entry["model"]), estimate(entry["control"]), estimate(entry["difference"])]
@@ -212,6 +215,28 @@ def _senses(results):
         "![Mutual information of words and senses](figures/mutual_information.png)\n\n"
         "![Sense drift](figures/drift.png)"
     )
+
+
+def _beyond_the_dictionary(results):
+    """Translation precision where new words were told the translation and where they were not."""
+    rows = []
+    for r in results:
+        for label, key in (("told", "translation_precision_told"), ("not told", "translation_precision_not_told")):
+            found = r["senses"].get(key)
+            if found:
+                cells = [number((found.get(name) or {}).get("all_senses")) for name in ("model", "control", "base")]
+                cells.append(number((found.get("model") or {}).get("chance")))
+                rows.append([r["target_language"], label, found["words"], *cells])
+    if not rows:
+        return []
+    header = ["language", "source words", "n", "model", "control", "base with the same new words", "chance"]
+    return [
+        "## Beyond the dictionary\n\n"
+        "New words started from the rows of their likely translations. A pair was *told* where a new word of the "
+        "target was made of a token of the source; a source word, where one of its translations here was. How often "
+        "the nearest target word is a translation, by all senses side by side, for words that were told and words "
+        "that were not; topology and Procrustes have such rows above.\n\n" + table(header, rows)
+    ]
 
 
 def _neighbours(results):

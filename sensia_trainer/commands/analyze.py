@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ..analysis.analyse import DEFINITIONS, analyse
 from ..analysis.benchmarks import BENCHMARKS, load_benchmarks, render_benchmarks, run_benchmarks
-from ..analysis.corpus import AlignedCorpus, check_same_vocabulary
+from ..analysis.corpus import AlignedCorpus, check_same_vocabulary, told_pairs
 from ..analysis.drawings import save_figures
 from ..analysis.summary import render_report
 from ..languages import language
@@ -26,6 +26,7 @@ from ..utils.arguments import Parser, recipe_parser
 from ..utils.files import check_writable, read_json, write_json, write_text
 from ..utils.models import load_device, load_model, load_tokenizer
 from ..utils.recipes import expand_variables, parse_recipe
+from ..vocabulary.extension import apply_extension, load_extension
 
 
 PACKAGES = ("torch", "transformers", "numpy", "simalign")
@@ -49,6 +50,13 @@ class AnalysisArguments:
     max_items: int | None = field(default=None, metadata={"help": "Of the benchmarks: sentences a word, targets"})
     control: str = field(default="", metadata={"help": "The same base trained on the same data by the LM loss alone"})
     base: str = field(default="", metadata={"help": "The English Backpack both started from"})
+    vocabulary: str = field(
+        default="",
+        metadata={
+            "help": "Folder `vocabulary` of the run that gave the models new words: the base gets them too, and word "
+            "pairs that they were not told before training are measured apart"
+        },
+    )
     source_language: str = field(default="en", metadata={"help": "ISO 639-1 code"})
     encoder: str = field(default="microsoft/Multilingual-MiniLM-L12-H384", metadata={"help": "For word alignment"})
     layer: int = field(default=8, metadata={"help": "Hidden layer of the encoder that is compared"})
@@ -144,6 +152,10 @@ def run_on_geometry(arguments):
     paths = {name: getattr(arguments, name) for name in ("model", "control", "base")}
     models = {name: load_backpack(path).to(device) for name, path in paths.items() if path}
     tokenizers = {name: load_tokenizer(paths[name], model) for name, model in models.items()}
+    extension = load_extension(expand_variables(arguments.vocabulary)) if arguments.vocabulary else None
+    if extension and "base" in models and len(tokenizers["base"]) == extension.report["first_token"]:
+        apply_extension(models["base"], extension)
+        tokenizers["base"] = extension.tokenizer
     check_same_vocabulary(tokenizers)
     corpus = AlignedCorpus(
         tokenizers["model"],
@@ -167,9 +179,11 @@ def run_on_geometry(arguments):
         "models": {name: Path(path).name if path else None for name, path in paths.items()},
         "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
     }
-    return result | analyse(
-        models["model"], corpus, control=models.get("control"), base=models.get("base"), **settings, progress=True
-    )
+    told = None
+    if extension and extension.mixture is not None:
+        told = told_pairs(corpus, extension.tokenizer, extension.mixture)
+    beside = {name: models.get(name) for name in ("control", "base")}
+    return result | analyse(models["model"], corpus, **beside, told=told, **settings, progress=True)
 
 
 def render(folder):

@@ -25,7 +25,6 @@ from ..experiments.matrix import (
     is_finished,
     launch_with,
     load_matrix,
-    load_results,
     read_ledger,
     select,
 )
@@ -33,6 +32,7 @@ from ..experiments.tables import (
     agreement,
     draw_table,
     judge,
+    load_results,
     render_agreement,
     render_claims,
     render_report,

@@ -431,26 +431,3 @@ def _command(script: str, known: tuple[str, ...]) -> str:
     if name not in known and "." not in script and "/" not in script:
         raise ValueError(f"There is no command {script!r} that a matrix may run.{did_you_mean(script, known)}")
     return name if name in known else script
-
-
-def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]:
-    """
-    The results of the runs that have one.
-
-    Args:
-        runs (`list[Run]`): The runs.
-        results_dir (`str` or `Path`): Where their results are.
-        yardsticks (`str`, *optional*): An evaluation of their base model, beside `results_dir` (if it is there), for
-            runs that were evaluated without yardsticks: its overlap, which the tokenizer alone decides, is theirs
-            where they kept the tokenizer; its recall with random weights is that of a Backpack.
-    """
-    files = {run.name: result_file(results_dir, run) for run in runs}
-    results = {name: read_json(file) for name, file in files.items() if file.is_file()}
-    file = Path(results_dir).parent / yardsticks
-    of_base = read_json(file)["flores"] if yardsticks and file.is_file() else {}
-    for result in results.values():
-        found, metrics = result.get("evaluation", {}).get("flores"), result.get("metrics", {})
-        if found and "vocabulary" not in metrics:
-            kinds = ("overlap_", "random_") if metrics.get("kind") == "adaptation" else ("overlap_",)
-            found |= {key: value for key, value in of_base.items() if key.startswith(kinds) and key not in found}
-    return results

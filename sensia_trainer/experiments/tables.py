@@ -9,14 +9,38 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 from ..utils.figures import save_figure
+from ..utils.files import read_json
 from ..utils.markdown import bold, escape, table, with_interval
-from .matrix import Matrix, Run
+from .matrix import Matrix, Run, result_file
 
 
 # Panels of a figure beside each other.
 PANELS = 4
 # What a claim may compare a row with, besides another row.
 YARDSTICKS = ("overlap", "random")
+
+
+def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]:
+    """
+    The results of the runs that have one.
+
+    Args:
+        runs (`list[Run]`): The runs.
+        results_dir (`str` or `Path`): Where their results are.
+        yardsticks (`str`, *optional*): An evaluation of their base model, beside `results_dir` (if it is there), for
+            runs that were evaluated without yardsticks: its overlap, which the tokenizer alone decides, is theirs
+            where they kept the tokenizer; its recall with random weights is that of a Backpack.
+    """
+    files = {run.name: result_file(results_dir, run) for run in runs}
+    results = {name: read_json(file) for name, file in files.items() if file.is_file()}
+    file = Path(results_dir).parent / yardsticks
+    of_base = read_json(file)["flores"] if yardsticks and file.is_file() else {}
+    for result in results.values():
+        found, metrics = result.get("evaluation", {}).get("flores"), result.get("metrics", {})
+        if found and "vocabulary" not in metrics:
+            kinds = ("overlap_", "random_") if metrics.get("kind") == "adaptation" else ("overlap_",)
+            found |= {key: value for key, value in of_base.items() if key.startswith(kinds) and key not in found}
+    return results
 
 
 def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:

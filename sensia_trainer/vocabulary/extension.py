@@ -109,6 +109,7 @@ def learn_extension(
     dictionary=None,
     max_source_change=0.0,
     protected=(),
+    leave_out=0.0,
     seed=0,
     progress=False,
 ):
@@ -125,7 +126,8 @@ def learn_extension(
         dictionary (`str`, *optional*): A file of word pairs besides, see [`read_dictionary`].
         max_source_change (`float`, *optional*, defaults to 0.0): See [`continue_tokenizer`].
         protected (`Sequence[str]`, *optional*): Texts of further languages that are to be cut as before.
-        seed (`int`, *optional*, defaults to 0): Of the pairs by which translations are judged.
+        leave_out (`float`, *optional*, defaults to 0.0): Share of the words that are not given their translations.
+        seed (`int`, *optional*, defaults to 0): Of the pairs by which translations are judged, and the words left out.
         progress (`bool`, *optional*, defaults to `False`): Whether to show progress.
 
     Returns:
@@ -169,6 +171,11 @@ def learn_extension(
         shares = {"translated_words": float(np.mean(best > 0)), "sure_words": float(np.mean(best >= SURE))}
         counts = np.histogram(best, bins=10, range=(0, 1))[0].tolist()
         report |= {"translations": facts | shares | {"best_probability_counts": counts}}
+        if leave_out:
+            given = np.random.default_rng(seed).random(number) >= leave_out
+            translations = sparse.csr_array(sparse.diags_array(given.astype(np.float64)) @ translations)
+            translations.eliminate_zeros()
+            report["translations"] |= {"left_out_words": int(np.sum(~given & (best > 0)))}
         if len(source) < FEW_PAIRS:
             warnings.append(
                 f"The bitext has {len(source)} pairs, which teach little about the meanings of words: "

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..languages import language
-from ..utils.ranges import NOT_NEGATIVE, Range, check_ranges
+from ..utils.ranges import BELOW_ONE, NOT_NEGATIVE, Range, check_ranges
 from ..utils.recipes import expand_variables
 
 
@@ -50,6 +50,13 @@ class VocabularySettings:
         },
     )
 
+    vocabulary_leave_out: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of the new words that are not given their translations and start from the tokens that "
+            "spelled them: what becomes of them shows what training adds to the dictionary."
+        },
+    )
     vocabulary_cache: str | None = field(
         default=None,
         metadata={
@@ -58,7 +65,14 @@ class VocabularySettings:
     )
 
     def __post_init__(self):
-        check_ranges(self, {"vocabulary_size": NOT_NEGATIVE, "vocabulary_source_change": Range(0, 1)})
+        check_ranges(
+            self,
+            {
+                "vocabulary_size": NOT_NEGATIVE,
+                "vocabulary_source_change": Range(0, 1),
+                "vocabulary_leave_out": BELOW_ONE,
+            },
+        )
         if self.vocabulary_languages is not None:
             self.vocabulary_languages = [language(code).code for code in self.vocabulary_languages]
         if self.vocabulary_transfer not in METHODS:
@@ -74,5 +88,6 @@ class VocabularySettings:
             "method": self.vocabulary_transfer,
             "dictionary": dictionary and expand_variables(dictionary),
             "max_source_change": self.vocabulary_source_change,
+            "leave_out": self.vocabulary_leave_out,
             "seed": seed,
         }

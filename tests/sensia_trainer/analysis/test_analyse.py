@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import sparse, stats
 
 from sensia_trainer.analysis import corpus as corpus_module
 from sensia_trainer.analysis.analyse import DEFINITIONS, analyse
-from sensia_trainer.analysis.corpus import AlignedCorpus, check_same_vocabulary
+from sensia_trainer.analysis.corpus import AlignedCorpus, check_same_vocabulary, told_pairs
 from sensia_trainer.analysis.drawings import save_figures
 from sensia_trainer.analysis.summary import render_report
 from tests.reference import analysis as reference
@@ -116,6 +116,35 @@ def test_result_is_complete_and_survives_json(result):
         information["model"]["target"]["magnitude"] - information["base"]["target"]["magnitude"]
     )
     assert sum(result["topology"]["all"]["histogram"]["model"]) == result["topology"]["all"]["items"]
+
+
+def test_pairs_that_new_words_were_told_of(tokenizer):
+    """The last three tokens are new: one is made of " cat", one of " river", one of nothing."""
+    first = len(tokenizer) - 3
+    (cat,) = tokenizer(" cat", add_special_tokens=False)["input_ids"][-1:]
+    (river,) = tokenizer(" river", add_special_tokens=False)["input_ids"][-1:]
+    rows = sparse.csr_array(([1.0, 1.0], ([0, 1], [cat, river])), shape=(3, first))
+    spelled = {"source": [(cat,), (cat,), (river,), (cat,), (cat,)], "target": [(first,), (first + 1,), (first + 1,)]}
+    spelled["target"] += [(first + 2,), (river, first)]
+    corpus = SimpleNamespace(spellings=spelled)
+    assert told_pairs(corpus, tokenizer, rows).tolist() == [True, False, True, False, True]
+
+
+def test_what_was_told_is_measured_apart(models, corpus):
+    told = np.arange(len(corpus.disjoint)) % 2 == 0
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*under-determined")
+        result = analyse(models.pop("model"), corpus, **models, told=told, definitions=("magnitude",), iterations=20)
+    counts = [(result["topology"][name] or {"items": 0, "discarded": 0}) for name in ("told", "not_told")]
+    assert sum(count["items"] + count["discarded"] for count in counts) <= len(corpus.types)
+    assert {"magnitude, told", "magnitude, not told"} <= set(result["procrustes"])
+    words = [result["senses"][f"translation_precision_{name}"]["words"] for name in ("told", "not_told")]
+    names = set(corpus.spellings["target"])
+    assert sum(words) == len({spelling for spelling in corpus.spellings["source"] if spelling not in names})
+    assert min(words) > 0
+    result |= _names() | {"models": {"model": "adapted", "control": "lm-only", "base": "english"}}
+    report = render_report([json.loads(json.dumps(result, allow_nan=False))])
+    assert "## Beyond the dictionary" in report and f"| not told | {words[1]} |" in report
 
 
 def test_missing_control_warns_and_leaves_its_columns_empty(models, corpus, tmp_path):

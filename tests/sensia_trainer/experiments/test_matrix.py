@@ -21,12 +21,11 @@ from sensia_trainer.experiments.matrix import (
     is_finished,
     launch_with,
     load_matrix,
-    load_results,
     read_ledger,
     select,
     write_ledger,
 )
-from sensia_trainer.experiments.tables import judge, table_rows
+from sensia_trainer.experiments.tables import judge, load_results, table_rows
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 
 

@@ -164,3 +164,13 @@ def test_what_was_learned_before_is_not_learned_again(byte_level, pairs, tmp_pat
     first, second = (learned_before(tmp_path / "cache" / "key", learn) for _ in range(2))
     assert len(calls) == 1 and first.report == second.report
     assert (first.mixture != second.mixture).nnz == 0
+
+
+def test_words_that_are_left_out_start_from_their_parts(byte_level, pairs):
+    learned = learn_extension(byte_level, pairs, 20, target_language="id")
+    parts = learn_extension(byte_level, pairs, 20, target_language="id", method="parts")
+    some = learn_extension(byte_level, pairs, 20, target_language="id", leave_out=0.5)
+    same = [abs(some.mixture[[n]] - learned.mixture[[n]]).sum() < 1e-6 for n in range(20)]
+    of_parts = [abs(some.mixture[[n]] - parts.mixture[[n]]).sum() < 1e-6 for n in range(20)]
+    assert all(kept or cut for kept, cut in zip(same, of_parts, strict=True)) and 0 < sum(same) < 20
+    assert some.report["translations"]["left_out_words"] == 20 - sum(same)
