@@ -10,7 +10,8 @@ from transformers import AutoConfig
 from modeling_backpack import BackpackConfig
 
 from ..bitext.counting import count_pairs, some_pairs
-from ..bitext.pairs import parse_sources
+from ..bitext.pairs import names_languages, parse_sources
+from ..bitext.several import language_pairs
 from ..bitext.sources import names_in
 from ..config import METHODS_WITHOUT_SENSES
 from ..languages import other_language
@@ -43,19 +44,15 @@ def forecast(data, words, args, rate: float | None = None) -> str:
         data ([`AdaptationData`]), words ([`VocabularySettings`]), args ([`SensiaConfig`]): The recipe.
         rate (`float`, *optional*): Operations a second of matrix products here; measured by default, for a second.
     """
-    sources, place = parse_sources(data.bitext, data.bitext_split), base_model(data)
-    target = args.target_language or other_language(
-        names_in(sources[0].place, split=sources[0].split, name=sources[0].config_name),
-        args.source_language,
-        "`bitext`",
-    )
-    languages = args.source_language, target
-    counts = [count_pairs(source, languages) for source in sources]
-    pairs = None if None in counts else min(sum(counts), data.max_pairs or sum(counts))
+    bitexts, place = _bitexts(data, args), base_model(data)
+    counts = {languages: [count_pairs(one, languages) for one in sources] for languages, sources in bitexts.items()}
+    pairs = None
+    if not any(None in numbers for numbers in counts.values()):
+        pairs = sum(min(sum(numbers), data.max_pairs or sum(numbers)) for numbers in counts.values())
     config = _with_senses(AutoConfig.from_pretrained(find_model(place)), data)
     sizes = sizes_of(config)
     sizes = sizes._replace(vocabulary=sizes.vocabulary + words.vocabulary_size)
-    lengths = mean_lengths(sources, languages, load_tokenizer(data.tokenizer or place), args.max_length)
+    lengths = mean_lengths(bitexts, load_tokenizer(data.tokenizer or place), args.max_length)
     batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     if args.max_steps > 0:
         steps = args.max_steps
@@ -75,7 +72,11 @@ def forecast(data, words, args, rate: float | None = None) -> str:
 
     rate = rate or matrix_product_rate()
     hours = operations / (SHARE_OF_CPU * rate) / 3600
-    chosen = data.bitext_keep or data.bitext_cap or any(source.keep or source.cap for source in sources)
+    chosen = (
+        data.bitext_keep
+        or data.bitext_cap
+        or any(one.keep or one.cap or one.max_pairs for sources in bitexts.values() for one in sources)
+    )
     given = "unknown until they are fetched" if pairs is None else f"{pairs:,}" + (" at most" if chosen else "")
     passes = "" if not pairs else f", {steps * batch_size / pairs:.2g} passes"
     lines = [
@@ -104,6 +105,18 @@ def forecast(data, words, args, rate: float | None = None) -> str:
     return "\n".join(lines)
 
 
+def _bitexts(data, args) -> dict[tuple[str, str], list]:
+    """The sources of each pair of languages, by their codes."""
+    if names_languages(data.bitext):
+        pairs = language_pairs(data.bitext, args.source_language)
+        return {pair[:2]: parse_sources(pair.entries, data.bitext_split) for pair in pairs.values()}
+    first, *others = parse_sources(data.bitext, data.bitext_split)
+    target = args.target_language or other_language(
+        names_in(first.place, split=first.split, name=first.config_name), args.source_language, "`bitext`"
+    )
+    return {(args.source_language, target): [first, *others]}
+
+
 def _with_senses(config, data):
     """The configuration with the senses that `induce_steps` adds."""
     if data.method in METHODS_WITHOUT_SENSES or isinstance(config, BackpackConfig) or hasattr(config, "num_senses"):
@@ -116,12 +129,12 @@ def _with_senses(config, data):
     )
 
 
-def mean_lengths(sources, languages, tokenizer, limit=None) -> tuple[float, float]:
+def mean_lengths(bitexts, tokenizer, limit=None) -> tuple[float, float]:
     """Tokens of a sentence of each side, the mean of some pairs that are there without the network; 25 where none
     are."""
     tokens = defaultdict(list)
-    for source in sources:
-        pairs = [pair for pair in some_pairs(source, languages, SEEN_PAIRS) if all(pair)]
+    for languages, sources in bitexts.items():
+        pairs = [pair for one in sources for pair in some_pairs(one, languages, SEEN_PAIRS) if all(pair)]
         for side, texts in enumerate(zip(*pairs)):
             ids = tokenizer(list(texts), verbose=False)["input_ids"]
             tokens[side] += [min(len(i), limit or len(i)) for i in ids]

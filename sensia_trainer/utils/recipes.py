@@ -52,7 +52,7 @@ def _read(path, above):
     if path in above:
         raise UsageError(f"The recipe {str(path)!r} is based on itself: {' > '.join(map(str, (*above, path)))}.")
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        recipe = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce) or {}
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"The recipe {str(path)!r} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(recipe, dict):
@@ -64,6 +64,17 @@ def _read(path, above):
         beside = [path.parent / name for name in (str(base), f"{base}.yaml")]
         beneath |= _read(next((file for file in beside if file.is_file()), None) or find_recipe(base), (*above, path))
     return beneath | recipe
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """YAML in which a mapping that names a key twice is refused; plain YAML takes the last without a word."""
+
+    def flatten_mapping(self, node):
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(problem=f"{twice!r} is named twice", problem_mark=node.start_mark)
+        super().flatten_mapping(node)
 
 
 def parse_recipe(parser, argv, presets=None, default=None):
@@ -147,6 +158,8 @@ def _beside(folder, name, value):
         return [_beside(folder, name, item) for item in value]
     if isinstance(value, dict) and "path" in value:  # a source of pairs
         return value | {"path": _beside(folder, name, value["path"])}
+    if isinstance(value, dict) and name in ("bitext", "eval_bitext"):  # of several languages
+        return {key: _beside(folder, name, places) for key, places in value.items()}
     looks_like_a_path = isinstance(value, str) and ("/" in value or Path(value).suffix)
     if not looks_like_a_path or name.startswith("output") or Path(value).exists():
         return value

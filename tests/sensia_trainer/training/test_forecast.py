@@ -46,6 +46,14 @@ def test_epochs_are_counted_in_pairs(tmp_path, bitext):
     assert "6 steps of 20 pairs, 2 passes" in forecast(data, VocabularySettings(), args, rate=1e10)
 
 
+def test_pairs_of_several_languages_are_counted_together(tmp_path, bitext):
+    more = tmp_path / "more.tsv"
+    more.write_text("en\tsw\n" + "the old cat\tpaka mzee\n" * 40)
+    data = AdaptationData(model="backpack-micro-en", bitext={"id": bitext, "sw": str(more)}, max_pairs=60)
+    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, max_steps=10, per_device_train_batch_size=20)
+    assert "pairs       100" in forecast(data, VocabularySettings(), args, rate=1e10)  # 60 and 40
+
+
 def test_the_command_trains_nothing(tmp_path, bitext, capsys, monkeypatch):
     monkeypatch.setattr("sensia_trainer.training.forecast.matrix_product_rate", lambda: 1e10)
     folder = tmp_path / "run"

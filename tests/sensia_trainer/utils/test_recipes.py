@@ -41,6 +41,14 @@ def write(path, content):
     return str(path)
 
 
+def test_a_key_that_is_named_twice_is_refused(tmp_path):
+    (tmp_path / "twice.yaml").write_text("bitext:\n  id: a.tsv\n  sw: b.tsv\n  id: c.tsv\n")
+    with pytest.raises(ValueError, match="'id' is named twice.*line 2"):
+        read_recipe(tmp_path / "twice.yaml")
+    (tmp_path / "merged.yaml").write_text("a: &one {x: 1, y: 2}\nb: {<<: *one, x: 3}\n")
+    assert read_recipe(tmp_path / "merged.yaml")["b"] == {"x": 3, "y": 2}
+
+
 def test_the_command_line_wins_over_the_recipe(tmp_path):
     recipe = write(tmp_path / "a.yaml", {"name": "apple", "weight": "2e-1", "colours": ["red", "green"]})
     (fruit,) = parse((Fruit,), [recipe, "--name", "pear"])
