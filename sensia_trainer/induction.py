@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import AutoConfig, TrainingArguments
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from modeling_backpack import BackpackForCausalLM
@@ -28,9 +28,8 @@ from .representations import sense_entropy, sense_probs
 from .training.checkpointing import ResumableTrainer
 from .training.distillation import distilled_loss, sense_diversity
 from .training.text import TextData
-from .utils.models import load_model
+from .utils.models import load_config, load_model
 from .utils.ranges import NOT_NEGATIVE, POSITIVE, Range, check_ranges, check_training_arguments
-from .utils.recipes import find_model
 
 
 logger = logging.get_logger(__name__)
@@ -129,7 +128,7 @@ def with_senses(name_or_path: str, **config_kwargs):
     Raises:
         `ValueError`: for a Backpack that predicts from senses alone, and as `BackpackForCausalLM.from_backbone`.
     """
-    config = AutoConfig.from_pretrained(find_model(name_or_path))
+    config = load_config(name_or_path)
     if config.model_type != "backpack":
         return BackpackForCausalLM.from_backbone(name_or_path, **config_kwargs)
     if not config.residual_gate:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
 from tests.tiny import tiny_bitext, tiny_model, tiny_tokenizer
 
@@ -37,6 +37,8 @@ TRAINING = {"max_steps": 2, "per_device_train_batch_size": 4, "save_steps": 1, "
 TRAINING |= {"report_to": "none", "disable_tqdm": True, "output_dir": "out"}
 PRETRAIN = {"text_files": ["text.txt"], "vocab_size": 280, "block_size": 16, "held_out_blocks": 4}
 PRETRAIN |= {"backbone_config": {"n_embd": 16, "n_layer": 1, "n_head": 2}, "backpack_config": {"num_senses": 4}}
+INDUCE = {name: PRETRAIN[name] for name in ("text_files", "block_size", "held_out_blocks")}
+INDUCE |= {"model": "dense", "backpack_config": {"num_senses": 4}}
 EVALUATE = {"model": "base", "output": "e.json", "target": "id", "source": "en", "flores": False, "tasks": []}
 EVALUATE |= {"bitext": ["pairs.tsv"], "generate": False, "progress": False, "bootstrap": 10, "check_languages": False}
 ANALYZE = {"model": "base", "output": "a.json", "source_file": "a.en", "target_file": "a.id", "target_language": "id"}
@@ -64,13 +66,22 @@ VALUES = {
         control=nowhere.json control=broken.json control=pairs.tsv output_dir=pairs.tsv output_dir=base
         weight_decay=-1 adam_beta1=2 adam_epsilon=0 warmup_steps=-1 gradient_accumulation_steps=0 save_steps=0
         save_total_limit=0 seed=-1 logging_steps=0 lr_scheduler_type=wavy optim=nosuch bf16=perhaps
-        eval_bitext=nowhere.tsv eval_flores=nowhere max_grad_norm=-1""",
+        eval_bitext=nowhere.tsv eval_flores=nowhere max_grad_norm=-1 vocabulary_size=-1 vocabulary_size=many
+        vocabulary_transfer=magic vocabulary_source_change=2 train=some lora_senses=none induce_steps=-1
+        model=encoder-decoder""",
     "pretrain": """learning_rate=nan learning_rate=-1 max_steps=0 max_steps=-5 per_device_train_batch_size=0
         block_size=0 block_size=-4 block_size=9000 held_out_blocks=0 held_out_blocks=-1 held_out_blocks=9999
         vocab_size=0 vocab_size=100 num_proc=0 tokenizer=nowhere tokenizer=empty-folder model=nowhere
         text_files=nowhere.txt text_files=empty.txt text_files=image.png text_files=base text_files=utf16.txt
         text_files=cut.txt.gz tsv_keep=[ backbone_config={ backbone_config={"n_embd":15}
         backpack_config={"nosuch":3} dataset=nowhere/nothing seed=-3 weight_decay=nan""",
+    "induce": """learning_rate=nan max_steps=0 per_device_train_batch_size=0 block_size=0 block_size=9000
+        held_out_blocks=0 held_out_blocks=9999 distill_share=2 distill_share=nan distill_temperature=0
+        distill_temperature=-1 diversity_weight=-1 gate_learning_rate=0 gate_learning_rate=nan model=nowhere
+        model=empty-folder model=base model=bert model=encoder-decoder model=cut-weights model=no-tokenizer
+        model=other-vocabulary backpack_config={ backpack_config={"nosuch":3}
+        text_files=nowhere.txt text_files=empty.txt text_files=image.png
+        train_head=true train_backbone=true seed=-3""",
     "evaluate": """model=nowhere model=empty-folder model=headless model=no-tokenizer output=x.txt output=base
         target=zz9 source=zz9 target=en tasks=nosuch templates=nosuch bitext=nowhere.tsv bitext=empty.tsv
         bitext=onelanguage.tsv max_items=-1 max_items=0 batch_size=0 max_length=-1 max_length=0 context_state=foo
@@ -114,6 +125,20 @@ FILES = {
     "pairs.tsv.bz2": ("", "pairs read"),
 }
 
+WORDS = "vocabulary base --bitext pairs.tsv --target_language id --size 8 --output_dir words"
+NO_WORDS = {
+    "--bitext nowhere.tsv": "nowhere.tsv",
+    "--bitext empty.tsv": "empty.tsv|pairs|columns",
+    "--target_language zz9": "zz9",
+    "--target_language en": "language|en",
+    "--size 0": "size",
+    "--size -3": "size",
+    "--output_dir base": "base.*exists",
+    "--transfer magic": "transfer",
+    "--dictionary nowhere.tsv": "nowhere.tsv",
+    "--source_change 3": "source_change",
+}
+
 ODD = [
     Fault("adapt nowhere.yaml", "nowhere.yaml"),
     Fault("adapt quikstart", "quickstart"),
@@ -135,7 +160,10 @@ ODD = [
     Fault("adapt adapt.yaml --phases polish align", "phases"),
     Fault("adapt adapt.yaml --align_weights 0.1 0.2", "align_weights"),
     Fault("adapt adapt.yaml --align_weights 0 0 0", "align_weights"),
-    Fault("adapt adapt.yaml --train some", "train"),
+    Fault("adapt adapt.yaml --model dense", "sensia induce.*induce_steps|without"),
+    Fault("adapt adapt.yaml --vocabulary_size 8 --vocabulary_dictionary nowhere.tsv", "nowhere.tsv"),
+    Fault("adapt adapt.yaml --vocabulary_size 8 --vocabulary_dictionary text.txt", "text.txt"),
+    Fault("adapt adapt.yaml --vocabulary_size 100000", "", "words"),
     Fault("adapt adapt.yaml --train senses", "polish_freeze"),
     Fault("adapt adapt.yaml --train lora --lora_r 0", "lora_r"),
     Fault("adapt adapt.yaml --train lora --lora_r -2", "lora_r"),
@@ -225,6 +253,20 @@ ODD = [
     Fault("convert base c4 --text text.txt", "tokenizer"),
     Fault("convert base c5 --tokenizer nowhere", "nowhere"),
     Fault("convert base c6 --tokenizer base --text nowhere.txt", "nowhere.txt"),
+    *(Fault(f"{WORDS} {change}", names) for change, names in NO_WORDS.items()),
+    Fault(WORDS.replace("base", "nowhere"), "nowhere"),
+    Fault(WORDS.replace("base", "bert"), "bert"),
+    Fault(WORDS.replace("base", "other-vocabulary"), "other-vocabulary.*embeddings"),
+    Fault("induce nowhere --text_files text.txt --output_dir i1", "nowhere"),
+    Fault("induce induce.yaml --output_dir stolen", "settings.json"),
+    Fault("induce induce.yaml --backpack_config '{\"num_senses\": 99}'", "num_senses"),
+    Fault("induce induce.yaml --backpack_config '{\"num_senses\": 0}'", "num_senses"),
+    Fault("adapt adapt.yaml --model nowhere --induce_steps 1", "nowhere"),
+    Fault("adapt adapt.yaml --model base --induce_steps 1", "base.*has senses already"),
+    Fault("delta nowhere base d1", "nowhere"),
+    Fault("delta base nowhere d2", "nowhere"),
+    Fault("delta base base finished", "finished.*exists"),
+    Fault("delta base dense d3", "", "delta folder"),  # everything differs, which is right, and large
     Fault("nosuch", "nosuch"),
     Fault("adpt quickstart", "adapt"),
 ]  # fmt: skip
@@ -235,6 +277,7 @@ def faults() -> list[Fault]:
     recipes = {
         "adapt": "adapt.yaml",
         "pretrain": "pretrain.yaml",
+        "induce": "induce.yaml",
         "evaluate": "evaluate.yaml",
         "analyze": "analyze.yaml",
     }
@@ -270,9 +313,11 @@ def build_world(folder: Path) -> None:
     bert = dict(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
     )
+    t5 = dict(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     for name, dense in (
         ("dense", GPT2LMHeadModel(GPT2Config(**sizes))),
         ("bert", BertForMaskedLM(BertConfig(**bert))),
+        ("encoder-decoder", T5ForConditionalGeneration(T5Config(**t5))),
     ):
         dense.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
@@ -344,6 +389,7 @@ def build_world(folder: Path) -> None:
     recipes = {
         "adapt.yaml": ADAPT | TRAINING,
         "pretrain.yaml": PRETRAIN | TRAINING | {"prediction_loss_only": True},
+        "induce.yaml": INDUCE | TRAINING,
         "nofields.yaml": TRAINING,
         "evaluate.yaml": EVALUATE,
         "analyze.yaml": ANALYZE,

@@ -41,7 +41,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 PATIENCE = 120  # seconds for one try
-KILLED = {"adapt": "adapt adapt.yaml --output_dir", "pretrain": "pretrain pretrain.yaml --output_dir"}
+KILLED = {
+    "adapt": "adapt adapt.yaml --output_dir",
+    "words": "adapt adapt.yaml --vocabulary_size 8 --train lora --lora_r 2 --output_dir",
+    "induce": "induce induce.yaml --output_dir",
+    "pretrain": "pretrain pretrain.yaml --output_dir",
+}
 STEPS = "--max_steps 5 --save_steps 2 --save_total_limit 2"
 # Where a run is stopped: function, which call of it, before or after it, and the signal.
 CHECKPOINTING, FILES, RUNS = (
@@ -137,6 +142,7 @@ def inputs(folder: Path, faults) -> list[tuple[str, str, str]]:
     for number, fault in enumerate(faults):
         command = fault.command.replace("adapt.yaml", f"adapt.yaml --output_dir out-{number}")
         command = command.replace("pretrain.yaml", f"pretrain.yaml --output_dir out-{number}")
+        command = command.replace("induce.yaml", f"induce.yaml --output_dir out-{number}")
         given = fault.command.count("--output_dir")
         ended, said, told = run(fault.command if given else command, folder)
         if not ended and (metrics := folder / f"out-{number}" / "metrics.json").is_file():
@@ -309,7 +315,7 @@ def try_all(quick=True, only="", parts=("kills", "damage", "inputs")) -> dict[st
             build_runs(folder)
             results["inputs"] = inputs(folder, chosen)
         if "kills" in parts:
-            sample = [MOMENTS[n] for n in SAMPLE], ["adapt"]
+            sample = [MOMENTS[n] for n in SAMPLE], ["words"]
             results["kills"] = kills(folder, *sample) if quick else kills(folder, MOMENTS)
         if "damage" in parts:
             results["damage"] = damage(folder, quick)

@@ -10,7 +10,7 @@ interrupted goes on from its last checkpoint. `sensia adapt --model outputs/indu
 
 from ..induction import InductionConfig, InductionData
 from ..utils.arguments import recipe_parser
-from ..utils.recipes import RECIPES, find_model, parse_recipe
+from ..utils.recipes import RECIPES, parse_recipe
 
 
 def parser():
@@ -49,14 +49,11 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
         licence (`str`, *optional*): Of the text.
         config_kwargs: Fields of `BackpackConfig`.
     """
-    from transformers import AutoConfig
-
     from ..training.runs import on_first_process, run_folder
     from ..utils.files import write_text
+    from ..utils.models import load_config
 
-    positions = getattr(
-        AutoConfig.from_pretrained(find_model(model)).get_text_config(), "max_position_embeddings", None
-    )
+    positions = getattr(load_config(model).get_text_config(), "max_position_embeddings", None)
     text = folder.with_name(f"{folder.name}.txt")
     on_first_process(lambda: None if text.is_file() else write_text(text, "\n".join(sentences) + "\n"))
     data = InductionData(

@@ -2,7 +2,7 @@
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_backpack import BackpackForCausalLM, is_published_layout
 
@@ -10,6 +10,17 @@ from .recipes import find_model
 
 
 PROBES = ("The cat sat on 2 chairs.", "Kucing tidur di kursi.", "猫坐在椅子上。", "القطة تجلس.")  # fmt: skip
+
+
+def load_config(name_or_path: str):
+    """The configuration of a model: folder, Hub id, or one that comes with the package. `ValueError` without one."""
+    try:
+        return AutoConfig.from_pretrained(find_model(name_or_path))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{str(name_or_path)!r} is not a model that can be loaded ({str(error).splitlines()[0]}). Give the folder "
+            "of a causal language model, or its id on the Hub."
+        ) from error
 
 
 def load_model(name_or_path: str, **kwargs) -> PreTrainedModel:

@@ -56,8 +56,8 @@ def check_model(model, first):
         first (`int`): Number of tokens that its tokenizer knows.
 
     Raises:
-        `ValueError`: for quantised weights, weights that are not in memory, an encoder-decoder, fewer rows than
-            tokens, a head of another size, or a further matrix with one row for each token.
+        `ValueError`: for quantised weights, weights that are not in memory, an encoder-decoder, a model that reads
+            ahead, fewer rows than tokens, a head of another size, or a further matrix with one row for each token.
     """
     if getattr(model, "is_quantized", False) or getattr(model, "hf_quantizer", None) is not None:
         raise ValueError("The model is quantised, and quantised rows cannot be added. Load it in float32 or bfloat16.")
@@ -85,6 +85,20 @@ def check_model(model, first):
             f"The model ({type(model).__name__}) has further matrices with one row for each token {others}, which "
             "cannot be extended. Leave its vocabulary as it is (size 0)."
         )
+    if _reads_ahead(model):
+        raise ValueError(
+            f"{type(model).__name__} is bidirectional: earlier words see later ones, which a language model has to "
+            "predict. Words can be added to causal language models only."
+        )
+
+
+@torch.no_grad()
+def _reads_ahead(model):
+    """Whether what is predicted for a word depends on the words behind it."""
+    training, ids = model.training, torch.arange(4, device=model.get_input_embeddings().weight.device)[None]
+    logits, changed = (model.eval()(input_ids=each, use_cache=False).logits for each in (ids, ids ^ (ids == 3).long()))
+    model.train(training)
+    return bool((logits - changed)[:, :-1].abs().max() > 1e-5 * logits.abs().max())
 
 
 def add_rows(model, mixture, first, number):

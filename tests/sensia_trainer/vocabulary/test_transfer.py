@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
+from transformers import (
+    BertConfig,
+    BertLMHeadModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.vocabulary.transfer import add_rows, check_model, mixtures
@@ -128,3 +137,11 @@ def test_models_whose_rows_cannot_be_added_are_refused(change, message):
 def test_a_tokenizer_of_another_model_is_refused():
     with pytest.raises(ValueError, match="25 tokens, but the model has 24"):
         check_model(llama(), 25)
+
+
+def test_a_model_that_reads_ahead_is_refused():
+    sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    model = BertLMHeadModel(BertConfig(vocab_size=24, **sizes))
+    with pytest.raises(ValueError, match="BertLMHeadModel is bidirectional"):
+        check_model(model, FIRST)
+    assert model.training
