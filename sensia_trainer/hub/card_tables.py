@@ -143,6 +143,36 @@ def benchmark_table(rows: list[dict]) -> Markdown:
     return table(["benchmark", "items", "this model", "control", "score"], lines)
 
 
+def writing_section(writing: dict) -> Markdown:
+    """
+    Whether the model's continuations read like the language, and those of a few prompts; empty without any.
+
+    Args:
+        writing (`dict`): `fluency` and `generation`, as `sensia evaluate` writes them; either may be missing.
+    """
+    fluency, generation, parts = writing.get("fluency"), writing.get("generation"), []
+    if fluency:
+        measures = ("repetition", "in_language", "empty", "words")
+        rows = [
+            [kind, *(with_interval(fluency[kind][name], digits=1 if name == "words" else 3) for name in measures)]
+            for kind in ("greedy", "sampled", "human")
+        ]
+        header = ["continuations", "repeated 4-grams", "identified as the language", "empty", "words"]
+        parts += [
+            f"Continuations of the first words of {fluency['prompts']} sentences, beside how people went on, cut to "
+            "the same length:",
+            table(header, rows),
+        ]
+    if generation:
+        parts.append("As the model goes on, greedily and sampled:")
+        rows = [
+            [example["prompt"], example["greedy"] or "(ends)", example["continuation"] or "(ends)"]
+            for example in generation["examples"]
+        ]
+        parts.append(table(["prompt", "greedy", "sampled"], rows))
+    return Markdown("\n\n".join(parts))
+
+
 def filter_table(data: dict) -> Markdown:
     """What each step of the preparation left."""
     filters = data.get("filters") or []

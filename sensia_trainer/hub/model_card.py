@@ -12,6 +12,7 @@ and `command`, as the training scripts write them. Optional keys add to the card
   other entries are listed as they are;
 - `evaluation`: `name`, `type` (Hub id), `config`, `split`: the data set behind `before`, `after` and `control`;
 - `benchmarks`: [{"name", "type", "split", "metric", "value", "interval", "control", "items", "protocol"}];
+- `writing`: `fluency` and `generation` of an evaluation;
 - `examples`: [[source sentence, its translation], ...] and `prompt`, for the snippets;
 - `vocabulary`: what `extend_vocabulary` reports of new words, or `{"languages": {code: that}}`;
 - of several languages: `languages` {"source": code, "targets": [code, …], "pairs": ["en-id", …]}, `by_pair` {pair:
@@ -47,6 +48,7 @@ from .card_tables import (
     spent,
     trained_tokens,
     two_columns,
+    writing_section,
 )
 from .languages import (
     FIGURE,
@@ -319,6 +321,7 @@ def _card(
         "zero_shot": Markdown(zero_shot_text(metrics)),
         "matrix_figure": metrics.get("matrix_figure"),
         "benchmark_table": benchmark_table(metrics.get("benchmarks") or []),
+        "writing": writing_section(metrics.get("writing") or {}),
         "control": bool(metrics.get("control")),
         "spent_table": two_columns(spent(metrics), "spent"),
         "command": Markdown(" ".join(without_folders(metrics.get("command") or "").split())),

@@ -150,7 +150,8 @@ def reported(after, before=None, control=None):
             multiple-choice tasks, the card shows the plain template by length-averaged log-likelihood.
 
     Returns:
-        `dict`: `after`, `before`, `control` (intrinsic results with intervals), `evaluation`, `benchmarks`.
+        `dict`: `after`, `before`, `control` (intrinsic results with intervals), `evaluation`, `benchmarks`, and
+        `writing` where the released model was asked to write.
 
     Raises:
         `ValueError`: if the results were not measured on the same sentences.
@@ -178,7 +179,8 @@ def reported(after, before=None, control=None):
             other = scores["control"][key][1]
             row |= {"control": other["accuracy"], "control_interval": other.get("interval")}
         benchmarks.append(row)
-    return intrinsic | {"evaluation": place, "benchmarks": benchmarks}
+    writing = {name: after[name] for name in ("fluency", "generation") if name in after}
+    return intrinsic | {"evaluation": place, "benchmarks": benchmarks} | ({"writing": writing} if writing else {})
 
 
 def _task_scores(result):

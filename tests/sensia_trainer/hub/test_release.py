@@ -44,7 +44,15 @@ def write(folder, name, content):
 
 
 def test_the_folder_and_its_reported_results(run, tmp_path):
-    files = {"after": evaluation(0.71, 0.52), "before": evaluation(0.01, 0.50), "control": evaluation(0.02, 0.51)}
+    rates = {"repetition": 0.25, "in_language": 0.875, "empty": 0.0, "words": 31.0}
+    fluency = {"prompts": 200} | dict.fromkeys(("greedy", "sampled", "human"), rates)
+    examples = [{"prompt": "Cuaca hari ini", "continuation": "cerah | *sekali*", "greedy": ""}]
+    written = {"fluency": fluency, "generation": {"sampling": {}, "examples": examples}}
+    files = {
+        "after": evaluation(0.71, 0.52) | written,
+        "before": evaluation(0.01, 0.50),
+        "control": evaluation(0.02, 0.51),
+    }
     files = {name: write(tmp_path, f"{name}.json", content) for name, content in files.items()}
     folder = release(run, tmp_path / "cards" / "backpack-tiny-id", license="cc0-1.0", title="Tiny", **files)
 
@@ -57,6 +65,9 @@ def test_the_folder_and_its_reported_results(run, tmp_path):
     validate_card(card, to_publish=True)
     assert "\n# Tiny\n" in card and "license: cc0-1.0" in card
     assert "Measured on 1,012 sentence pairs of FLORES-200 devtest." in card
+    assert "### What it writes" in card and "first words of 200 sentences" in card
+    assert "| greedy | 0.250 | 0.875 | 0.000 | 31.0 |" in card
+    assert "| Cuaca hari ini | (ends) | cerah \\| \\*sekali\\* |" in card
     recalls = "| 0.010 [-0.020, 0.040] | 0.710 [0.680, 0.740] | 0.020 [-0.010, 0.050] |"
     assert f"| recall@1 English → Indonesian, sense vectors {recalls}" in card
     assert "| XCOPA, Indonesian test | 500 | 0.520 [0.480, 0.560] | 0.510 [0.470, 0.550] |" in card
