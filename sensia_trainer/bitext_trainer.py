@@ -22,6 +22,7 @@ from .training.grad_cache import cached_backward
 from .training.inputs import training_inputs
 from .training.pair_sums import PairSums
 from .training.parts import trained_in_part
+from .training.progress import amount
 from .training.runs import run_metrics
 from .training.sharding import check_sharding, whole_copy
 from .utils.models import load_model, load_tokenizer
@@ -274,6 +275,13 @@ class BitextTrainer(ResumableTrainer):
 
     # ---- Logs ----
 
+    def describe_data(self):
+        """What is trained on: pairs, with their tokens, and text beside them."""
+        table = self.train_dataset.data
+        tokens = sum(pc.sum(pc.list_value_length(table[f"{side}_ids"])).as_py() for side in SIDES)
+        beside = [f"text of the {side} language" for side in self.data_collator.texts]
+        return " and ".join([f"{len(self.train_dataset):,} pairs ({amount(tokens)} tokens)", *beside])
+
     def _record(self, batch, now, losses, logged):
         self._of_pairs.keep()
         for name, value in ({f"loss_{name}": loss.detach() for name, loss in losses.items()} | logged).items():
@@ -365,6 +373,7 @@ class BitextTrainer(ResumableTrainer):
                 idf=self._training_idf("-".join(languages)),
                 # Intervals are for what is reported: before the first step and after the last.
                 bootstrap=0 if self.is_in_train else RESAMPLES,
+                progress=self.is_world_process_zero() and not self.args.disable_tqdm,
                 accelerator=self.accelerator,
             )
 

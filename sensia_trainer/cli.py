@@ -30,6 +30,8 @@ COMMANDS = {
 TRAINING = ("adapt", "induce", "pretrain")  # one process for each device, as `accelerate launch` starts them
 LAUNCHED = (*TRAINING, "bitext")  # these take the arguments of `accelerate launch` too
 RESUMABLE = (*LAUNCHED, "evaluate", "reproduce")
+# Seconds before a bar appears, of ours or of a library: what is quicker ("Loading weights", "Map") need not be told.
+BAR_DELAY = "3"
 
 
 def parser():
@@ -48,6 +50,7 @@ def parser():
 
 def main(argv=None) -> int:
     """Run one command. Returns the exit code: 0, 1 for an error, 2 for a command line, 130 after Ctrl-C."""
+    os.environ.setdefault("TQDM_DELAY", BAR_DELAY)  # read when tqdm is imported, also by the processes started here
     if argv is None:
         sys.argv[0] = "sensia"  # what a run notes as its command, however it was started
         argv = sys.argv[1:]

@@ -8,6 +8,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..utils.statistics import paired_bootstrap
+from . import DEFINITIONS
 from .corpus import AlignedCorpus
 from .mixture import VARIANTS, mixture_ablation
 from .procrustes import compare_procrustes, procrustes
@@ -16,7 +17,6 @@ from .topology import sense_geometry, standardised_ranks, topology_scores
 from .words import sentence_senses, word_senses
 
 
-DEFINITIONS = ("magnitude", "contextual", "contextual_share", "predictive")
 HISTOGRAM_BINS = np.linspace(-1, 1, 81)
 
 

@@ -1,12 +1,12 @@
 """Are they senses? The benchmarks of senses of one Backpack as one result, and their tables."""
 
 from ..utils.markdown import Markdown, table, with_interval
+from . import BENCHMARKS
 from .disambiguation import KINDS, REGIMES, disambiguate, load_coarsewsd
 from .steering import steering
 from .substitution import load_swords, rank_substitutes
 
 
-BENCHMARKS = ("disambiguation", "substitution", "steering")
 KIND_TITLES = {
     "contributions": "sense contributions",
     "random_contributions": "those of a random sense path",

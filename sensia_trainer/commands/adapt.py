@@ -65,7 +65,7 @@ def adapt(run, data, words, parts, args):
     from ..hub.licences import licence_of_model
     from ..trainer import SensiaTrainer
     from ..training.adaptation import base_model, last_evaluation, load_bitext, load_texts, read_control
-    from ..training.by_pair import by_pair, closing_table, draw_dynamics, mean_of_pairs, names_of
+    from ..training.by_pair import by_pair, closing_table, closing_words, draw_dynamics, mean_of_pairs, names_of
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.files import fingerprint
@@ -168,7 +168,7 @@ def adapt(run, data, words, parts, args):
     if args.push_to_hub:
         trainer.push_to_hub(commit_message=f"{data.method} of {base}")
     if trainer.is_world_process_zero():
-        print(closing_table(measured))
+        print(closing_table(measured), *closing_words(measured), sep="\n")
         print(f"model folder: {args.output_dir}")
 
 

@@ -16,17 +16,11 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..analysis.analyse import DEFINITIONS, analyse
-from ..analysis.benchmarks import BENCHMARKS, load_benchmarks, render_benchmarks, run_benchmarks
-from ..analysis.corpus import AlignedCorpus, check_same_vocabulary, told_pairs
-from ..analysis.drawings import save_figures
-from ..analysis.summary import render_report
+from ..analysis import BENCHMARKS, DEFINITIONS
 from ..languages import language
 from ..utils.arguments import Parser, recipe_parser
 from ..utils.files import check_writable, read_json, write_json, write_text
-from ..utils.models import load_device, load_model, load_tokenizer
 from ..utils.recipes import expand_variables, parse_recipe
-from ..vocabulary.extension import apply_extension, load_extension
 
 
 PACKAGES = ("torch", "transformers", "numpy", "simalign")
@@ -107,6 +101,8 @@ def read_lines(path, limit):
 
 
 def load_backpack(path):
+    from ..utils.models import load_model
+
     model = load_model(path)
     if not hasattr(model, "get_senses"):
         raise ValueError(
@@ -123,6 +119,9 @@ def run(arguments):
 
 def run_on_senses(arguments):
     """The benchmarks of one model."""
+    from ..analysis.benchmarks import load_benchmarks, run_benchmarks
+    from ..utils.models import load_device, load_tokenizer
+
     folders = {name: expand_variables(getattr(arguments, name)) for name in ("coarsewsd", "swords")}
     data = load_benchmarks(arguments.benchmarks, **folders, max_items=arguments.max_items)
     model = load_backpack(arguments.model).to(load_device(arguments.device))
@@ -142,6 +141,11 @@ def run_on_senses(arguments):
 
 def run_on_geometry(arguments):
     """All analyses of a model on translated sentences, beside its control."""
+    from ..analysis.analyse import analyse
+    from ..analysis.corpus import AlignedCorpus, check_same_vocabulary, told_pairs
+    from ..utils.models import load_device, load_tokenizer
+    from ..vocabulary.extension import apply_extension, load_extension
+
     sides = [read_lines(file, arguments.max_sentences) for file in (arguments.source_file, arguments.target_file)]
     if not sides[0] or len(sides[0]) != len(sides[1]):
         raise ValueError(
@@ -187,6 +191,10 @@ def run_on_geometry(arguments):
 
 
 def render(folder):
+    from ..analysis.benchmarks import render_benchmarks
+    from ..analysis.drawings import save_figures
+    from ..analysis.summary import render_report
+
     contents = [read_json(file) for file in sorted(folder.glob("*.json"))]
     results = [content for content in contents if content.get("kind") == "analysis"]
     benchmarks = [content for content in contents if content.get("kind") == "sense_benchmarks"]

@@ -11,10 +11,6 @@ folder with its data card; `sensia adapt` takes it as bitext.
 
 import logging
 
-from ..curation.opus import list_corpora
-from ..curation.pipeline import build_bitext
-from ..curation.recipe import load_recipe
-from ..hub.publishing import publish
 from ..utils.arguments import Parser
 from ..utils.errors import UsageError
 from ..utils.files import portable
@@ -43,6 +39,12 @@ def main(argv) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if arguments.num_proc < 1:
         raise UsageError(f"`--num_proc` is {arguments.num_proc}, but must be 1 or more.")
+
+    from ..curation.opus import list_corpora
+    from ..curation.pipeline import build_bitext
+    from ..curation.recipe import load_recipe
+    from ..hub.publishing import publish
+
     recipe = load_recipe(arguments.recipe, sample=arguments.sample, seed=arguments.seed, opus_url=arguments.opus_url)
     if arguments.list:
         print(list_corpora(recipe.sources, recipe.source, recipe.target))

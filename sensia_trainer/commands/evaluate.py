@@ -6,9 +6,7 @@
 The second form puts any number of results beside the paper's Table 1 and marks significant differences from the first.
 """
 
-from ..evaluation.report import compare
-from ..evaluation.results import items_file
-from ..evaluation.suite import EvaluationConfig, run
+from ..evaluation.settings import EvaluationConfig
 from ..utils.arguments import Parser, recipe_parser
 from ..utils.recipes import parse_recipe
 
@@ -25,10 +23,17 @@ def main(argv):
         comparing.add_argument("--scoring", default="cond", help="scoring shown in the main table")
         comparing.add_argument("--template", default="plain", help="template shown in the main table")
         arguments = comparing.parse_args(argv[1:])
+
+        from ..evaluation.report import compare
+
         for file in compare(arguments.results, arguments.output, arguments.scoring, arguments.template):
             print(file)
         return
     (config,) = parse_recipe(parser(), argv)
+
+    from ..evaluation.results import items_file
+    from ..evaluation.suite import run
+
     result = run(config)
     for where, found in {"": result.get("flores", {}), **result["bitexts"]}.items():
         for name, value in found.items():

@@ -88,6 +88,7 @@ def induce(run, data, args):
     from transformers import set_seed
 
     from ..evaluation.dynamics import induction_dynamics
+    from ..evaluation.verdict import induction_verdict
     from ..hub.folders import finish_folder
     from ..hub.licences import licence_of_model
     from ..induction import InductionTrainer, sense_words, with_senses
@@ -152,8 +153,7 @@ def induce(run, data, args):
         run.finish(metrics(before, after), finish_folder)
         shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
         after = {name.removeprefix("eval_"): value for name, value in after.items()}
-        print(f"perplexity on held-out text: {after['perplexity']:.2f}, of the base {after['base_perplexity']:.2f}")
-        print(f"the senses add {after['contribution']:.1%} to the state (|g m| / |b|; gate {after['gate']:.3f})")
+        print(*induction_verdict(after), sep="\n")
         print(f"model folder: {args.output_dir}")
     if args.push_to_hub:
         trainer.push_to_hub()

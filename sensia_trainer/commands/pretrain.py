@@ -40,6 +40,7 @@ def pretrain(run, data, args):
 
     from transformers import set_seed
 
+    from ..evaluation.verdict import pretraining_verdict
     from ..hub.folders import finish_folder
     from ..hub.licences import licence_of_model
     from ..training.adaptation import last_evaluation
@@ -116,7 +117,7 @@ def pretrain(run, data, args):
     if args.push_to_hub:
         trainer.push_to_hub()
     if trainer.is_world_process_zero():
-        print(f"perplexity on held-out text: {math.exp(min(loss, MAX_EXPONENT)):.2f}\nmodel folder: {args.output_dir}")
+        print(*pretraining_verdict(loss, len(tokenizer)), f"model folder: {args.output_dir}", sep="\n")
 
 
 def describe(keep):

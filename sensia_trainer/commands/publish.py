@@ -32,9 +32,10 @@ def parser():
 
 
 def main(argv):
+    options = vars(parser().parse_args(argv))
+
     from ..hub.publishing import publish
 
-    options = vars(parser().parse_args(argv))
     report = publish(options.pop("folder"), options.pop("repo_id"), private=not options.pop("public"), **options)
     for path, size in report["files"]:
         print(f"{size:>14,}  {path}")

@@ -27,10 +27,11 @@ def parser():
 
 
 def main(argv):
-    from ..hub.release import refresh, release
-
     command = parser()
     args = vars(command.parse_args(argv))
+
+    from ..hub.release import refresh, release
+
     folders, refreshing = args.pop("folders"), args.pop("refresh")
     if refreshing:
         given = [name for name, value in args.items() if value is not None]

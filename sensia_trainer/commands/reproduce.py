@@ -17,29 +17,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from ..experiments.frontier import draw_frontier
-from ..experiments.matrix import (
-    check_runs,
-    execute,
-    expand,
-    is_finished,
-    launch_with,
-    load_matrix,
-    read_ledger,
-    select,
-)
-from ..experiments.tables import (
-    agreement,
-    draw_table,
-    judge,
-    load_results,
-    render_agreement,
-    render_claims,
-    render_report,
-    render_table,
-    render_verdicts,
-    table_rows,
-)
 from ..utils.arguments import Parser, hints_of
 from ..utils.files import check_writable, portable, write_text
 from ..utils.recipes import find_recipe
@@ -71,6 +48,30 @@ def fields_of(command) -> dict:
 
 def main(argv, launch=None):
     arguments = parser().parse_args(argv)
+
+    from ..experiments.frontier import draw_frontier
+    from ..experiments.matrix import (
+        check_runs,
+        execute,
+        expand,
+        is_finished,
+        launch_with,
+        load_matrix,
+        read_ledger,
+        select,
+    )
+    from ..experiments.tables import (
+        agreement,
+        draw_table,
+        judge,
+        load_results,
+        render_agreement,
+        render_claims,
+        render_report,
+        render_table,
+        render_verdicts,
+        table_rows,
+    )
 
     names = {find_recipe(name): name for name in arguments.matrices}
     matrices = {path: load_matrix(path) for path in names}

@@ -209,7 +209,7 @@ def encode_side(model, encoded, name, *, batch_size, progress, accelerator, **op
     batches = batches_by_length([len(ids) for ids in mine], batch_size, max_tokens)
     forward = _backpack_forward if is_backpack else _causal_lm_forward
     rows = {}
-    for batch in tqdm(batches, desc=f"encoding {name}", disable=not progress):
+    for batch in tqdm(batches, desc=f"encoding {name}", disable=not progress, leave=False, delay=3):
         input_ids, attention_mask = right_pad([mine[i] for i in batch], weight.device)
         for key, value in forward(model, input_ids, attention_mask, **options).items():
             rows.setdefault(key, value.new_zeros(len(mine), *value.shape[1:]))[batch] = value

@@ -18,9 +18,9 @@ from ..utils.statistics import bootstrap_interval
 from .batching import max_positions
 from .generation import complete
 from .parallel import flores_pairs
+from .settings import GENERATION_TASKS
 
 
-GENERATION_TASKS = ("continuation", "xlsum")
 HUB_XLSUM = "csebuetnlp/xlsum"
 XLSUM_NAMES = {"zh": "chinese_simplified", "zh_Hant": "chinese_traditional"}  # the others go by their English names
 NEW_TOKENS = 64

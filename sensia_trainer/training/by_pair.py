@@ -2,6 +2,7 @@
 
 from ..evaluation.dynamics import training_dynamics, training_dynamics_of_pairs
 from ..evaluation.retrieval import DIRECTIONS
+from ..evaluation.verdict import verdict
 from ..languages import language, named
 from .adaptation import evaluations, summary
 
@@ -73,6 +74,17 @@ def closing_table(metrics: dict) -> str:
     return summary_of_pairs(
         *({name: one[when] for name, one in metrics["by_pair"].items()} for when in ("before", "after"))
     )
+
+
+def closing_words(metrics: dict) -> list[str]:
+    """What its numbers mean, in sentences; those of each pair of languages where there are several."""
+    if "by_pair" not in metrics:
+        return verdict(metrics["before"], metrics["after"], names_of(metrics["languages"]), metrics.get("control"))
+    source, lines = metrics["languages"]["source"], []
+    for name, one in metrics["by_pair"].items():
+        target = language(name.removeprefix(f"{source}-")).name
+        lines += verdict(one["before"], one["after"], (language(source).name, target))
+    return lines
 
 
 def draw_dynamics(metrics: dict, path, phase_starts: list[int]):

@@ -20,8 +20,8 @@ import torch
 import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback
-from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
-from transformers.trainer_callback import ExportableState
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_callback import ExportableState, PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
@@ -35,6 +35,7 @@ from .checkpoint_files import (
     write_manifest,
     written_whole,
 )
+from .progress import ProgressLines, amount
 from .pushing import PublishingTrainer
 from .sampling import LanguageSampler
 
@@ -73,6 +74,9 @@ class ResumableTrainer(PublishingTrainer):
         self._seconds_before, self._started = 0.0, None
         self._stop = StopOnSignal()
         self.add_callback(self._stop)
+        for callback in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
+            self.remove_callback(callback)
+        self.add_callback(ProgressLines(self.describe_data, bar=not self.args.disable_tqdm))
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         if resume_from_checkpoint:
@@ -84,6 +88,12 @@ class ResumableTrainer(PublishingTrainer):
         if self._stop.requested:  # after the last step, when nobody listened any more
             signal.raise_signal(self._stop.requested)
         return output
+
+    def describe_data(self) -> str:
+        """What is trained on, in a few words: blocks of text here."""
+        blocks = len(self.train_dataset)
+        tokens = blocks * len(self.train_dataset[0]["input_ids"]) if blocks else 0
+        return f"{blocks:,} blocks ({amount(tokens)} tokens)"
 
     @property
     def seconds(self) -> float:

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from sensia_trainer.cli import main
-from sensia_trainer.evaluation.suite import EvaluationConfig, check_config
+from sensia_trainer.evaluation.settings import EvaluationConfig
+from sensia_trainer.evaluation.suite import check_config
 from sensia_trainer.utils.recipes import RECIPES
 
 

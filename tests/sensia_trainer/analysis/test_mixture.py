@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sensia_trainer.analysis.mixture import VARIANTS, ablated, mixture_ablation, sentence_nll
-from sensia_trainer.evaluation import perplexity
+from sensia_trainer.evaluation.perplexity import perplexity
 from tests.reference import analysis as reference
 
 

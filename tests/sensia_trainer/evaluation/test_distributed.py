@@ -18,8 +18,8 @@ import json, sys
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, AutoTokenizer
 import modeling_backpack
-from sensia_trainer.evaluation import evaluate_bitext
-from sensia_trainer.evaluation import perplexity
+from sensia_trainer.evaluation.intrinsic import evaluate_bitext
+from sensia_trainer.evaluation.perplexity import perplexity
 
 folder, sentences, output = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 accelerator = Accelerator(cpu=True)

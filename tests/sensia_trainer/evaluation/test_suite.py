@@ -9,7 +9,9 @@ import torch
 from sensia_trainer.evaluation.report import compare, significance
 from sensia_trainer.evaluation.report_tables import nll_significance, recall_significance
 from sensia_trainer.evaluation.results import items_file
-from sensia_trainer.evaluation.suite import EvaluationConfig, load_model, run
+from sensia_trainer.evaluation.settings import CHOICE_TASKS, EvaluationConfig
+from sensia_trainer.evaluation.suite import load_model, run
+from sensia_trainer.evaluation.tasks import TASKS
 from tests.conftest import SENTENCES
 from tests.modeling_backpack.test_published import write
 from tests.modeling_backpack.tiny import random_ids, tiny_published
@@ -283,3 +285,7 @@ def test_a_published_backpack_is_evaluated_as_what_it_is(tmp_path, tokenizer):
     torch.testing.assert_close(model(input_ids).logits, published(input_ids), rtol=0, atol=1e-5)
     config.random_weights = True
     assert type(load_model(config)[0]) is type(model)
+
+
+def test_settings_name_the_tasks_that_there_are():
+    assert tuple(TASKS) == CHOICE_TASKS

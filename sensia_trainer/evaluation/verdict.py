@@ -1,0 +1,145 @@
+"""What the numbers of a run mean, in plain words, and what to do next. Pure functions of what `metrics.json` holds."""
+
+from math import exp
+
+from .retrieval import DIRECTIONS
+
+
+# Shares by which bits per byte of the source may grow before it counts as worse, and as forgotten.
+WORSE, FORGOTTEN = 0.03, 0.15
+# Bits per byte that are a difference from the control.
+CLEARLY = 0.03
+
+
+def verdict(before: dict, after: dict, names: tuple[str, str], control: dict | None = None) -> list[str]:
+    """
+    Sentences about an adaptation.
+
+    Args:
+        before, after (`dict`): Held-out metrics, as [`evaluate_bitext`] gives them, with intervals or without.
+        names (`tuple[str, str]`): The languages, source and target.
+        control (`dict`, *optional*): `after` of the same model trained by the language-model loss alone.
+
+    Returns:
+        `list[str]`: translations found, beside chance, random weights, token overlap and the control; fluency of both
+        languages; and what to do next.
+    """
+    source, target = names
+    lines = _retrieval(before, after, source, target, control)
+    lines += _fluency(before, after, source, target, control)
+    return [*lines, "Next: " + "; ".join(next_steps(before, after, names, control)) + "."]
+
+
+def _retrieval(before, after, source, target, control):
+    kind, name = ("sense", "sense vectors") if "sense_recall_source_to_target" in after else ("context", "its vectors")
+    found = _recall(after, kind)
+    if found is None:
+        return []
+    was, chance = _recall(before, kind), 1 / after["pairs"]
+    earlier = f" ({was:.0%} before)" if was is not None else ""
+    lines = [
+        f"Translations found: {found:.0%} of {after['pairs']:,} {source} and {target} sentences find each other by "
+        f"{name}{earlier}."
+    ]
+    beside = {"chance": chance, "random weights": _recall(after, f"random_{kind}")}
+    beside |= {"token overlap without a model": _recall(after, "overlap"), "the control": _recall(control or {}, kind)}
+    groups = {}
+    for other, value in beside.items():
+        if value is not None:
+            share = f"{value:.1%}" if value < 0.02 else f"{value:.0%}"
+            groups.setdefault(_compared(after, kind, value), []).append(f"{other} ({share})")
+    lines.append(f"That is {'; '.join(f'{how} {_listed(others)}' for how, others in groups.items())}.")
+    beyond = [after.get(f"{kind}_beyond_overlap_{direction}") for direction in DIRECTIONS]
+    if None not in beyond:
+        lines.append(f"Where overlap fails, names and numbers cannot help: {sum(beyond) / 2:.0%} are found there.")
+    return lines
+
+
+def _fluency(before, after, source, target, control):
+    lines = []
+    key = "target_bits_per_byte"
+    if key in after:
+        line = f"{target}: {after[key]:.2f} bits a byte" + (f", {before[key]:.2f} before" if key in before else "")
+        if control and key in control:
+            gap = after[key] - control[key]
+            how = "as fluent as" if abs(gap) <= CLEARLY else "more fluent than" if gap < 0 else "less fluent than"
+            line += f"; {how} the control ({control[key]:.2f})"
+        lines.append(f"{line} (lower is more fluent).")
+    drift = _drift(before, after)
+    if drift is not None:
+        state = "is kept" if drift <= WORSE else "has become worse" if drift <= FORGOTTEN else "is being forgotten"
+        key = "source_bits_per_byte"
+        lines.append(f"{source} {state}: {after[key]:.2f} bits a byte, {before[key]:.2f} before ({drift:+.0%}).")
+    return lines
+
+
+def next_steps(before: dict, after: dict, names: tuple[str, str], control: dict | None = None) -> list[str]:
+    """What to do after a run with these numbers; the arguments are those of [`verdict`]."""
+    steps = []
+    kind = "sense" if "sense_recall_source_to_target" in after else "context"
+    found, overlap = _recall(after, kind), _recall(after, "overlap")
+    if found is not None and found <= 3 / after["pairs"]:
+        steps.append("look at ten pairs of the bitext, since these vectors are no better than chance")
+    elif found is not None and overlap is not None and _compared(after, kind, overlap) != "better than":
+        steps.append("train longer, on more pairs or with words of the language (`--vocabulary_size`)")
+    drift = _drift(before, after)
+    if drift is not None and drift > WORSE:
+        steps.append(f"to keep {names[0]}, `--source_lm_weight 1`, and text of it (`--replay_source`)")
+    if control is None:
+        steps.append(
+            "to know what alignment costs, a control (`--method lm-only`), shown with `--control` its metrics.json"
+        )
+    steps.append("measure on text that no choice was made on (`sensia evaluate`)")
+    return steps
+
+
+def _recall(metrics, kind):
+    values = [metrics.get(f"{kind}_recall_{direction}") for direction in DIRECTIONS]
+    return None if None in values else sum(values) / 2
+
+
+def _compared(metrics, kind, value):
+    """How the recall of `kind` stands to a value: by its interval where it has one."""
+    ends = [metrics.get(f"{kind}_recall_{direction}_interval") for direction in DIRECTIONS]
+    found = _recall(metrics, kind)
+    low, high = (found, found) if None in ends else (sum(end[side] for end in ends) / 2 for side in (0, 1))
+    return "better than" if low > value else "worse than" if high < value else "not clearly different from"
+
+
+def _listed(names):
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _drift(before, after):
+    """Share by which the source language's bits per byte grew."""
+    key = "source_bits_per_byte"
+    return after[key] / before[key] - 1 if key in after and key in before else None
+
+
+def induction_verdict(after: dict) -> list[str]:
+    """Sentences about induced senses, whose measures are those of [`InductionTrainer.evaluate`]."""
+    gate, change = after["gate"], after["perplexity"] / after["base_perplexity"] - 1
+    opened = abs(gate) >= 0.01
+    kept = "is kept" if change <= WORSE else "has become worse"
+    lines = [
+        f"The gate is {gate:.3f}: the senses {'take part' if opened else 'do nothing yet'}; they add "
+        f"{after['contribution']:.1%} to the state.",
+        f"What the model knows {kept}: perplexity {after['perplexity']:.2f} on held-out text, "
+        f"{after['base_perplexity']:.2f} of the base ({change:+.1%}).",
+    ]
+    if opened:
+        lines.append(
+            "Next: look at what senses speak for (the card's table), then `sensia adapt --model` this folder."
+        )
+    else:
+        lines.append("Next: more steps, or a higher `--gate_learning_rate`.")
+    return lines
+
+
+def pretraining_verdict(loss: float, vocabulary: int) -> list[str]:
+    """Sentences about a pretraining: its held-out loss (nats a token) beside guessing among `vocabulary` words."""
+    perplexity = f"{exp(loss):,.1f}" if loss < 700 else "beyond all numbers"
+    return [
+        f"Perplexity on held-out text: {perplexity}, where guessing among the words has {vocabulary:,}.",
+        "Next: `sensia adapt --model` this folder, or go on with more text (`sensia pretrain --model` this folder).",
+    ]

@@ -1,0 +1,154 @@
+"""What a training says while it goes on: its plan, a bar with the rate and the rest, short lines of logs."""
+
+import sys
+import time
+
+import torch
+from tqdm.auto import tqdm
+from transformers import TrainerCallback
+
+
+# Steps whose rate tells how long the others take; the first ones are slower than the rest.
+WARM_STEPS, TIMED_STEPS = 2, 5
+# Bytes a trained parameter takes in float32: weight, gradient, two moments of AdamW. A frozen one takes its weight.
+TRAINED_BYTES, FROZEN_BYTES = 16, 4
+SIDES = ("source_to_target", "target_to_source")
+
+
+class ProgressLines(TrainerCallback):
+    """
+    Takes the place of the library's bars and printed logs.
+
+    Args:
+        describe (`Callable[[], str]`): Says what is trained on.
+        bar (`bool`): Whether a bar is drawn, with the rate and the rest; lines are printed in any case.
+    """
+
+    def __init__(self, describe, bar=True):
+        self.describe = describe
+        self.bar = bar
+        self._bar, self._first, self._started = None, 0, 0.0
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if not state.is_world_process_zero:
+            return
+        left = state.max_steps - state.global_step
+        print(plan_line(self.describe(), state.max_steps, left, args, parameter_counts(model)))
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            desc="training",
+            unit=" steps",
+            dynamic_ncols=True,
+            disable=not self.bar,
+            delay=0,
+        )
+        self._first = state.global_step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._bar is None:
+            return
+        self._bar.update(state.global_step - self._bar.n if self.bar else 0)
+        done = state.global_step - self._first
+        if done == WARM_STEPS:
+            self._started = time.monotonic()
+        elif done == WARM_STEPS + TIMED_STEPS:
+            seconds = (time.monotonic() - self._started) / TIMED_STEPS
+            rest = (state.max_steps - state.global_step) * seconds
+            self._say(
+                f"about {duration(rest)} left at the rate of the first steps; memory: {memory_in_use(args.device)}"
+            )
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        line = log_line(logs, state.max_steps) if state.is_world_process_zero else None
+        if line:
+            self._say(f"step {state.global_step:,}: {line}")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _say(self, line):
+        tqdm.write(line) if self._bar is not None and self.bar else print(line)
+
+
+def parameter_counts(model) -> tuple[int, int]:
+    """Parameters of a model that are trained, and all."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
+
+
+def plan_line(data: str, max_steps: int, left: int, args, parameters: tuple[int, int]) -> str:
+    """
+    One line about what a training is going to do.
+
+    Args:
+        data (`str`): What is trained on.
+        max_steps (`int`), left (`int`): All steps, and those that are not done yet.
+        args (`TrainingArguments`): Batch and accumulation.
+        parameters (`tuple[int, int]`): Trained ones, and all.
+    """
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    steps = f"{max_steps:,} steps of {batch}" + (f", {left:,} of them left" if left < max_steps else "")
+    trained, total = parameters
+    share = "" if trained == total else f", {amount(trained)} of them trained"
+    held = trained * TRAINED_BYTES + (total - trained) * FROZEN_BYTES
+    return f"Training: {data}; {steps}; {amount(total)} parameters{share}, {size(held)} with gradients and optimizer"
+
+
+def log_line(logs: dict, max_steps: int) -> str | None:
+    """A logged row in a few words, or nothing where there is nothing to say; all of it is in `metrics.json`."""
+    if "loss" in logs:
+        terms = [f"{name[5:].replace('_', ' ')} {logs[name]:.2f}" for name in logs if name.startswith("loss_")]
+        phase = {0: ", align", 1: ", joint", 2: ", polish"}.get(logs.get("phase"), "")
+        rate = f", {logs['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in logs else ""
+        gate = f", gate {logs['gate']:.3f}" if "gate" in logs else ""
+        return f"loss {logs['loss']:.2f}" + (f" ({', '.join(terms)})" if terms else "") + gate + phase + rate
+    found = {key.partition("_")[2]: value for key, value in logs.items() if key.startswith(("eval_", "before_"))}
+    parts = []
+    for kind, name in (("sense", "senses"), ("context", "contexts"), ("overlap", "overlap")):
+        values = [found.get(f"{kind}_recall_{side}") for side in SIDES]
+        if None not in values:
+            parts.append(f"{name} {values[0]:.2f} → {values[1]:.2f} ←")
+    lines = [f"recall@1 by {', '.join(parts)}"] if parts else []
+    bits = [f"{found[f'{side}_bits_per_byte']:.2f} ({side})" for side in ("target", "source") if
+            f"{side}_bits_per_byte" in found]  # fmt: skip
+    lines += [f"bits per byte {', '.join(bits)}"] if bits else []
+    lines += [f"held-out perplexity {found['perplexity']:.1f}"] if "perplexity" in found else []
+    lines += [f"held-out loss {found['loss']:.3f}"] if "loss" in found else []
+    return "; ".join(lines) or None
+
+
+def duration(seconds: float) -> str:
+    """`40 seconds`, `7 minutes`, `3 h 20 min`, `5 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} minutes"
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes < 48 * 60 else f"{minutes / 1440:.0f} days"
+
+
+def amount(number: int) -> str:
+    """`850`, `61,200`, `3.2 million`, `1.7 billion`."""
+    for unit, name in ((1e9, "billion"), (1e6, "million")):
+        if number >= unit:
+            return f"{number / unit:.1f} {name}"
+    return f"{number:,}"
+
+
+def size(count: float) -> str:
+    """Bytes as MB or GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def memory_in_use(device) -> str:
+    """The most memory that was in use so far: of the accelerator, or of this process."""
+    if device.type == "cuda":
+        return size(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "unknown"
+    return size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))

@@ -1,0 +1,101 @@
+"""What numbers mean, in words: literal cases."""
+
+import pytest
+
+from sensia_trainer.evaluation.verdict import induction_verdict, next_steps, pretraining_verdict, verdict
+
+
+NAMES = ("English", "Swahili")
+
+
+def metrics(sense, bits, english, interval=None, **more):
+    found = {"pairs": 100, "target_bits_per_byte": bits, "source_bits_per_byte": english}
+    for direction in ("source_to_target", "target_to_source"):
+        found[f"sense_recall_{direction}"] = sense
+        found[f"overlap_recall_{direction}"] = 0.40
+        found[f"random_sense_recall_{direction}"] = 0.05
+        if interval:
+            found[f"sense_recall_{direction}_interval"] = interval
+    return found | more
+
+
+def test_a_run_that_worked():
+    beyond = {f"sense_beyond_overlap_{way}": value for way, value in
+              (("source_to_target", 0.5), ("target_to_source", 0.3))}  # fmt: skip
+    lines = verdict(metrics(0.02, 5.0, 2.0), metrics(0.70, 2.5, 2.02, (0.60, 0.80), **beyond), NAMES)
+    assert lines == [
+        "Translations found: 70% of 100 English and Swahili sentences find each other by sense vectors (2% before).",
+        "That is better than chance (1.0%), random weights (5%) and token overlap without a model (40%).",
+        "Where overlap fails, names and numbers cannot help: 40% are found there.",
+        "Swahili: 2.50 bits a byte, 5.00 before (lower is more fluent).",
+        "English is kept: 2.02 bits a byte, 2.00 before (+1%).",
+        "Next: to know what alignment costs, a control (`--method lm-only`), shown with `--control` its metrics.json; "
+        "measure on text that no choice was made on (`sensia evaluate`).",
+    ]
+
+
+def test_a_run_that_is_below_overlap_and_forgets():
+    control = metrics(0.03, 2.4, 3.0)
+    lines = verdict(metrics(0.02, 5.0, 2.0), metrics(0.30, 2.7, 3.0, (0.22, 0.38)), NAMES, control)
+    assert lines[1] == (
+        "That is better than chance (1.0%), random weights (5%) and the control (3%); worse than token overlap "
+        "without a model (40%)."
+    )
+    assert lines[2] == (
+        "Swahili: 2.70 bits a byte, 5.00 before; less fluent than the control (2.40) (lower is more fluent)."
+    )
+    assert lines[3] == "English is being forgotten: 3.00 bits a byte, 2.00 before (+50%)."
+    assert "train longer" in lines[4] and "`--source_lm_weight 1`" in lines[4] and "lm-only" not in lines[4]
+
+
+@pytest.mark.parametrize(
+    "found, interval, said",
+    [
+        (0.45, (0.35, 0.55), "not clearly different from"),
+        (0.45, (0.41, 0.49), "better than"),
+        (0.35, (0.30, 0.39), "worse than"),
+        (0.45, None, "better than"),
+    ],
+)
+def test_differences_are_told_by_the_interval(found, interval, said):
+    lines = verdict(metrics(0.0, 5.0, 2.0), metrics(found, 2.5, 2.0, interval), NAMES)
+    group = next(part for part in lines[1].split("; ") if "overlap" in part)
+    assert said in group
+
+
+@pytest.mark.parametrize("english, state", [(2.05, "is kept"), (2.1, "has become worse"), (2.4, "is being forgotten")])
+def test_drift_of_the_source(english, state):
+    assert f"English {state}: " in verdict(metrics(0, 5, 2.0), metrics(0.7, 2.5, english), NAMES)[3]
+
+
+@pytest.mark.parametrize("bits, how", [(2.39, "as fluent as"), (2.3, "more fluent than"), (2.5, "less fluent than")])
+def test_fluency_beside_the_control(bits, how):
+    lines = verdict(metrics(0, 5, 2), metrics(0.7, bits, 2), NAMES, metrics(0, 2.4, 2))
+    assert any(f"{how} the control (2.40)" in line for line in lines)
+
+
+def test_a_run_at_chance_is_told_to_look_at_its_pairs():
+    assert "ten pairs" in next_steps(metrics(0, 5, 2), metrics(0.02, 2.5, 2), NAMES)[0]
+
+
+def test_a_model_without_senses():
+    after = {"pairs": 50, "target_bits_per_byte": 2.0}
+    after |= {f"context_recall_{way}": 0.5 for way in ("source_to_target", "target_to_source")}
+    lines = verdict({}, after, NAMES)
+    assert lines[0] == "Translations found: 50% of 50 English and Swahili sentences find each other by its vectors."
+    assert lines[1] == "That is better than chance (2%)."
+
+
+def test_induced_senses():
+    lines = induction_verdict({"gate": 0.25, "contribution": 0.04, "perplexity": 20.2, "base_perplexity": 20.0})
+    assert lines[0] == "The gate is 0.250: the senses take part; they add 4.0% to the state."
+    assert lines[1] == ("What the model knows is kept: perplexity 20.20 on held-out text, 20.00 of the base (+1.0%).")
+    closed = induction_verdict({"gate": 0.001, "contribution": 0.0, "perplexity": 30, "base_perplexity": 20.0})
+    assert "do nothing yet" in closed[0] and "has become worse" in closed[1] and "more steps" in closed[2]
+
+
+def test_pretraining():
+    assert pretraining_verdict(2.0, 8192)[0] == (
+        "Perplexity on held-out text: 7.4, where guessing among the words has 8,192."
+    )
+    assert "beyond all numbers" in pretraining_verdict(1000.0, 8192)[0]
