@@ -29,6 +29,7 @@ def parser():
 
 
 def main(argv):
+    from ..training.pushing import push_again
     from ..training.runs import run_folder, warn_of_one_process
 
     data, words, parts, args = parse_recipe(parser(), argv, presets={"method": METHODS}, default="adapt")
@@ -38,6 +39,7 @@ def main(argv):
     with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
         if run.finished:
             run.say_finished()
+            push_again(args)
         else:
             adapt(run, data, words, parts, args)
 

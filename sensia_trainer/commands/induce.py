@@ -18,6 +18,7 @@ def parser():
 
 
 def main(argv=None):
+    from ..training.pushing import push_again
     from ..training.runs import run_folder, warn_of_one_process
 
     data, args = parse_recipe(parser(), with_model_first(list(argv or [])))
@@ -25,6 +26,7 @@ def main(argv=None):
     with run_folder(args, data=data) as run:
         if run.finished:
             run.say_finished()
+            push_again(args)
         else:
             induce(run, data, args)
 

@@ -21,6 +21,7 @@ def parser():
 
 
 def main(argv=None):
+    from ..training.pushing import push_again
     from ..training.runs import run_folder, warn_of_one_process
 
     data, args = parse_recipe(parser(), argv)
@@ -28,6 +29,7 @@ def main(argv=None):
     with run_folder(args, data=data) as run:
         if run.finished:
             run.say_finished()
+            push_again(args)
         else:
             pretrain(run, data, args)
 

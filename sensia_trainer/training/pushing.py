@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from huggingface_hub import CommitInfo
+from huggingface_hub import CommitInfo, create_repo
 from huggingface_hub.errors import HTTPError
 from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
-from ..utils.files import write_json
+from ..utils.files import read_json, write_json
 from .runs import METRICS_FILE, SETTINGS_FILE, run_metrics
 
 
@@ -18,6 +18,7 @@ logger = logging.get_logger(__name__)
 
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja", ".py")
 NOT_OF_THE_MODEL = ("trainer_state", "running_state", "manifest")  # JSON files of a checkpoint
+PUSHED_FILE = ".pushed.json"  # of a finished run: the repository and the commit that hold it
 
 
 class PublishingTrainer(Trainer):
@@ -59,7 +60,10 @@ class PublishingTrainer(Trainer):
         if not self.is_world_process_zero():
             return None
         self.create_model_card()
-        return self._publish(self.args.output_dir, commit_message, token=token, revision=revision, **kwargs)
+        options = {"token": token, "revision": revision, **kwargs}
+        commit = _publish(self.args, self.hub_model_id, self.args.output_dir, commit_message, **options)
+        _note_pushed(self.args, commit)
+        return commit
 
     def create_model_card(self, *args, **kwargs):
         """
@@ -97,14 +101,34 @@ class PublishingTrainer(Trainer):
             write_json(Path(folder) / METRICS_FILE, self.card_metrics())
             finish_folder(folder, repo_id=self.hub_model_id)
             try:
-                self._publish(folder, f"Training in progress, step {self.state.global_step}")
+                _publish(self.args, self.hub_model_id, folder, f"Training in progress, step {self.state.global_step}")
             except (OSError, HTTPError, ValueError) as error:  # the checkpoint is on the disk, training goes on
                 logger.warning(f"The model of step {self.state.global_step} was not pushed: {error}")
 
-    def _publish(self, folder, message, *, token=None, revision=None, **options):
-        from ..hub.publishing import publish
 
-        options |= {"token": token or self.args.hub_token, "revision": revision or self.args.hub_revision}
-        options["private"] = self.args.hub_private_repo is not False
-        report = publish(folder, self.hub_model_id, message=message, **options)
-        return CommitInfo(f"{report['url']}/commit/{report['commit']}", message, "", report["commit"])
+def push_again(args) -> None:
+    """
+    Pushes the finished run in `args.output_dir`, on the first process, if it was to be pushed (`push_to_hub`) and the
+    push did not arrive.
+    """
+    noted = Path(args.output_dir) / PUSHED_FILE
+    wanted = args.push_to_hub and args.process_index == 0
+    if wanted and not (noted.is_file() and read_json(noted).get("wanted") == args.hub_model_id):
+        name = args.hub_model_id or Path(args.output_dir).absolute().name
+        private = args.hub_private_repo is not False
+        repo_id = create_repo(name, token=args.hub_token, private=private, exist_ok=True).repo_id
+        print(f"The model was not pushed yet; it goes to {repo_id}.")
+        _note_pushed(args, _publish(args, repo_id, args.output_dir, "Finished run"))
+
+
+def _publish(args, repo_id, folder, message, *, token=None, revision=None, **options):
+    from ..hub.publishing import publish
+
+    options |= {"token": token or args.hub_token, "revision": revision or args.hub_revision}
+    options["private"] = args.hub_private_repo is not False
+    report = publish(folder, repo_id, message=message, **options)
+    return CommitInfo(f"{report['url']}/commit/{report['commit']}", message, "", report["commit"])
+
+
+def _note_pushed(args, commit):
+    write_json(Path(args.output_dir) / PUSHED_FILE, {"wanted": args.hub_model_id, "commit": commit.commit_url})

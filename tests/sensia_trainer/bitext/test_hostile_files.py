@@ -218,7 +218,7 @@ def test_addresses_are_not_fetched(path):
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a\0b"])
-def test_what_is_no_path(path):
+def test_paths_that_cannot_be(path):
     with pytest.raises(ValueError, match="is not a path|there is no such file"):
         load_bitext(path, "en", "id")
 

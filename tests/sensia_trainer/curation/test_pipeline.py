@@ -239,7 +239,7 @@ def test_files_that_have_changed_are_refused(fields, tmp_path, no_figure):
     assert build(fields, tmp_path / "out") == statistics  # of what is gone, nothing is known
 
 
-def test_what_datasets_computes_is_no_change_of_a_saved_dataset(fields, tmp_path, no_figure):
+def test_what_datasets_computes_does_not_change_a_saved_dataset(fields, tmp_path, no_figure):
     rows = [{"eng": sentence(NUMBERS, n), "ind": sentence(ANGKA, n)} for n in range(9)]
     datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
     recipe = fields | {"sources": [{"path": str(tmp_path / "saved")}]}

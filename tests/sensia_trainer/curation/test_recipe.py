@@ -74,7 +74,7 @@ def test_what_is_wrong_is_refused(change, message):
         parse_recipe(MINIMAL | change)
 
 
-def test_a_missing_field_and_a_file_that_is_no_recipe(tmp_path):
+def test_a_missing_field_and_a_file_without_a_recipe(tmp_path):
     with pytest.raises(ValueError, match=r"missing field\(s\) target"):
         parse_recipe({"source": "en", "sources": [{"opus": "Tatoeba"}]})
     (tmp_path / "a.yaml").write_text("- en\n- id\n")

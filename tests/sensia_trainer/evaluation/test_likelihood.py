@@ -124,7 +124,7 @@ def test_goldfish_template_ranks_by_the_sum_over_the_whole_text(tiny_gpt2, token
     assert found.conditional[0] - found.conditional[0, 0] == pytest.approx(np.array(differences), abs=5e-4)
 
 
-def test_without_a_start_token_there_is_no_prior(tiny_gpt2, tokenizer):
+def test_no_prior_without_a_start_token(tiny_gpt2, tokenizer):
     bare = copy.deepcopy(tokenizer)
     bare.bos_token = bare.eos_token = bare.pad_token = None
     found = choice_likelihoods(tiny_gpt2, bare, ITEMS)

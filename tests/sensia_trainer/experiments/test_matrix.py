@@ -175,7 +175,7 @@ def test_training_is_not_repeated_when_only_the_evaluation_failed(matrix_file, t
     assert len(once_more.commands) == 2  # another model is evaluated again
 
 
-def test_an_evaluation_that_did_not_finish_is_no_result(matrix_file, tmp_path):
+def test_an_unfinished_evaluation_has_no_result(matrix_file, tmp_path):
     (run,) = select(expand(load_matrix(matrix_file())), ["full-s1"])
     execute([run], tmp_path / "results", tmp_path / "runs", Launcher())
     file = tmp_path / "runs" / "full-s1" / "evaluation.json"

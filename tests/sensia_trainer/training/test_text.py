@@ -54,7 +54,7 @@ def test_kinds_of_files(tmp_path):
         ("a.txt", b"a b c d e f g h i j k l m n o p q r s t\n", {}, "nothing is left to train on"),
     ],
 )
-def test_what_is_no_text_is_refused(tmp_path, name, content, fields, message):
+def test_files_without_text_are_refused(tmp_path, name, content, fields, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         text_blocks(data(str(tmp_path / name), **fields), tmp_path / "run", tokenizer=tiny_tokenizer())
@@ -151,7 +151,7 @@ def test_the_other_processes_wait(tmp_path, file):
     other.join()
 
 
-def test_a_note_that_is_damaged_is_no_note(tmp_path, file):
+def test_a_damaged_note_is_not_trusted(tmp_path, file):
     text_blocks(data(file), tmp_path, vocab_size=280)
     for content in ("", "{", "[]", "{}", json.dumps({"sizes": 3})):
         (tmp_path / ".text" / "blocks.json").write_text(content)

@@ -72,7 +72,7 @@ def test_refused_tokens_and_what_needs_them_are_not_made():
     assert set(vocabulary.ids) == {*LETTERS, "de", "bc", "abc"}
 
 
-def test_what_occurs_once_is_no_token():
+def test_what_occurs_once_makes_no_token():
     vocabulary = learned(Counter({(0, 1): 1, (2, 3): 2}), 9, forbidden=NONE)
     assert vocabulary.merges == [("c", "d")]
     assert vocabulary.spell(to_word([6, 0])) == "cda"
