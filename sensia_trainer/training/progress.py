@@ -27,7 +27,7 @@ class ProgressLines(TrainerCallback):
     def __init__(self, describe, bar=True):
         self.describe = describe
         self.bar = bar
-        self._bar, self._first, self._started = None, 0, 0.0
+        self._bar, self._first, self._started, self._last = None, 0, 0.0, None
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         if not state.is_world_process_zero:
@@ -61,8 +61,10 @@ class ProgressLines(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         line = log_line(logs, state.max_steps) if state.is_world_process_zero else None
-        if line:
-            self._say(f"step {state.global_step:,}: {line}")
+        line = line and f"step {state.global_step:,}: {line}"
+        if line and line != self._last:  # the evaluation behind the last step repeats that at it
+            self._say(line)
+            self._last = line
 
     def on_train_end(self, args, state, control, **kwargs):
         if self._bar is not None:

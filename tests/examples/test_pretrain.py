@@ -44,7 +44,7 @@ def test_from_text_to_a_model_folder(tmp_path):
     done = pretrain(tmp_path)
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert f"perplexity on held-out text: {metrics['after']['perplexity']:.2f}" in done.stdout
+    assert f"Perplexity on held-out text: {metrics['after']['perplexity']:,.1f}" in done.stdout
     assert metrics["config"]["steps"] == 6 and metrics["data"]["documents"] == 80
     assert json.loads((tmp_path / "out" / "config.json").read_text())["use_cache"] is True
 

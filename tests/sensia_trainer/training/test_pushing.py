@@ -16,7 +16,7 @@ def sent(monkeypatch):
         sent.append((repo_id, options))
         if len(sent) == 1:
             raise OSError("no network")
-        return {"url": f"https://hub/{repo_id}", "commit": "abc"}
+        return {"url": f"https://huggingface.co/{repo_id}", "commit": "abc"}
 
     def create_repo(name, **options):
         return SimpleNamespace(repo_id=f"owner/{name}")
