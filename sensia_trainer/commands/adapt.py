@@ -72,7 +72,7 @@ def adapt(run, data, words, parts, args):
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.files import fingerprint
     from ..utils.models import load_model, load_tokenizer
-    from ..vocabulary.extension import with_votes
+    from ..vocabulary.extension import with_votes, words_added
     from ..vocabulary.section import vocabulary_figure
     from .induce import induced
 
@@ -101,7 +101,7 @@ def adapt(run, data, words, parts, args):
             **{f"text of the {side}": fingerprint(part["text"][:])[:16] for side, part in texts.items()},
         }
     )
-    vocabulary, new = None, range(0)
+    vocabulary, new = None, words_added(begun)
     if words.vocabulary_size:
         tokenizer, vocabulary = new_words(run, words, args, model, tokenizer, train)
         new = range(vocabulary["first_token"], vocabulary["first_token"] + vocabulary["new_tokens"])

@@ -233,6 +233,14 @@ def learned_before(folder, learn):
     return load_extension(folder)
 
 
+def words_added(folder) -> range:
+    """Ids of the words that `sensia vocabulary` gave the model in a folder; none for any other model."""
+    file = Path(folder) / REPORT_FILE
+    report = read_json(file) if file.is_file() else {}
+    first = report.get("first_token", 0)
+    return range(first, first + report.get("new_tokens", 0))
+
+
 def sense_votes(model, tokenizer, tokens, *, number=5):
     """
     The words that the senses of words vote for: those most often among the three best of a sense.
