@@ -115,8 +115,11 @@ def yardstick(column: dict, name: str) -> dict:
 
 
 def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:
-    """The matrix as Markdown: our numbers with their intervals, and the paper's beside them."""
+    """The matrix as Markdown: our numbers with their intervals, and the paper's beside them. Rows that have neither
+    are named below the table."""
     rows, paper = table_rows(matrix, runs, results), matrix.paper.get("values", {})
+    to_run = [row["name"] for row in rows if not row["runs"] and row["name"] not in paper]
+    rows = [row for row in rows if row["name"] not in to_run]
     quoted = {c["label"] for c in matrix.columns if any(c["label"] in values for values in paper.values())}
     header = [axis for axis in matrix.axes if axis != matrix.average] + ["runs"]
     for column in matrix.columns:
@@ -136,7 +139,10 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
         notes[-1] = f"Mean over `{matrix.average}`; in brackets: its 95 % interval, over test items and runs."
     if quoted:
         notes.append(f"Paper: {matrix.paper.get('source', 'as published')}.")
-    return "\n\n".join([" ".join(notes), table(header, lines)]) + "\n"
+    parts = [" ".join(notes), table(header, lines)]
+    if to_run:
+        parts.append(f"Not run yet: {', '.join(to_run)}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def _cell(cell, digits):
@@ -209,9 +215,12 @@ def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> 
     """What the table says of the matrix's claims, as Markdown; empty without claims."""
     rows = table_rows(matrix, runs, results)
     digits = {column["label"]: column.get("digits", 3) for column in matrix.columns}
-    lines = []
+    lines, unmeasured = [], 0
     for claim in matrix.claims:
         judged, places = judge(rows, claim), digits[claim["column"]]
+        if judged["verdict"] == "not measured":
+            unmeasured += 1
+            continue
         cells = [_cell(cell, places) for cell in (*judged["values"], judged["difference"])]
         sides = (f"{claim[side]}: {cell}" for side, cell in zip(("better", "than"), cells))
         lines.append([claim["text"], claim["column"], *sides, cells[2], bold(judged["verdict"])])
@@ -220,6 +229,8 @@ def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> 
     note = (
         "A claim holds, or does not, where the 95 % interval of the difference leaves out zero; otherwise it is open."
     )
+    if unmeasured:
+        note += f" {unmeasured} more claims are about runs or values that are not there yet."
     return f"{table(['claim', 'by', 'expected better', 'than', 'difference', 'verdict'], lines)}\n\n{note}\n"
 
 

@@ -1,5 +1,7 @@
 """Tables of results, verdicts on claims, and whether runs made twice agree."""
 
+from dataclasses import replace
+
 import pytest
 
 from sensia_trainer.experiments.matrix import Matrix, expand
@@ -65,6 +67,17 @@ def test_the_paper_stands_beside(matrix, results, tmp_path):
     files = draw_table(matrix, runs, results, tmp_path / "table")
     assert {file.suffix for file in files} == {".png", ".svg"}
     assert draw_table(matrix, runs, {}, tmp_path / "none") == []
+
+
+def test_what_has_not_run_is_named_below(matrix, results):
+    matrix = replace(matrix, paper={})
+    runs = expand(matrix)
+    without = {name: found for name, found in results.items() if not name.startswith("no-sense")}
+    text = render_table(matrix, runs, without)
+    assert "| no-sense" not in text and text.endswith("Not run yet: no-sense.\n")
+    claims = render_claims(matrix, runs, without)
+    assert claims == "" or "1 more claims are about runs" in claims
+    assert "Not run yet" not in render_table(matrix, runs, results)
 
 
 def test_measured_reads_intervals_beside_values():
