@@ -67,8 +67,9 @@ VALUES = {
         weight_decay=-1 adam_beta1=2 adam_epsilon=0 warmup_steps=-1 gradient_accumulation_steps=0 save_steps=0
         save_total_limit=0 seed=-1 logging_steps=0 lr_scheduler_type=wavy optim=nosuch bf16=perhaps
         eval_bitext=nowhere.tsv eval_flores=nowhere max_grad_norm=-1 vocabulary_size=-1 vocabulary_size=many
-        vocabulary_transfer=magic vocabulary_source_change=2 train=some lora_senses=none induce_steps=-1
-        model=encoder-decoder""",
+        vocabulary_transfer=magic vocabulary_source_change=2 vocabulary_leave_out=1 hard_negative_weight=-1
+        noisy_pair_exponent=1 source_lm_weight=-1 replay_ratio=3 replay_source=nowhere.txt train=some
+        lora_senses=none induce_steps=-1 model=encoder-decoder""",
     "pretrain": """learning_rate=nan learning_rate=-1 max_steps=0 max_steps=-5 per_device_train_batch_size=0
         block_size=0 block_size=-4 block_size=9000 held_out_blocks=0 held_out_blocks=-1 held_out_blocks=9999
         vocab_size=0 vocab_size=100 num_proc=0 tokenizer=nowhere tokenizer=empty-folder model=nowhere

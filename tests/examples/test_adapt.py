@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from modeling_backpack import BackpackForCausalLM
+from sensia_trainer.cli import main
 from sensia_trainer.hub.validation import validate_card
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
@@ -107,13 +108,18 @@ def test_help_describes_its_own_fields_and_names_the_library_s():
     assert "adam_beta1" in short and "--adam_beta1" not in short and "--adam_beta1" in full
 
 
+def dense_model(folder):
+    """A model without senses, with the tokenizer of the base."""
+    tokenizer = tiny_tokenizer()
+    sizes = dict(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=40)
+    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def test_a_baseline_sees_the_same_data(run):
     """One field differs: the model without senses gets the same pairs, and a card that says what it is."""
     folder, arguments, _ = run
-    tokenizer = tiny_tokenizer()
-    sizes = dict(vocab_size=len(tokenizer), n_embd=16, n_layer=2, n_head=2, n_positions=40)
-    GPT2LMHeadModel(GPT2Config(**sizes)).save_pretrained(folder / "dense")
-    tokenizer.save_pretrained(folder / "dense")
+    dense_model(folder / "dense")
     refused = adapt(folder, *arguments, "--method", "mcl", "--output_dir", "mcl")
     assert refused.returncode != 0 and "`dense_model` is not set" in refused.stderr
     done = adapt(folder, *arguments, "--method", "mcl", "--dense_model", "dense", "--output_dir", "mcl")
@@ -159,6 +165,22 @@ def test_new_words_are_learned_once_and_go_into_the_folder(with_words):
     assert again.returncode == 0, again.stderr
     assert (folder / "vocabulary" / "tokenizer.json").stat().st_mtime_ns == learned
     assert (folder / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize("method", ["fine-tuning", "mcl"])
+def test_every_method_gets_the_same_new_words(with_words, method, monkeypatch):
+    words, arguments = with_words
+    monkeypatch.chdir(words.parent)
+    dense_model(words.parent / "dense-words")
+    options = ["--method", method, "--dense_model", "dense-words", "--output_dir", f"words-{method}"]
+    assert main(["adapt", *arguments, *options]) == 0
+    ours, theirs = (json.loads((Path(name) / "metrics.json").read_text()) for name in ("words", f"words-{method}"))
+    same = ("new_tokens", "first_token", "translations", "source_change")
+    assert all(ours["vocabulary"][name] == theirs["vocabulary"][name] for name in same)
+    vocabularies = [AutoTokenizer.from_pretrained(name).get_vocab() for name in ("words", f"words-{method}")]
+    assert vocabularies[0] == vocabularies[1]
+    model = AutoModelForCausalLM.from_pretrained(f"words-{method}")
+    assert len(model.get_input_embeddings().weight) == len(vocabularies[0])
 
 
 def test_other_words_are_another_run(with_words):
