@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..languages import language
 from ..utils.figures import save_figure
 
 
@@ -242,7 +243,7 @@ def drift(results):
 
 
 def neighbours(results):
-    """The nearest target word by each sense of frequent source words: darker is nearer, framed is a translation."""
+    """The nearest target word by each sense of frequent source words: bluer is nearer, white is a translation."""
     usable = [r for r in results if r["senses"]["neighbours"]]
     if not usable:
         return None
@@ -252,8 +253,9 @@ def neighbours(results):
     for axis, result in zip(axes[:, 0], usable):
         entries = result["senses"]["neighbours"]
         cosines = np.array([[nearest[0] for nearest in entry["cosines"]] for entry in entries])
-        # Half of the grey scale, so that black words stay legible on every cell.
-        image = axis.imshow(cosines, cmap="Greys", vmin=min(0.0, cosines.min()), vmax=2.0, aspect="auto")
+        # The light half of the scale, from the lowest value on: black words stay legible, and cells tell apart.
+        lowest = float(np.floor(10 * cosines.min()) / 10)
+        image = axis.imshow(cosines, cmap="Blues", vmin=lowest, vmax=2 - lowest, aspect="auto")
         for row, entry in enumerate(entries):
             for sense, names in enumerate(entry["by_sense"]):
                 right = names[0] in entry["translations"]
@@ -265,12 +267,13 @@ def neighbours(results):
                     va="center",
                     fontsize=7,
                     weight="bold" if right else "normal",
-                    bbox={"boxstyle": "square,pad=0.15", "fill": False, "linewidth": 0.8} if right else None,
+                    bbox={"boxstyle": "square,pad=0.15", "fc": "white", "linewidth": 0.8} if right else None,
                 )
         axis.set_yticks(range(len(entries)), [entry["word"] for entry in entries])
         axis.set_xticks(range(cosines.shape[1]))
-        axis.set_title(f"nearest {result['target_language']} words; framed: a translation")
-        axis.set_xlabel("sense k")
-        bar = figure.colorbar(image, ax=axis, shrink=0.8, pad=0.01, label="cosine")
+        axis.set_title(f"nearest {language(result['target_language']).name} word; framed in white: a translation")
+        axis.set_xlabel("sense")
+        axis.set_ylabel(f"{language(result['source_language']).name} word")
+        bar = figure.colorbar(image, ax=axis, shrink=0.8, pad=0.01, label="cosine of the senses")
         bar.ax.set_ylim(top=1.0)
     return figure
