@@ -171,3 +171,17 @@ def test_two_processes_on_a_cpu_and_their_exit_code():
     done = python("-m", "sensia_trainer", "adapt", "quikstart", "--num_processes", "2", OMP_NUM_THREADS="1")
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("'quikstart' does not exist") == 1 and "Traceback" not in done.stderr
+
+
+def test_help_of_commands_without_training_loads_nothing_slow():
+    names = ["vocabulary", "bitext", "evaluate", "analyze", "reproduce", "release", "publish"]
+    script = (
+        "import sys, contextlib, io\nfrom sensia_trainer.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        f"    for name in {names}:\n"
+        "        try:\n            main([name, '--help'])\n        except SystemExit:\n            pass\n"
+        "print(sorted({'torch', 'datasets', 'matplotlib', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
