@@ -6,6 +6,7 @@ The repository then holds what the folder holds: files that are gone from the fo
     sensia publish model_cards/backpack-micro-sensia-id owner/backpack-micro-sensia-id \\
         --tag v1.0 --collection "Sense adaptation"
     sensia publish outputs/bitext-id owner/bitext-id --repo-type dataset
+    sensia publish model_cards/backpack-micro-sensia-id owner/senses-id --space
 
 The token comes from `hf auth login` or HF_TOKEN. After a broken upload, run the same command again.
 """
@@ -18,6 +19,9 @@ def parser():
     parser.add_argument("folder", help="what to upload: a model folder, an adapter folder or a dataset folder")
     parser.add_argument("repo_id", help="where to: owner/name; created if missing")
     parser.add_argument("--repo-type", choices=("model", "dataset"), default="model")
+    parser.add_argument(
+        "--space", action="store_true", help="publish the page of `sensia explore` for a model folder, as a Space"
+    )
     parser.add_argument("--public", action="store_true", help="make a repository that is created public")
     parser.add_argument("--license", help="licence of the weights, such as cc-by-4.0, in place of what the card says")
     parser.add_argument(
@@ -33,6 +37,8 @@ def parser():
 
 def main(argv):
     options = vars(parser().parse_args(argv))
+    if options.pop("space"):
+        options["repo_type"] = "space"
 
     from ..hub.publishing import publish
 

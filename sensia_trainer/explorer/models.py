@@ -86,7 +86,7 @@ def load_explored(names, *, target_language=None, words=None, base=None) -> tupl
     for name, fact in facts.items():
         own = target_language or (fact.get("languages") or {}).get("target") or target
         explored.append(_load(name, tuple(filter(None, (source, own))), words))
-    before = base or next(filter(None, (_base_at_hand(name, fact) for name, fact in facts.items())), None)
+    before = base or next(filter(None, (base_at_hand(name, fact) for name, fact in facts.items())), None)
     if before is None:
         return explored, None
     same = [
@@ -133,10 +133,10 @@ def _json_of(name, file) -> dict:
     return content if isinstance(content, dict) else {}
 
 
-def _base_at_hand(name, metrics: dict) -> str | None:
+def base_at_hand(name, metrics: dict) -> str | None:
     """The base model that a model's results name, where its folder is here, beside the model, or in the package."""
     base = metrics.get("base_model")
-    if not base:
+    if not isinstance(base, str) or not base:
         return None
     places = [Path(find_model(name)).resolve().parent / Path(base).name, Path(base), Path(find_model(Path(base).name))]
     return next((str(place) for place in places if (place / "config.json").is_file()), None)

@@ -11,6 +11,8 @@ import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, RepoCard
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
+from ..explorer.models import base_at_hand
+from ..explorer.space import space_files
 from ..utils.files import portable, read_json
 from .folders import without_origin
 from .model_card import base_model_name, is_hub_id, render_card
@@ -70,7 +72,7 @@ def publish(
         folder: A model or adapter folder, or a dataset folder (`datasets.save_to_disk`, or plain data files).
             Symbolic links are followed to code (`*.py`) alone. Checkpoints, caches and hidden files are left out.
         repo_id: "owner/name"; created if missing.
-        repo_type: "model" or "dataset".
+        repo_type: "model", "dataset", or "space" for a Space that shows the model of the folder (`sensia explore`).
         private: Visibility of a repository that is created; an existing one keeps its own.
         license: Licence of the weights in place of what the card says, as an identifier of the Hub.
         base_model: "owner/name" of the model that training began with, where the card knows only a folder's name. One
@@ -94,19 +96,22 @@ def publish(
     """
     if not is_hub_id(repo_id):
         raise ValueError(f"`repo_id` is {repo_id!r}, but must be 'owner/name'.")
-    if repo_type not in ("model", "dataset"):
-        raise ValueError(f"`repo_type` is {repo_type!r}, but must be 'model' or 'dataset'.")
+    if repo_type not in ("model", "dataset", "space"):
+        raise ValueError(f"`repo_type` is {repo_type!r}, but must be 'model', 'dataset' or 'space'.")
     if base_model is not None and not is_hub_id(base_model):
         raise ValueError(f"`base_model` is {base_model!r}, but must be the id of a Hub repository, 'owner/name'.")
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as scratch:
         changes = {"license": license, "base_model": base_model, "title": title}
-        uploads = collect(folder, repo_id, repo_type, Path(scratch), **changes)
+        if repo_type == "space":
+            uploads = collect_space(folder, repo_id, Path(scratch), **changes)
+        else:
+            uploads = collect(folder, repo_id, repo_type, Path(scratch), **changes)
         check_uploads(uploads, repo_type)
         try:
             before, present = _on_the_hub(api, repo_id, repo_type, revision)
             gone = present - {upload.path for upload in uploads} - {".gitattributes"}
-            removed = sorted(path for path in gone if not (Path(folder) / path).exists())
+            removed = sorted(path for path in gone if repo_type == "space" or not (Path(folder) / path).exists())
         except (OfflineModeIsEnabled, HTTPError):
             if not dry_run:
                 raise
@@ -162,6 +167,36 @@ def collect(folder, repo_id: str, repo_type: str, scratch: Path, **changes) -> l
             Upload(upload.path, prepare[upload.path](upload.content)) if upload.path in prepare else upload
             for upload in uploads
         ]
+    return sorted(uploads, key=lambda upload: upload.path)
+
+
+def collect_space(folder, repo_id: str, scratch: Path, *, title=None, **changes) -> list[Upload]:
+    """The files of a Space that shows a model: the page, its code, the model, and the model that it began as where
+    that lies beside it. The model is checked as it would be for a repository of its own.
+
+    Raises:
+        `ValueError`: as [`publish`] for the model; where Gradio is not installed.
+    """
+    folder = Path(folder)
+    model = collect(folder, repo_id, "model", scratch, title=None, **changes)
+    check_uploads(model, "model")
+    card = next(upload for upload in model if upload.path == "README.md").read().decode("utf-8")
+    name = folder.resolve().name
+    models = {name: model}
+    base = base_at_hand(folder, read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {})
+    if base is not None:
+        models[Path(base).resolve().name] = collect(
+            base, repo_id, "model", scratch, **dict.fromkeys(changes), title=None
+        )
+    page = space_files(name, ModelCard(card).data.to_dict(), title)
+    uploads = [Upload(path, content) for path, content in page.items()]
+    # The package's code has the model's as well.
+    uploads += [
+        Upload(f"models/{one}/{upload.path}", upload.content)
+        for one, files in models.items()
+        for upload in files
+        if not upload.path.endswith(".py")
+    ]
     return sorted(uploads, key=lambda upload: upload.path)
 
 
@@ -228,7 +263,8 @@ def _upload(api: HfApi, uploads, removed, repo_id, repo_type, private, revision,
     card = next(upload for upload in uploads if upload.path == "README.md")
     # The Hub's own check, before there is a repository that stays empty.
     RepoCard(card.read().decode("utf-8")).validate(repo_type)
-    url = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+    sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
+    url = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **sdk)
     # Not `upload_folder`, which may spread a folder over several commits: code and weights belong together.
     operations = [
         CommitOperationAdd(upload.path, upload.content if isinstance(upload.content, bytes) else str(upload.content))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub import DatasetCard, ModelCard, SpaceCard
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -26,6 +26,7 @@ from .model_card import is_hub_id
 
 MODEL_FIELDS = ("language", "license", "library_name", "pipeline_tag", "tags")
 DATASET_FIELDS = ("language", "license", "pretty_name", "task_categories")
+SPACE_FIELDS = ("title", "license", "sdk", "sdk_version", "app_file")
 MODEL_SECTIONS = (
     "Use",
     "Intended use",
@@ -50,7 +51,7 @@ def validate_card(text: str, repo_type: str = "model", to_publish: bool = False)
 
     Args:
         text: The whole README.md, front matter included.
-        repo_type: "model" or "dataset".
+        repo_type: "model", "dataset" or "space".
         to_publish (`bool`, *optional*, defaults to `False`): Refuse weights of an unknown licence as well.
 
     Raises:
@@ -59,11 +60,11 @@ def validate_card(text: str, repo_type: str = "model", to_publish: bool = False)
             is not YAML.
     """
     try:
-        card = (DatasetCard if repo_type == "dataset" else ModelCard)(text)
+        card = {"model": ModelCard, "dataset": DatasetCard, "space": SpaceCard}[repo_type](text)
     except yaml.YAMLError as error:
         raise ValueError(f"The front matter of the card is not YAML: {' '.join(str(error).split())}.") from error
     data = card.data.to_dict()
-    required = DATASET_FIELDS if repo_type == "dataset" else MODEL_FIELDS
+    required = {"model": MODEL_FIELDS, "dataset": DATASET_FIELDS, "space": SPACE_FIELDS}[repo_type]
     bases = data.get("base_model") or []
     if bases:
         required += ("base_model_relation",)
@@ -109,7 +110,7 @@ def check_uploads(uploads, repo_type: str) -> None:
 
     Args:
         uploads: Files of a repository ([`~sensia_trainer.hub.publishing.Upload`]).
-        repo_type: "model" or "dataset".
+        repo_type: "model", "dataset" or "space".
 
     Raises:
         `ValueError`: names every problem with its file and line; secrets are not repeated.

@@ -401,8 +401,8 @@ def test_malformed_arguments_are_refused(world, capsys):
     folder = world["folder"] / "backpack-tiny"
     with pytest.raises(ValueError, match="'owner/name'"):
         publish(folder, "name-alone", dry_run=True)
-    with pytest.raises(ValueError, match="'model' or 'dataset'"):
-        publish(folder, "owner/x", repo_type="space", dry_run=True)
+    with pytest.raises(ValueError, match="'model', 'dataset' or 'space'"):
+        publish(folder, "owner/x", repo_type="spaces", dry_run=True)
     with pytest.raises(ValueError, match="is not a folder"):
         main([str(world["folder"] / "nowhere"), "owner/x"])
     with pytest.raises(UsageError, match="--licence.*license"):
