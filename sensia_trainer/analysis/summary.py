@@ -104,8 +104,8 @@ def _topology(results):
         "translation. Pairs with fewer than K distinct senses "
         "are discarded. Words spelled alike on both sides have equal senses and score 1 under any model, and words "
         "that share subwords share senses, so the next rows leave them out. Repeated pairs are not independent, so "
-        "intervals over occurrences are too narrow: the last row counts every pair of spellings once, and its "
-        "resamples draw source words.\n\n"
+        "intervals over occurrences are too narrow: the row of distinct pairs counts every pair of spellings once, "
+        "and its resamples draw source words.\n\n"
         f"{table(header, rows)}\n\n{table(above_header, above_rows)}\n\n"
         "![Distribution of the topology score](figures/topology.png)"
     )
@@ -261,7 +261,8 @@ def _findings(results):
     lines = []
     for r in results:
         language, top = r["target_language"], r["mixture"]["model"]
-        for subset in ("all", "distinct_pairs"):
+        untold = ["not_told"] if "not_told" in r["topology"] else []
+        for subset in ("all", "distinct_pairs", *untold):
             entry = r["topology"][subset]
             above = entry and entry["above_shuffled"]
             for title, difference in (
@@ -273,6 +274,10 @@ def _findings(results):
         first = next(iter(r["procrustes"].values()))
         verdict = _verdict(first and first["compared"]["held_out"]["model"])
         lines.append(f"- {language}, Procrustes: held-out cosine above 0, that of random pairs: {verdict}")
+        for label, entry in r["procrustes"].items():
+            if label.endswith("told"):
+                verdict = _verdict(entry and entry["compared"]["held_out"]["difference"])
+                lines.append(f"- {language}, Procrustes, {label}: held-out cosine above the control: {verdict}")
         for name, title in (("in_sample", "in-sample"), ("held_out", "held-out")):
             verdict = _verdict(first and first["compared"][name]["difference"])
             lines.append(f"- {language}, Procrustes: {title} cosine above the control: {verdict}")
