@@ -39,6 +39,10 @@ def main(argv):
         for name, value in found.items():
             if isinstance(value, float):
                 print(f"{f'{where} {name}'.strip():45s} {value:.4f}")
+    for kind in ("sense", "context", "overlap", "bits_per_byte"):
+        for name, value in result.get("matrix", {}).get(kind, {}).items():
+            if not name.endswith("_interval"):
+                print(f"{f'{kind} {name}':45s} {value:.4f}")
     for task in result["tasks"]:
         for scoring, score in task["scores"].items():
             low, high = score["interval"]

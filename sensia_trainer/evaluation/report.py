@@ -10,7 +10,7 @@ from ..languages import language
 from ..utils.figures import save_figure
 from ..utils.markdown import escape, table, with_interval
 from ..utils.statistics import mcnemar
-from .report_tables import PAPER, pairs_tables, writing_tables
+from .report_tables import PAPER, matrix_tables, pairs_tables, writing_tables
 from .results import read_result
 from .tasks import TASKS
 
@@ -98,7 +98,7 @@ def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
     output.parent.mkdir(parents=True, exist_ok=True)
     names = [result["name"] for result in results]
     parts = ["# Evaluation", "", *_accuracy_table(names, shown, paper, scoring, template), *_remarks(results, shown)]
-    parts += pairs_tables(results)
+    parts += pairs_tables(results) + matrix_tables(results)
     parts += _all_scorings(names, rows)
     parts += writing_tables(results)
     output.write_text("\n".join(parts) + "\n", encoding="utf-8")

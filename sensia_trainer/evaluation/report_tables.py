@@ -46,6 +46,34 @@ def measured_on(result: dict, name: str) -> dict:
     return result.get("flores", {}) if name == "flores" else result.get("bitexts", {}).get(name, {})
 
 
+MATRIX_ROWS = {
+    "sense": "recall@1 {}, sense vectors",
+    "context": "recall@1 {}, context vectors",
+    "overlap": "recall@1 {}, token overlap (no model)",
+    "bits_per_byte": "bits per byte, {}",
+}
+MATRIX_MEANS = {"from_source": "from the source", "to_source": "into the source", "zero_shot": "zero-shot"}
+
+
+def matrix_tables(results) -> list[str]:
+    """Several languages: a row for each mean and direction of retrieval and for bits per byte of each language."""
+    found = {result["name"]: result["matrix"] for result in results if "matrix" in result}
+    lines = []
+    for kind, title in MATRIX_ROWS.items():
+        keys = dict.fromkeys(key for matrix in found.values() for key in matrix.get(kind, {}))
+        for key in sorted(keys, key=lambda key: (key not in MATRIX_MEANS, key)):
+            if key.endswith("_interval"):
+                continue
+            what = MATRIX_MEANS.get(key) or " → ".join(language(code).name for code in key.split("-"))
+            values = [matrix.get(kind, {}) for matrix in found.values()]
+            cells = [with_interval(of.get(key), of.get(f"{key}_interval")) for of in values]
+            lines.append([title.format(what), *cells])
+    if not lines:
+        return []
+    note = "Zero-shot: the mean over directions between two languages other than the source."
+    return ["", "## Several languages", "", table(["FLORES-200", *found], lines), "", note]
+
+
 def _items_key(name: str) -> str:
     return name if name == "flores" else f"bitext/{name}"
 
