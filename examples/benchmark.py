@@ -3,7 +3,7 @@ Speed and memory, measured side by side in one run: ratios, not promises.
 
     python examples/benchmark.py model      forward, backward and generation against the published way
     python examples/benchmark.py adapt      training steps against the published way
-    python examples/benchmark.py evaluate   multiple choice against lm-evaluation-harness
+    python examples/benchmark.py evaluate   what evaluation adds to training
     python examples/benchmark.py peers      the same work by TRL, sentence-transformers and lm-evaluation-harness
     python examples/benchmark.py quality    seconds to the quality in which the published recipe ends, by both recipes
     python examples/benchmark.py bitext     stages of the bitext pipeline
@@ -77,10 +77,12 @@ def report(page):
             continue
         result = json.loads(file.read_text(encoding="utf-8"))
         machine = result["machine"]
+        load = result.get("load_average", "")  # of the last minute, or of the last one, five and fifteen
+        load = load and f", at a load average of {load[0] if isinstance(load, list) else load}"
         sections.append(
             f"### `benchmark.py {name}`\n\n{module.__doc__.splitlines()[0]} Measured on {result['date']}: "
             f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, {machine['memory_gb']} GB, "
-            f"torch {machine['torch']}.\n\n{module.tables(result)}"
+            f"torch {machine['torch']}{load}.\n\n{module.tables(result)}"
         )
     before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]

@@ -47,7 +47,9 @@ def add_arguments(parser):
         "--published_run", default="model_cards/backpack-micro-sensia-id/metrics.json", help="what it came to"
     )
     parser.add_argument(
-        "--recommended", default="results/new_words/id-sensia.json", help="result of a run with the recommended recipe"
+        "--recommended",
+        default="results/recipe/both-sides+no-freezing+even-weights.json",
+        help="result of a run with the recommended recipe",
     )
     parser.add_argument("--steps", type=int, default=6, help="steps measured of the recommended recipe, after one")
     parser.add_argument("--published_steps", type=int, default=2, help="of the published loop, without one before")
