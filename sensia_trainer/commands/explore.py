@@ -18,7 +18,9 @@ def parser():
     parser.add_argument(
         "--base", help="the model before adaptation; by default what the first model names, if at hand"
     )
-    parser.add_argument("--target_language", help="code of the other language, where a model does not say it")
+    parser.add_argument(
+        "--target_language", help="code of the other language, where a model does not say it or has several"
+    )
     parser.add_argument(
         "--words", help="a bitext of words to compare with, such as a TSV file whose first line names the languages"
     )
@@ -40,8 +42,12 @@ def main(argv):
     options = {"target_language": args.target_language, "words": args.words, "base": args.base}
     models, before = load_explored(args.models, **options)
     page = build_page(models, before)
-    _, url, _ = launch(
-        page, server_name="127.0.0.1", server_port=args.port, inbrowser=not args.no_browser, prevent_thread_lock=True
-    )
+    options = {"server_name": "127.0.0.1", "server_port": args.port, "inbrowser": not args.no_browser}
+    try:
+        _, url, _ = launch(page, prevent_thread_lock=True, **options)
+    except OSError as error:
+        raise ValueError(
+            f"No page can be served at the port {args.port or 'from 7860 on'}: give another by `--port`."
+        ) from error
     print(f"The page is at {url} (Ctrl-C ends it).", flush=True)
     page.block_thread()

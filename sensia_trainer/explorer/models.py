@@ -65,7 +65,8 @@ def load_explored(names, *, target_language=None, words=None, base=None) -> tupl
 
     Args:
         names (`list[str]`): Folders, Hub ids, or models that come with the package.
-        target_language (`str`, *optional*): Code of the other language, where a model does not say it itself.
+        target_language (`str`, *optional*): Code of the other language, where a model does not say it itself, or has
+            several: then it is the first.
         words (*optional*): Bitext of words, see [`~sensia_trainer.explorer.words.word_pairs`].
         base (`str`, *optional*): Model before adaptation; by default the one that the first model names, where it is
             at hand.
@@ -77,15 +78,14 @@ def load_explored(names, *, target_language=None, words=None, base=None) -> tupl
         `ValueError`: for what is no model or has no senses.
     """
     facts = {name: _metrics(name) for name in names}
-    targets = [(fact.get("languages") or {}).get("target") for fact in facts.values()]
-    target = target_language or next(filter(None, targets), None)
-    if target is None:
-        logger.warning("No model says what language it was adapted to: name it by `--target_language`.")
+    target = target_language or next(filter(None, map(_target, facts.values())), None)
     source = next(((fact.get("languages") or {}).get("source") for fact in facts.values() if fact), None) or SOURCE
     explored = []
     for name, fact in facts.items():
-        own = target_language or (fact.get("languages") or {}).get("target") or target
+        own = target_language or _target(fact) or target
         explored.append(_load(name, tuple(filter(None, (source, own))), words))
+    if target is None:
+        logger.warning("No model says what language it was adapted to: name it by `--target_language`.")
     before = base or next(filter(None, (base_at_hand(name, fact) for name, fact in facts.items())), None)
     if before is None:
         return explored, None
@@ -116,6 +116,12 @@ def _load(name, languages, words) -> Explored:
         )
     settings = _json_of(name, SETTINGS_FILE)
     return Explored(Path(find_model(name)).name, model, tokenizer, languages, pairs, settings)
+
+
+def _target(metrics: dict) -> str | None:
+    """The target language that a model's results name; of several, the first."""
+    languages = metrics.get("languages") or {}
+    return languages.get("target") or next(iter(languages.get("targets") or []), None)
 
 
 def _metrics(name) -> dict:

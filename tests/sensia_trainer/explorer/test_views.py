@@ -192,6 +192,11 @@ def test_models_are_loaded_with_their_languages_words_and_base(tmp_path, explore
     assert one.languages == ("en", "sw") and one.language_name(1) == "Swahili"
     assert ("water", "maji") in one.pairs and one.name == "adapted"
     assert base.name == "base" and base.languages == one.languages
+    several = {"languages": {"source": "en", "targets": ["tr", "et"]}}
+    (tmp_path / "base" / "metrics.json").write_text(json.dumps(several))
+    assert load_explored([str(tmp_path / "base")])[0][0].languages == ("en", "tr")
+    assert load_explored([str(tmp_path / "base")], target_language="et")[0][0].languages == ("en", "et")
+    (tmp_path / "base" / "metrics.json").unlink()
     both, base = load_explored([str(tmp_path / "base"), str(tmp_path / "adapted")])
     assert base is both[0] and [one.languages for one in both] == [("en", "sw")] * 2
     (alone,), none = load_explored([str(tmp_path / "base")])
