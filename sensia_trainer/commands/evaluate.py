@@ -7,8 +7,12 @@ The second form puts any number of results beside the paper's Table 1 and marks 
 """
 
 from ..evaluation.settings import EvaluationConfig
+from ..languages import language
 from ..utils.arguments import Parser, recipe_parser
 from ..utils.recipes import parse_recipe
+
+
+PRINTED = ("recall", "beyond_overlap", "perplexity", "bits_per_byte", "entropy")  # of all that the file holds
 
 
 def parser():
@@ -33,12 +37,16 @@ def main(argv):
 
     from ..evaluation.results import items_file
     from ..evaluation.suite import run
+    from ..evaluation.verdict import verdict
 
     result = run(config)
+    names = language(config.source).name, language(config.target).name
     for where, found in {"": result.get("flores", {}), **result["bitexts"]}.items():
         for name, value in found.items():
-            if isinstance(value, float):
+            if isinstance(value, float) and any(part in name for part in PRINTED) and "per_word" not in name:
                 print(f"{f'{where} {name}'.strip():45s} {value:.4f}")
+        if found:
+            print(*verdict({}, found, names)[:-1], sep="\n")
     for kind in ("sense", "context", "overlap", "bits_per_byte"):
         for name, value in result.get("matrix", {}).get(kind, {}).items():
             if not name.endswith("_interval"):
