@@ -7,16 +7,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from .representations import at_least_float32
 
 
 # Largest block of logits that `next_token_loss` ever holds, in bytes of float32.
 LOGITS_BUDGET = 64 * 2**20
-# Similarities that `info_nce` keeps for its backward pass; of more, blocks of so many are computed twice instead.
-# Blocks of 32 MB go back to the system when they are freed; smaller ones leave holes in glibc's heap.
-SIMILARITIES = 2**23
 
 
 def info_nce(
@@ -75,30 +71,16 @@ def info_nce(
             )
         offset = _rank() * len(source) if gather else 0
         labels = torch.arange(offset, offset + len(source), device=source.device)
-
-        def losses_of(queries, labels, candidates):
+        terms = []
+        for queries, candidates in [(source, targets), (target, sources)][: 1 + symmetric]:
             scores = queries @ candidates.T / temperature
             if hard_negative_weight:
                 scores = harden(scores, labels, hard_negative_weight)
             nll = F.cross_entropy(scores, labels, reduction="none")
-            return -torch.expm1(-noisy_pair_exponent * nll) / noisy_pair_exponent if noisy_pair_exponent else nll
-
-        terms = []
-        for queries, candidates in [(source, targets), (target, sources)][: 1 + symmetric]:
-            nll = _in_blocks(losses_of, queries, labels, candidates)
+            if noisy_pair_exponent:
+                nll = -torch.expm1(-noisy_pair_exponent * nll) / noisy_pair_exponent
             terms.append(nll.mean() if reduction == "mean" else nll)
     return sum(terms) / len(terms)
-
-
-def _in_blocks(losses_of, queries: Tensor, labels: Tensor, candidates: Tensor) -> Tensor:
-    """`losses_of` all queries, `(B,)`; of many, some at a time, whose scores are computed again for the gradient
-    instead of being kept: several times (B, N) numbers."""
-    rows = max(1, SIMILARITIES // len(candidates))
-    if len(queries) <= rows:
-        return losses_of(queries, labels, candidates)
-    blocks = zip(queries.split(rows), labels.split(rows), strict=True)
-    again = {"use_reentrant": False, "preserve_rng_state": False}
-    return torch.cat([checkpoint(losses_of, *block, candidates, **again) for block in blocks])
 
 
 def harden(scores: Tensor, labels: Tensor, beta: float) -> Tensor:

@@ -58,19 +58,6 @@ def test_literal_values_of_hard_negatives_and_noisy_pairs():
     assert noisy == pytest.approx(2 * (1 - math.sqrt(e / (e + 1))), abs=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"hard_negative_weight": 1.0, "noisy_pair_exponent": 0.5}])
-def test_large_batches_in_blocks_are_the_same(monkeypatch, options):
-    found = []
-    for similarities in (implementation.SIMILARITIES, 20):  # of 9 pairs: blocks of 2 rows
-        monkeypatch.setattr(implementation, "SIMILARITIES", similarities)
-        source, target = (vectors.requires_grad_() for vectors in pair(rows=9))
-        loss = info_nce(source, target, 0.2, **options)
-        each = info_nce(source, target, 0.2, **options, reduction="none")
-        found.append((loss.detach(), each.detach(), *torch.autograd.grad(loss, (source, target))))
-    for whole, in_blocks in zip(*found, strict=True):
-        torch.testing.assert_close(in_blocks, whole, rtol=1e-12, atol=1e-12)
-
-
 def test_pairs_that_do_not_fit_count_less():
     """The gradient of a pair is p^q of InfoNCE's."""
     source, target = (torch.eye(3, dtype=torch.float64) for _ in range(2))
