@@ -59,7 +59,8 @@ def _read(path, above):
         raise UsageError(
             f"The recipe {str(path)!r} must be a mapping of fields to values, got {type(recipe).__name__}."
         )
-    bases, beneath = recipe.pop("based_on", None) or [], {}
+    bases = recipe.pop("based_on", None) or []
+    beneath: dict = {}
     for base in [bases] if isinstance(bases, str) else bases:
         beside = [path.parent / name for name in (str(base), f"{base}.yaml")]
         beneath |= _read(next((file for file in beside if file.is_file()), None) or find_recipe(base), (*above, path))
