@@ -78,15 +78,15 @@ def forecast(data, words, args, rate: float | None = None) -> str:
         or any(one.keep or one.cap or one.max_pairs for sources in bitexts.values() for one in sources)
     )
     given = "unknown until they are fetched" if pairs is None else f"{pairs:,}" + (" at most" if chosen else "")
-    passes = "" if not pairs else f", {steps * batch_size / pairs:.2g} passes"
+    passes = "" if not pairs else f", {steps * batch_size / pairs:.3g} passes"
     lines = [
         f"model       {place}: {parameters(sizes) / 1e6:,.3g} M parameters, {sizes.layers} layers of width "
         f"{sizes.hidden}" + (f", {sizes.senses} senses" if sizes.senses else ""),
         f"pairs       {given}; {lengths[0]:.0f} + {lengths[1]:.0f} tokens each",
         f"training    {steps:,} steps of {batch_size:,} pairs{passes}; {steps * step.tokens / 1e6:,.3g} M tokens",
         f"operations  {operations:.2g}, {operations / steps:.2g} a step",
-        f"memory      {memory.total / GIGA:.2g} GB a process: {memory.states / GIGA:.2g} of weights, gradients and "
-        f"optimizer, {memory.activations / GIGA:.2g} of a step, beside half a GB of libraries",
+        f"memory      {memory.total / GIGA:.3g} GB a process: {memory.states / GIGA:.3g} of weights, gradients and "
+        f"optimizer, {memory.activations / GIGA:.3g} of a step, beside half a GB of libraries",
         f"here        {_duration(hours)} at {SHARE_OF_CPU:.0%} of {rate / 1e9:,.0f} billion operations a second "
         f"({torch.get_num_threads()} threads)",
     ]
@@ -99,7 +99,7 @@ def forecast(data, words, args, rate: float | None = None) -> str:
         gpu_hours = operations / (SHARE_OF_GPU * speed) / 3600
         sharded = f" on {processes} (FSDP)" if processes > 1 else ""
         lines.append(
-            f"{name:<12}{_duration(gpu_hours / processes)}{sharded}, {part.total / GIGA:.2g} of {room / 1e9:.0f} GB"
+            f"{name:<12}{_duration(gpu_hours / processes)}{sharded}, {part.total / GIGA:.3g} of {room / 1e9:.0f} GB"
         )
     lines.append(f"GPUs are taken to reach {SHARE_OF_GPU:.0%} of their data sheets, which small models do not.")
     return "\n".join(lines)

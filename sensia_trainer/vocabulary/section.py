@@ -96,7 +96,7 @@ def vocabulary_figure(report, path, *, languages=("source", "target")) -> list[P
 
 def _share(value: float) -> str:
     """A share in percent; "none" where it is zero."""
-    return f"{100 * value:.2g} %" if value else "none"
+    return f"{100 * value:.3g} %" if value else "none"
 
 
 def _word_table(words) -> str:

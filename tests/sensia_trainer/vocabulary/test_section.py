@@ -1,4 +1,6 @@
-from sensia_trainer.vocabulary.section import vocabulary_figure, vocabulary_section
+import pytest
+
+from sensia_trainer.vocabulary.section import _share, vocabulary_figure, vocabulary_section
 
 
 REPORT = {
@@ -35,7 +37,7 @@ def test_the_section_holds_what_was_measured():
     text = vocabulary_section(REPORT, "English", "Indonesian")
     for part in ("4,096 tokens (3,072 of them", "none of the English", "4.45 bytes of Indonesian (before: 2.19)"):
         assert part in text
-    for part in ("from 1,500 pairs:", "99 % of the new", "62 % one", "4.20 nats", "(6.50 by frequency"):
+    for part in ("from 1,500 pairs:", "99 % of the new", "62.5 % one", "4.20 nats", "(6.50 by frequency"):
         assert part in text
     table = text.split("\n\n")[-1].splitlines()
     assert len(table) == 4
@@ -56,3 +58,8 @@ def test_the_figure_is_saved(tmp_path):
     files = vocabulary_figure(REPORT, tmp_path / "vocabulary", languages=("English", "Indonesian"))
     assert [file.name for file in files] == ["vocabulary.png", "vocabulary.svg"]
     assert all(file.stat().st_size for file in files)
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.9995, "100 %"), (0.5234, "52.3 %"), (0.0007, "0.07 %"), (0, "none")])
+def test_shares_are_read_as_numbers(share, text):
+    assert _share(share) == text
