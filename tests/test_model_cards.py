@@ -39,7 +39,8 @@ def test_the_code_is_the_repository_s_own(folder):
     assert {path.name: path.read_bytes() for path in folder.glob("*.py")} == code, "run `make cards`"
     assert not [path.name for path in folder.iterdir() if path.is_symlink()]
     auto_map = json.loads((folder / "config.json").read_text(encoding="utf-8"))["auto_map"]
-    assert set(auto_map) == {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    names = {"AutoConfig", "AutoModel", "AutoModelForCausalLM"}
+    assert names <= set(auto_map) <= names | {"AutoModelForSequenceClassification"}
 
 
 @of_all

@@ -78,7 +78,7 @@ def forecast(data, words, args, rate: float | None = None) -> str:
         or any(one.keep or one.cap or one.max_pairs for sources in bitexts.values() for one in sources)
     )
     given = "unknown until they are fetched" if pairs is None else f"{pairs:,}" + (" at most" if chosen else "")
-    passes = "" if not pairs else f", {steps * batch_size / pairs:.3g} passes"
+    passes = "" if not pairs else f", {steps * batch_size / pairs:.2g} passes"
     lines = [
         f"model       {place}: {parameters(sizes) / 1e6:,.3g} M parameters, {sizes.layers} layers of width "
         f"{sizes.hidden}" + (f", {sizes.senses} senses" if sizes.senses else ""),
