@@ -90,10 +90,13 @@ class ResumableTrainer(PublishingTrainer):
         return output
 
     def describe_data(self) -> str:
-        """What is trained on, in a few words: blocks of text here."""
-        blocks = len(self.train_dataset)
-        tokens = blocks * len(self.train_dataset[0]["input_ids"]) if blocks else 0
-        return f"{blocks:,} blocks ({amount(tokens)} tokens)"
+        """What is trained on, in a few words: blocks of text here, where the rows are blocks and can be counted."""
+        if not hasattr(self.train_dataset, "__len__"):
+            return "a stream of examples"
+        rows = len(self.train_dataset)
+        if not rows or "input_ids" not in self.train_dataset[0]:
+            return f"{rows:,} examples"
+        return f"{rows:,} blocks ({amount(rows * len(self.train_dataset[0]['input_ids']))} tokens)"
 
     @property
     def seconds(self) -> float:
