@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from sensia_trainer.training.checkpointing import ResumableTrainer
 from sensia_trainer.training.progress import amount, duration, log_line, plan_line, size
 from tests.tiny import tiny_trainer
 
@@ -58,3 +59,16 @@ def test_a_training_says_what_it_does_and_nothing_else(tmp_path, capsys):
     assert rest[0].startswith("step 4: loss ")
     assert rest[1].startswith("about ") and "left at the rate of the first steps; memory: " in rest[1]
     assert rest[2].startswith("step 8: loss ") and len(rest) == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"input_ids": [1] * 500}] * 4, "4 blocks (2,000 tokens)"),
+        ([{"x": 1}] * 3, "3 examples"),
+        ([], "0 examples"),
+        (iter([]), "a stream of examples"),
+    ],
+)
+def test_what_is_trained_on(rows, words):
+    assert ResumableTrainer.describe_data(SimpleNamespace(train_dataset=rows)) == words
