@@ -84,7 +84,7 @@ def next_steps(before: dict, after: dict, names: tuple[str, str], control: dict 
         steps.append("train longer, on more pairs or with words of the language (`--vocabulary_size`)")
     drift = _drift(before, after)
     if drift is not None and drift > WORSE:
-        steps.append(f"to keep {names[0]}, `--source_lm_weight 1`, and text of it (`--replay_source`)")
+        steps.append(f"to keep {names[0]}, `--source_lm_weight 1` if it is less, and text of it (`--replay_source`)")
     if control is None:
         steps.append(
             "to know what alignment costs, a control (`--method lm-only`), shown with `--control` its metrics.json"
