@@ -520,7 +520,7 @@ def test_push_break_resume_push_again_and_load(world, tmp_path):
         # The process dies while the second weight file is on its way: nothing is committed.
         hub.faults = [None, "stall"]
         broken = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **run)
-        while not hub.stalled.wait(0.1):
+        while not (hub.stalled.wait(0.1) and hub.uploads):  # the first file has arrived, the second has not
             assert broken.poll() is None, broken.communicate()[1]
         broken.kill()
         broken.communicate()

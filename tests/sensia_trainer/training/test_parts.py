@@ -98,7 +98,7 @@ def test_what_is_trained_moves_and_the_rest_stays_to_the_bit(tmp_path, kind, tra
             trainer_of(kind, train=train)(None, None)
         return
     fields = METHODS["fine-tuning"] if kind == "dense" else {"context_state": "combined"}
-    fields |= dict(source_lm_weight=0.5, weight_decay=0.1, save_strategy="steps", save_steps=4)
+    fields = fields | dict(source_lm_weight=0.5, weight_decay=0.1, save_strategy="steps", save_steps=4)
     fields["trainer_class"] = trainer_of(kind, train=train, lora_r=2, lora_dropout=0.1)
     whole = tiny_trainer(tmp_path / "whole", **fields)
     trained = trainable(whole.model)
