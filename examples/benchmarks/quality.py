@@ -43,9 +43,7 @@ NOT_MEASURED = {"eval_strategy": "no", "save_strategy": "no", "disable_tqdm": Tr
 
 def add_arguments(parser):
     parser.add_argument("--published", default="adapt_micro", help="recipe of the published run")
-    parser.add_argument(
-        "--published_run", default="results/benchmarks/published_run.json", help="what it came to"
-    )
+    parser.add_argument("--published_run", default="results/benchmarks/published_run.json", help="what it came to")
     parser.add_argument(
         "--recommended",
         default="results/recipe/both-sides+no-freezing+even-weights.json",
