@@ -49,6 +49,7 @@ RESULTS = {
 TITLED = {"before": "before", "after": "this model", "control": "control"}
 WEIGHTS = {"w_sense": "w sense", "w_context": "w context", "w_lm": "w LM"}
 OF_SEVERAL_LANGUAGES = ("language_temperature", "batch_languages")
+RATIOS = {"replay_ratio": "replay source", "monolingual_ratio": "monolingual target"}  # and the text that each is of
 SCHEDULE_FIELDS = {field.name for field in fields(PhaseSchedule)} | set(WEIGHTS) | {"phases"}
 # Entries of `data` that stand in sentences, metadata or tables of their own.
 DATA_IN_PROSE = ("name", "description", "licence", "hub_id", "sources", "counts", "filters", "corpora")
@@ -92,6 +93,8 @@ def settings_table(metrics: dict) -> Markdown:
     settings = {key: value for key, value in config.items() if key not in SCHEDULE_FIELDS and value is not None}
     if "by_pair" not in metrics:
         settings = {key: value for key, value in settings.items() if key not in OF_SEVERAL_LANGUAGES}
+    unused = [ratio for ratio, text in RATIOS.items() if text not in (metrics.get("data") or {})]
+    settings = {key: value for key, value in settings.items() if key not in unused}
     settings |= {"seed": str(settings["seed"])} if "seed" in settings else {}
     if "steps" in settings:
         settings.pop("num_train_epochs", None)  # the steps are what was run

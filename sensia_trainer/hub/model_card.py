@@ -293,6 +293,7 @@ def _card(
     parameters = metrics.get("parameters") or 0
     is_adapter = metrics.get("base_model_relation") == "adapter"
     has_vectors = uses_backpack and not is_adapter
+    both_sides = bool((metrics.get("config") or {}).get("source_lm_weight"))
     values |= {
         "title": metrics.get("title") or made_title(metrics, source, target),
         "repo": metrics.get("repo_id") or metrics["model_name"],
@@ -312,6 +313,8 @@ def _card(
         "filter_table": filter_table(data),
         "corpus_table": two_columns(data.get("corpora") or {}, "corpus", "pairs"),
         "config_table": settings_table(metrics),
+        "lm_side": "both sides" if both_sides else f"the {target.name} side",
+        "predicted": "both languages'" if both_sides else target.name,
         "figure": metrics.get("figure"),
         "vocabulary": _vocabulary_text(metrics, source.name, target.name),
         "vocabulary_figure": metrics.get("vocabulary_figure"),

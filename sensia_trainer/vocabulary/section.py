@@ -28,7 +28,7 @@ def vocabulary_section(report, source: str, target: str) -> str:
         `str`: Markdown without a heading.
     """
     (source_before, source_after), (target_before, target_after) = (
-        (f"{report[f'{side}_bytes_per_token'][when]:.2f}" for when in ("before", "after"))
+        [f"{report[f'{side}_bytes_per_token'][when]:.2f}" for when in ("before", "after")]
         for side in ("source", "target")
     )
     new, whole = number(report["new_tokens"]), number(report["whole_words"])
@@ -50,7 +50,7 @@ def vocabulary_section(report, source: str, target: str) -> str:
         )
         if "held_out_nats" in facts:
             text += (
-                f" On {number(facts['held_out_pairs'])} held-out pairs a {source} token costs "
+                f" On {number(facts['held_out_pairs'])} held-out pairs a token of {source} costs "
                 f"{facts['held_out_nats']:.2f} nats given its translation "
                 f"({facts['held_out_nats_unigram']:.2f} by frequency alone)."
             )

@@ -135,6 +135,16 @@ def test_front_matter_of_an_adapted_model(metrics):
     assert {"backpack", "sensia", "cross-lingual", "custom_code"} <= set(data["tags"])
 
 
+def test_the_card_says_which_sides_were_predicted_and_no_ratio_of_text_that_there_was_not(metrics):
+    config = metrics["config"] | {"source_lm_weight": 0.0, "replay_ratio": 0.25}
+    target_alone = adaptation_card(metrics | {"config": config})
+    assert "cross-entropy on the Indonesian side" in target_alone and "replay ratio" not in target_alone
+    data = metrics["data"] | {"replay source": {"name": "text.txt", "texts": 7}}
+    both = adaptation_card(metrics | {"config": config | {"source_lm_weight": 1.0}, "data": data})
+    assert "cross-entropy on both sides" in both and "predict both languages' text" in both
+    assert "replay ratio | 0.25" in both
+
+
 def test_every_value_of_the_model_index_stands_in_the_metrics(metrics):
     results = ModelCard(adaptation_card(metrics)).data.eval_results
     values = {result.metric_name: result.metric_value for result in results}

@@ -7,7 +7,7 @@ REPORT = {
     "new_tokens": 4096,
     "whole_words": 3072,
     "source_change": 0.0,
-    "source_bytes_per_token": {"before": 4.0, "after": 4.0},
+    "source_bytes_per_token": {"before": 4.0, "after": 4.01},
     "target_bytes_per_token": {"before": 2.19, "after": 4.45},
     "method": "translation",
     "translations": {
@@ -37,8 +37,10 @@ def test_the_section_holds_what_was_measured():
     text = vocabulary_section(REPORT, "English", "Indonesian")
     for part in ("4,096 tokens (3,072 of them", "none of the English", "4.45 bytes of Indonesian (before: 2.19)"):
         assert part in text
-    for part in ("from 1,500 pairs:", "99 % of the new", "62.5 % one", "4.20 nats", "(6.50 by frequency"):
+    assert "and 4.01 bytes of English (before: 4.00)" in text
+    for part in ("from 1,500 pairs:", "99 % of the new", "62.5 % one"):
         assert part in text
+    assert "a token of English costs 4.20 nats given its translation (6.50 by frequency alone)" in text
     table = text.split("\n\n")[-1].splitlines()
     assert len(table) == 4
     assert "votes for" not in table[2] and "vote for, after training" in table[0]
