@@ -40,3 +40,14 @@ def test_a_recipe_that_ends_worse_in_one_figure_is_not_as_good():
     assert at_least_as_good(one, one)
     assert not at_least_as_good(one | {"target_bits_per_byte": 2.6}, one)
     assert not at_least_as_good(one | {"sense_recall_target_to_source": 0.6}, one)
+
+
+def test_the_time_to_a_quality_stands_beside_overlap():
+    from examples.benchmarks.quality import OVERLAP, QUALITY, measured_at_the_end, tables
+
+    after = dict(zip((*QUALITY, *OVERLAP), (0.6, 0.7, 2.5, 0.41, 0.42)))
+    one = {"steps": 10, "seconds_per_step": 1.0, "seconds": 10.0} | measured_at_the_end({"after": after}, "a.json")
+    text = tables(
+        {"published": one, "recommended": one, "at_least_as_good": True, "speedup": 1.0, "speedup_of_a_pair": 1.0}
+    )
+    assert "| published | 10 | 1.00 | 0 | 10 | 0.600, 0.700 | 0.410, 0.420 | 2.500 |" in text
