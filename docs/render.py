@@ -24,9 +24,7 @@ from sensia_trainer.utils.markdown import table
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, RESULTS = ROOT / "docs", ROOT / "results"
-LANGUAGES = ("id", "et", "sw", "tr")
-METHODS = {"sensia": "SENSIA", "mcl": "dense alignment", "fine-tuning": "fine-tuning", "lm-only": "LM loss alone"}
-YARDSTICKS = {"overlap": "token overlap, no model", "random_context": "random weights"}
+LANGUAGES = ("id", "et", "sw", "tr", "zh")
 SIDES = ("source_to_target", "target_to_source")
 # Okabe and Ito's colours, which colour-blind readers tell apart; hatches and markers tell them apart without colour.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
@@ -53,8 +51,7 @@ def mean_recall(results, kind="context"):
 
 
 def yardstick(code, kind):
-    """What needs no training: `overlap`, counting the tokens that two sentences share, and `random_context`, the base
-    model with random weights."""
+    """What needs no training: `overlap`, counting the tokens that two sentences share."""
     (result,) = read(f"yardsticks/{code}.json")
     return recall(result["flores"], kind)
 
@@ -73,18 +70,24 @@ def name_of(result):
 
 
 def results_table():
+    """The released models beside what needs no training and, where it was run, the control: a row for each language."""
     rows = []
     for code in LANGUAGES:
-        runs = {method: read(f"{code}/{method}*.json") for method in METHODS}
-        training = [result["metrics"] for result in runs["sensia"]]
-        minutes = mean(metrics["seconds"] for metrics in training) / 60
-        values = [mean_recall(runs[method]) for method in METHODS]
-        values.insert(0, mean_recall(read(f"new_words/{code}-sensia.json")))
-        values += [yardstick(code, kind) for kind in YARDSTICKS]
-        shown = ["–" if value is None else f"{value:.2f}" for value in values]
-        rows.append([language(code).name, f"{training[0]['data']['pairs']:,}", f"{minutes:.0f}", *shown])
-    names = ["SENSIA, new words", *METHODS.values(), *YARDSTICKS.values()]
-    return table(["language", "pairs", "minutes on two CPU cores", *names], rows)
+        for result in read(f"recommended/{code}-sensia.json"):
+            flores, metrics = result["evaluation"]["flores"], result["metrics"]
+            kinds = ("sense", "context", "overlap", "random_sense")
+            recalls = [f"{recall(flores, kind):.2f}" for kind in kinds]
+            (bits,) = bits_per_byte(f"recommended/{code}-sensia.json")
+            control = [f"{value:.2f}" for value in bits_per_byte(f"recommended/{code}-lm-only.json")] or ["–"]
+            english = [f"{metrics[when]['source_bits_per_byte']:.2f}" for when in ("before", "after")]
+            fluency = [f"{bits:.2f}", *control, " → ".join(english)]
+            rows.append([language(code).name, f"{metrics['data']['pairs']:,}", *recalls, *fluency])
+    names = ["language", "pairs", "senses", "contexts", "token overlap, no model", "random weights"]
+    return table([*names, "bits per byte", "LM loss alone", "English, before → after"], rows)
+
+
+def bits_per_byte(pattern):
+    return [result["evaluation"]["flores"]["target_bits_per_byte"] for result in read(pattern)]
 
 
 def runs_table():
@@ -110,21 +113,25 @@ def runs_table():
 
 
 def results_figure(path):
-    """Recall@1 of the methods for each language, beside what needs no training."""
+    """Recall@1 of the released models for each language, beside other methods and what needs no training."""
     figure = Figure(figsize=(7.6, 3.0), layout="constrained")
-    ax, width = figure.subplots(), 0.16
-    bars = {"SENSIA, new words": [mean_recall(read(f"new_words/{code}-sensia.json"), "sense") for code in LANGUAGES]}
-    for method, name in METHODS.items():
-        kind = "sense" if method in ("sensia", "lm-only") else "context"
-        bars[name] = [mean_recall(read(f"{code}/{method}*.json"), kind) for code in LANGUAGES]
-    for n, (name, values) in enumerate(bars.items()):
-        places = [place + (n - 2) * width for place, value in enumerate(values) if value is not None]
-        heights = [value for value in values if value is not None]
+    ax, width = figure.subplots(), 0.19
+    bars = {
+        "senses": ("recommended/{}-sensia.json", "sense"),
+        "contexts": ("recommended/{}-sensia.json", "context"),
+        "contexts, LM loss alone": ("recommended/{}-lm-only.json", "context"),
+        "senses, random weights": ("recommended/{}-sensia.json", "random_sense"),
+    }
+    for n, (name, (pattern, kind)) in enumerate(bars.items()):
+        heights = [mean_recall(read(pattern.format(code)), kind) for code in LANGUAGES]
+        places = [place + (n - 1.5) * width for place, height in enumerate(heights) if height is not None]
         look = {"color": COLOURS[n], "hatch": HATCHES[n], "edgecolor": "white", "linewidth": 0}
-        ax.bar(places, heights, width * 0.92, label=name, **look)
+        ax.bar(places, [height for height in heights if height is not None], width * 0.92, label=name, **look)
     for place, code in enumerate(LANGUAGES):
-        label = YARDSTICKS["overlap"] if place == 0 else None
-        ax.hlines(yardstick(code, "overlap"), place - 0.42, place + 0.42, color="0.2", linestyle="--", label=label)
+        overlap = mean_recall(read(f"recommended/{code}-sensia.json"), "overlap")
+        if overlap is not None:
+            label = "token overlap, no model" if place == 0 else None
+            ax.hlines(overlap, place - 0.42, place + 0.42, color="0.2", linestyle="--", label=label)
     ax.set_xticks(range(len(LANGUAGES)), [language(code).name for code in LANGUAGES])
     ax.set_ylabel("translations found (recall@1)")
     ax.set_ylim(0, 1)
