@@ -50,10 +50,10 @@ def mean_recall(results, kind="context"):
     return mean(values) if values and None not in values else None
 
 
-def yardstick(code, kind):
-    """What needs no training: `overlap`, counting the tokens that two sentences share."""
+def overlap_of(code):
+    """Recall of what needs no training, counting the tokens that two sentences share: those of the English tokenizer."""
     (result,) = read(f"yardsticks/{code}.json")
-    return recall(result["flores"], kind)
+    return recall(result["flores"], "overlap")
 
 
 def adaptations():
@@ -100,7 +100,7 @@ def runs_table():
     rows = []
     for (name, pairs, steps, words), results in groups.items():
         found = [result["evaluation"]["flores"] for result in results]
-        overlap = recall(found[0], "overlap") or yardstick(results[0]["recipe"]["target_language"], "overlap")
+        overlap = recall(found[0], "overlap") or overlap_of(results[0]["recipe"]["target_language"])
         minutes = mean(result["metrics"]["seconds"] for result in results) / 60
         bits = mean(flores["target_bits_per_byte"] for flores in found)
         numbers = (f"{minutes:.0f}", f"{mean_recall(results, 'sense'):.2f}", f"{overlap:.2f}", f"{bits:.2f}")
