@@ -51,7 +51,7 @@ def mean_recall(results, kind="context"):
 
 
 def overlap_of(code):
-    """Recall of what needs no training, counting the tokens that two sentences share: those of the English tokenizer."""
+    """Recall of what needs no training: counting the tokens (of the English tokenizer) that two sentences share."""
     (result,) = read(f"yardsticks/{code}.json")
     return recall(result["flores"], "overlap")
 
@@ -70,7 +70,7 @@ def name_of(result):
 
 
 def results_table():
-    """The released models beside what needs no training and, where it was run, the control: a row for each language."""
+    """The released models beside what needs no training and, where it was run, the control."""
     rows = []
     for code in LANGUAGES:
         for result in read(f"recommended/{code}-sensia.json"):
