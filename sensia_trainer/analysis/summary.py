@@ -42,8 +42,12 @@ def paper_pair(language, analysis) -> str:
 
 def render_report(results) -> str:
     """The report of one or more results of `analyse`, each with `source_language`, `target_language` and `models`."""
+    return f"# Sense analyses\n\n{render_sections(results)}"
+
+
+def render_sections(results) -> str:
+    """The same without a title, to stand in another report."""
     sections = [
-        "# Sense analyses",
         "Rendered from the result files beside it. Intervals are 95 % percentile intervals of a paired bootstrap; "
         "p-values are two-sided, from the same resamples. The paper's numbers are of a GPT-2 small trained on two "
         "million pairs: they are beside ours to compare signs and orders, not digits.",

@@ -2,13 +2,16 @@
 
     sensia evaluate evaluate --model my/model --target sw --output results/mine.json
     sensia evaluate compare results/a.json results/b.json --output results/EVALUATION.md
+    sensia evaluate dynamics outputs/id/metrics.json outputs/sw/metrics.json --output dynamics.png
 
 The second form puts any number of results beside the paper's Table 1 and marks significant differences from the first.
+The third draws how several adaptations went on one axis (Figure 2).
 """
 
 from ..evaluation.settings import EvaluationConfig
 from ..languages import language
 from ..utils.arguments import Parser, recipe_parser
+from ..utils.files import read_json
 from ..utils.recipes import parse_recipe
 
 
@@ -17,6 +20,26 @@ PRINTED = ("recall", "beyond_overlap", "perplexity", "bits_per_byte", "entropy")
 
 def parser():
     return recipe_parser((EvaluationConfig,), prog="sensia evaluate", description=__doc__)
+
+
+def draw_runs(argv):
+    """The figure of how several runs went, from what they recorded."""
+    drawing = Parser(prog="sensia evaluate dynamics", description="Draw how several adaptations went (Figure 2).")
+    drawing.add_argument("metrics", nargs="+", help="metrics.json of runs, or results of `sensia reproduce`")
+    drawing.add_argument("--output", required=True, help="figure file; PNG and SVG are written")
+    arguments = drawing.parse_args(argv)
+
+    from ..training.by_pair import draw_dynamics_of_runs
+
+    contents = {name: read_json(name) for name in arguments.metrics}
+    runs = {name: content.get("metrics", content) for name, content in contents.items()}
+    files = draw_dynamics_of_runs(runs, arguments.output)
+    if not files:
+        raise ValueError(
+            f"`metrics` are {arguments.metrics}, of which none has evaluations during training: train with "
+            "`eval_strategy: steps`."
+        )
+    print(*files, sep="\n")
 
 
 def main(argv):
@@ -33,6 +56,8 @@ def main(argv):
         for file in compare(arguments.results, arguments.output, arguments.scoring, arguments.template):
             print(file)
         return
+    if argv[:1] == ["dynamics"]:
+        return draw_runs(argv[1:])
     (config,) = parse_recipe(parser(), argv)
 
     from ..evaluation.results import items_file

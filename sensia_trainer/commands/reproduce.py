@@ -14,6 +14,7 @@ are the launcher's matter: `--launcher "--config_file one_node_ddp"`.
 
 import os
 import sys
+from fnmatch import fnmatchcase
 from importlib import import_module
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ..utils.files import check_writable, portable, write_text
 from ..utils.recipes import find_recipe
 
 
+DYNAMICS_NOTE = "How the runs went (Figure 2), on what training looks at. Dashed: overlap of tokens, without a model."
 FRONTIER_NOTE = "Every row of the table as a point; diamonds and line: what no other row passes."
 
 
@@ -46,9 +48,16 @@ def fields_of(command) -> dict:
     return hints_of(import_module(f".{command}", __package__).parser().dataclass_types)
 
 
+def is_analysis(result) -> bool:
+    """Whether the evaluation of a run is what `sensia analyze` left."""
+    return result.get("evaluation", {}).get("kind") == "analysis"
+
+
 def main(argv, launch=None):
     arguments = parser().parse_args(argv)
 
+    from ..analysis.drawings import save_figures
+    from ..analysis.summary import render_sections
     from ..experiments.frontier import draw_frontier
     from ..experiments.matrix import (
         check_runs,
@@ -72,6 +81,7 @@ def main(argv, launch=None):
         render_verdicts,
         table_rows,
     )
+    from ..training.by_pair import draw_dynamics_of_runs
 
     names = {find_recipe(name): name for name in arguments.matrices}
     matrices = {path: load_matrix(path) for path in names}
@@ -114,7 +124,13 @@ def main(argv, launch=None):
         parts = [(text, results_dir / "table.png" if figure else None)]
         if draw_frontier(matrix, runs, results, results_dir / "frontier"):
             parts.append((FRONTIER_NOTE, results_dir / "frontier.png"))
+        went = {name: one["metrics"] for name, one in results.items() if fnmatchcase(name, matrix.dynamics)}
+        if draw_dynamics_of_runs(went, results_dir / "dynamics"):
+            parts.append((DYNAMICS_NOTE, results_dir / "dynamics.png"))
         beside = [(text, figure.name if figure else "") for text, figure in parts]
+        if analyses := [result["evaluation"] for result in results.values() if is_analysis(result)]:
+            save_figures(analyses, results_dir / "figures")
+            beside.append((render_sections(analyses), ""))
         write_text(results_dir / "README.md", render_report(matrix.title, "", beside))
         sections += [(f"## {matrix.title}\n\n{text}", parts[0][1]), *parts[1:]]
         print(f"{results_dir / 'README.md'}: {len(results)} of {len(runs)} runs")

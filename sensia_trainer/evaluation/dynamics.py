@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure  # without pyplot, which would choose a backend for the whole process
+from matplotlib.lines import Line2D
 
 from ..schedule import PHASES
 from ..utils.figures import save_figure
@@ -18,6 +19,15 @@ BITS = (
     ("target_bits_per_byte", "{target}", "-", "o", "#1b3a6b"),
     ("source_bits_per_byte", "{source}", "--", "s", "#c4622d"),
 )
+PANELS_OF_SEVERAL = {
+    "sense entropy, {target} (nats)": "sense_entropy_target",
+    "recall@1, {source} to {target}, {kind} vectors": "{kind}_recall_source_to_target",
+    "recall@1, {target} to {source}, {kind} vectors": "{kind}_recall_target_to_source",
+    "bits per byte, {target}": "target_bits_per_byte",
+    "bits per byte, {source}": "source_bits_per_byte",
+}
+# Of Okabe and Ito, told apart by every kind of colour vision; markers tell apart without colour.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def training_dynamics(history, path, *, phase_starts=(), languages=("source", "target")) -> list[Path]:
@@ -66,38 +76,59 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
     return save_figure(figure, path)
 
 
-def training_dynamics_of_pairs(histories, path, *, phase_starts=()) -> list[Path]:
-    """[`training_dynamics`] of several pairs of languages: recall@1 in both directions, by sense vectors or, without
-    senses, by context vectors, and bits per byte of the target, a line for each pair.
+def training_dynamics_of_several(histories, path, *, phase_starts=(), languages=("source", "target")) -> list[Path]:
+    """Figure 2 with several languages on one axis, a line for each: target-side sense entropy, recall@1 in both
+    directions by sense vectors (without senses, by context vectors) with the overlap of tokens as a dashed line, and
+    bits per byte of both languages, against training steps.
 
     Args:
-        histories (`dict[str, list[dict]]`): The evaluations of each pair, as [`training_dynamics`] takes them.
-        path, phase_starts: Likewise.
+        histories (`dict[str, list[dict]]`): By name, evaluations as [`training_dynamics`] takes them.
+        path, phase_starts, languages: Likewise.
+
+    Returns:
+        The files written.
+
+    Raises:
+        `ValueError`: where no history has an evaluation.
     """
-    has_senses = any("sense_recall_source_to_target" in row for rows in histories.values() for row in rows)
-    kind = "sense" if has_senses else "context"
-    panels = {
-        f"(a) recall@1, source to target, {kind} vectors": f"{kind}_recall_source_to_target",
-        f"(b) recall@1, target to source, {kind} vectors": f"{kind}_recall_target_to_source",
-        "(c) bits per byte, target": "target_bits_per_byte",
+    rows = [row for history in histories.values() for row in history]
+    if not rows:
+        raise ValueError("`histories` are empty: there is nothing to draw before the first evaluation.")
+    kind = "sense" if any("sense_recall_source_to_target" in row for row in rows) else "context"
+    words = {"kind": kind, **dict(zip(("source", "target"), languages, strict=True))}
+    panels = {title.format(**words): key.format(**words) for title, key in PANELS_OF_SEVERAL.items()}
+    panels = {title: key for title, key in panels.items() if any(row.get(key) is not None for row in rows)}
+    looks = {
+        name: {"color": COLOURS[number % 7], "marker": "os^Dv*P"[(number + number // 7) % 7]}
+        for number, name in enumerate(histories)
     }
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    for ax, (title, key) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-        for number, (name, rows) in enumerate(histories.items()):
-            points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+    figure = Figure(figsize=(12, 6.4), layout="constrained")
+    *axes, last = figure.subplots(2, 3).flat
+    for ax, (title, key) in zip(axes, panels.items(), strict=False):
+        for name, history in histories.items():
+            points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
             if points:
-                style, marker = ("-", "--", "-.", ":")[number % 4], "os^Dv*Px"[number % 8]
-                ax.plot(*zip(*points, strict=True), style, marker=marker, markersize=3, label=name)
+                ax.plot(*zip(*points, strict=True), markersize=4, **looks[name])
+            overlap = [row[f"overlap_{key.partition('_')[2]}"] for row in history if _has_overlap(row, key)]
+            if overlap:
+                ax.axhline(overlap[-1], color=looks[name]["color"], linestyle="--", linewidth=1)
         for step in phase_starts:
             ax.axvline(step, color="0.6", linestyle=":", linewidth=1)
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("training steps")
         ax.grid(alpha=0.25)
-        if "recall" in title:
+        if "recall" in key:
             ax.set_ylim(0, 1)
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize=8)
+    for ax in (*axes[len(panels) :], last):
+        ax.axis("off")
+    lines = [Line2D([], [], label=name, **look) for name, look in looks.items()]
+    lines.append(Line2D([], [], color="0.35", linestyle="--", linewidth=1, label="token overlap, no model"))
+    last.legend(handles=lines, loc="center", frameon=False)
     return save_figure(figure, path)
+
+
+def _has_overlap(row, key):
+    return "recall" in key and row.get(f"overlap_{key.partition('_')[2]}") is not None
 
 
 def induction_dynamics(history, path) -> list[Path]:

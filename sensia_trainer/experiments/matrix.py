@@ -20,6 +20,7 @@ columns:
 paper: {source: Table 6, values: {full: {PPL: 10.58}}}
 claims:                             # what the table is asked; the answer is read off the intervals
   - {text: Without the sense loss perplexity rises, column: PPL, better: full, than: no-sense, lower: true}
+dynamics: "full-*"                  # the figure of how these runs went (Figure 2), a line for each; optional
 yardsticks: yardsticks/id.json      # of runs without: what tokens and random weights find; optional
 frontier:                           # figures of what is gained against what it costs, every row a point; optional
   - {cost: PPL, gain: XCOPA}
@@ -85,6 +86,7 @@ class Matrix:
     paper: dict = field(default_factory=dict)
     claims: list = field(default_factory=list)
     frontier: list = field(default_factory=list)
+    dynamics: str = ""
     yardsticks: str = ""
     folder: str = "."
 

@@ -16,8 +16,9 @@ from .matrix import Matrix, Run, result_file
 
 # Panels of a figure beside each other.
 PANELS = 4
-# What a claim may compare a row with, besides another row.
+# What a claim may compare a row with, besides another row and `ZERO`, which differences are compared with.
 YARDSTICKS = ("overlap", "random")
+ZERO = (0.0, [0.0, 0.0])
 
 
 def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]:
@@ -84,7 +85,8 @@ def _half_width(interval: list[float] | None) -> float:
 
 def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> list[dict]:
     """The rows of the table: `labels`, `name`, `runs` (with a result), `cells` (value and interval by column), and
-    `yardsticks`: the cells of the same runs without a model (`overlap`) and with random weights (`random`)."""
+    `yardsticks`: the cells of the same runs without a model (`overlap`) and with random weights (`random`), and
+    zero."""
     rows = {}
     for run in runs:
         labels = {axis: value for axis, value in run.labels.items() if axis != matrix.average}
@@ -96,7 +98,7 @@ def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> lis
         row["cells"] = _cells(row["results"], matrix.columns)
         row["yardsticks"] = {
             name: _cells(row["results"], [yardstick(column, name) for column in matrix.columns]) for name in YARDSTICKS
-        }
+        } | {"zero": dict.fromkeys(row["cells"], ZERO)}
     return list(rows.values())
 
 
@@ -180,7 +182,7 @@ def draw_table(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) 
 
 def judge(rows: list[dict], claim: dict) -> dict:
     """Whether the table supports a claim `{"text", "column", "better", "than", "lower"}` about two of its rows, or
-    about a row and a yardstick of the same runs (`"than": "overlap"` or `"random"`).
+    about a row and a yardstick of the same runs (`"than": "overlap"` or `"random"`; `"zero"` for differences).
 
     The errors of the two rows are taken as independent. On the same test items they are not: what one model finds
     hard, so does the other, so the part of the items is rather too wide than too narrow. That of single runs is not in

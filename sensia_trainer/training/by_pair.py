@@ -1,6 +1,6 @@
 """What a run with several pairs of languages measured of each: a mapping by pair, made of flat logs; its summary."""
 
-from ..evaluation.dynamics import training_dynamics, training_dynamics_of_pairs
+from ..evaluation.dynamics import training_dynamics, training_dynamics_of_several
 from ..evaluation.retrieval import DIRECTIONS
 from ..evaluation.verdict import verdict
 from ..languages import language, named
@@ -95,7 +95,33 @@ def draw_dynamics(metrics: dict, path, phase_starts: list[int]):
         return training_dynamics(rows, path, phase_starts=phase_starts, languages=names_of(metrics["languages"]))
     rows = histories(history, list(metrics["by_pair"]))
     rows = {name: _from_start(metrics["by_pair"][name].get("before"), own) for name, own in rows.items()}
-    return training_dynamics_of_pairs(rows, path, phase_starts=phase_starts)
+    return training_dynamics_of_several(rows, path, phase_starts=phase_starts)
+
+
+def draw_dynamics_of_runs(runs: dict[str, dict], path):
+    """
+    Draws how several runs went on one axis, a line for each: those with evaluations during training, by the language
+    that they adapt to or, where that does not tell them apart, by their names.
+
+    Args:
+        runs (`dict[str, dict]`): The metrics of each run.
+        path: Where to save; PNG and SVG are written.
+
+    Returns:
+        `list[Path]`: The files written; none where no run has such evaluations.
+    """
+    rows, languages = {}, {}
+    for name, metrics in runs.items():
+        found = evaluations(metrics.get("history") or [])
+        if found and "by_pair" not in metrics:
+            rows[name], languages[name] = _from_start(metrics.get("before"), found), names_of(metrics["languages"])
+    if not rows:
+        return []
+    sources, targets = ({names[side] for names in languages.values()} for side in (0, 1))
+    if len(targets) == len(rows):
+        rows = {languages[name][1]: own for name, own in rows.items()}
+    names = (*sources, "target") if len(sources) == 1 else ("source", "target")
+    return training_dynamics_of_several(rows, path, languages=names)
 
 
 def _from_start(before: dict | None, rows: list[dict]) -> list[dict]:

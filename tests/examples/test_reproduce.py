@@ -78,6 +78,31 @@ def test_one_report_of_all_matrices_and_of_runs_made_twice(matrices, folders, tm
     assert "only-first | PPL | 12.5 | 12.5" not in text
 
 
+def test_runs_that_were_looked_at_in_training_share_a_figure(matrices, folders, tmp_path):
+    content = yaml.safe_load(Path(matrices[0]).read_text(encoding="utf-8"))
+    Path(matrices[0]).write_text(yaml.safe_dump(content | {"dynamics": "full"}, sort_keys=False))
+    history = [{"step": step, "eval_sense_recall_source_to_target": step / 10} for step in (1, 2)]
+
+    def launch(command):
+        measured = {"languages": {"source": "en", "target": "id"}, "before": {}, "after": {}, "history": history}
+        Path(command[-1], "metrics.json").write_text(json.dumps(measured))
+        return 0
+
+    MAIN([matrices[0], *folders], launch)
+    report = (tmp_path / "results" / "first" / "README.md").read_text(encoding="utf-8")
+    assert "(dynamics.png)" in report and (tmp_path / "results" / "first" / "dynamics.png").is_file()
+    drawn = (tmp_path / "results" / "first" / "dynamics.svg").read_text(encoding="utf-8")
+    assert "Indonesian -->" in drawn and "recall@1, English to target, sense vectors -->" in drawn
+    files = [str(tmp_path / "results" / "first" / f"{run}.json") for run in ("full", "only-first")]
+    evaluate = importlib.import_module("sensia_trainer.commands.evaluate").main
+    evaluate(["dynamics", *files, "--output", str(tmp_path / "again.png")])
+    drawn = (tmp_path / "again.svg").read_text(encoding="utf-8")
+    assert all(f"{file} -->" in drawn for file in files)  # one language: told apart by their names
+    (tmp_path / "metrics.json").write_text(json.dumps({"history": []}))
+    with pytest.raises(ValueError, match="`metrics` are .* none has evaluations during training"):
+        evaluate(["dynamics", str(tmp_path / "metrics.json"), "--output", str(tmp_path / "none.png")])
+
+
 def test_failed_runs_end_with_an_error_after_the_others(matrices, folders):
     def launch(command):
         return 1 if Path(command[-1]).name == "only-first" else train(command)
