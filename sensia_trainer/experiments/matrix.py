@@ -190,6 +190,8 @@ def expand(matrix: Matrix) -> list[Run]:
             evaluation_fields |= (overrides or {}).get("evaluation", {})
         special = {name: merged.pop(name) for name in RESERVED if name in merged}
         train = special.get("train", True)
+        if train:  # what it has trained is what is evaluated
+            evaluation_fields.pop("model", None)
         runs.append(
             Run(
                 name="-".join(labels.values()),

@@ -13,6 +13,7 @@ import yaml
 from filelock import FileLock
 
 from sensia_trainer.commands.reproduce import fields_of
+from sensia_trainer.evaluation.report_tables import PAPER
 from sensia_trainer.experiments import matrix
 from sensia_trainer.experiments.matrix import (
     check_runs,
@@ -109,7 +110,9 @@ def test_a_value_may_bring_its_own_recipe_script_and_evaluation(matrix_file, tmp
             "published": {"train": False, "evaluation": {"model": "some/model"}},
         }
     }
-    _, other, published = expand(load_matrix(matrix_file(axes=axes, average=None)))
+    fields = {"evaluation_fields": {"target": "id", "model": "another/model"}}  # for a row that names none itself
+    ours, other, published = expand(load_matrix(matrix_file(axes=axes, average=None, **fields)))
+    assert "model" not in ours.evaluation  # its own
     assert other.script == "pretrain.py" and other.recipe == {"vocab_size": 7, "max_steps": 4}
     assert other.evaluation["target"] == "tr"
     assert not published.train and published.recipe == {} and published.evaluation["model"] == "some/model"
@@ -287,6 +290,35 @@ def test_shipped_matrices_name_only_fields_that_exist(path, monkeypatch):
     assert all(set(values) <= labels for values in matrix.paper.get("values", {}).values())
     assert len({run.fingerprint for run in runs}) == len(runs)
     assert all(judge(table_rows(matrix, runs, {}), claim)["verdict"] == "not measured" for claim in matrix.claims)
+
+
+def test_table_1_quotes_the_paper():
+    quoted = load_matrix("table1").paper["values"]
+    rows = ("xglm", "bloomz", "goldfish", "fine-tuning", "mcl", "sensia")
+    labels = {"xcopa": "XCOPA", "xstorycloze": "XStoryCloze", "belebele": "Belebele"}
+    published = {}
+    for row in PAPER["rows"]:
+        for name, value in zip(rows, row["values"] if row["language"] != "zh" else ()):
+            published.setdefault(f"{row['language']}-{name}", {})[labels[row["task"]]] = value
+    assert quoted == published
+    released = {run.name: run.evaluation["model"] for run in expand(load_matrix("table1")) if not run.train}
+    assert released["sw-goldfish"] == "goldfish-models/swa_latn_1000mb" and released["sw-xglm"] == "facebook/xglm-7.5B"
+
+
+@pytest.mark.parametrize(
+    "name, trained",
+    [("table3", "table1"), ("table4", "table1"), ("table5", "table1"), ("micro/senses", "micro/recommended")],
+)
+def test_analyses_without_training_are_of_runs_that_another_matrix_makes(name, trained):
+    made = {f"../../{Path(trained).name}/{run.name}": run for run in expand(load_matrix(trained))}
+    for run in expand(load_matrix(name)):
+        model, control = made[run.evaluation["model"]], made[run.evaluation["control"]]
+        assert not run.train and run.evaluation_script == "analyze"
+        assert model.recipe["target_language"] == control.recipe["target_language"] == run.labels["language"]
+        assert (model.recipe.get("method"), control.recipe["method"]) == (None, "lm-only")
+        assert run.evaluation["target_file"].endswith(f"{model.evaluation['target']}.devtest")
+        if "vocabulary" in run.evaluation:
+            assert run.evaluation["vocabulary"] == run.evaluation["model"] + "/vocabulary"
 
 
 def test_an_untrained_run_needs_a_model(matrix_file):

@@ -153,6 +153,18 @@ def test_a_claim_about_overlap_is_a_verdict_against_that_of_the_same_runs(matrix
     assert judge(rows, CLAIM | {"column": "PPL", "than": "overlap"})["verdict"] == "not measured"
 
 
+@pytest.mark.parametrize("interval, verdict", [([0.1, 0.3], "holds"), ([-0.3, -0.1], "does not hold"), (None, "open")])
+def test_a_difference_is_compared_with_zero(interval, verdict):
+    difference = {"mean": sum(interval) / 2, "interval": interval} if interval else {"mean": 0.2}
+    columns = [{"label": "Δρ", "metric": "evaluation.difference.mean"}]
+    claim = {"text": "more alike", "column": "Δρ", "better": "id", "than": "zero"}
+    matrix = Matrix(title="t", axes={"language": {"id": {}}}, columns=columns, claims=[claim])
+    runs = expand(matrix)
+    judged = judge(table_rows(matrix, runs, {"id": {"evaluation": {"difference": difference}}}), claim)
+    assert judged["verdict"] == verdict and judged["values"][1] == (0.0, [0.0, 0.0])
+    assert judge(table_rows(matrix, runs, {}), claim)["verdict"] == "not measured"
+
+
 def test_runs_made_twice(matrix, results):
     again = {"full-s1": result(0.5), "no-sense-s1": result(0.21), "full-s2": result(0.9)}
     rows = agreement(matrix, expand(matrix), results, again)

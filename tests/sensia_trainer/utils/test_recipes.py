@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
-from sensia_trainer.config import SensiaConfig
+from sensia_trainer.config import METHODS, SensiaConfig
 from sensia_trainer.training.adaptation import AdaptationData
 from sensia_trainer.training.parts import TrainedParts
 from sensia_trainer.training.pretraining import PretrainingData
@@ -144,6 +144,20 @@ def test_adaptation_recipes(path, tmp_path):
     argv = [str(path), *ON_CPU, "--output_dir", str(tmp_path)]
     data, *_, args = parse((AdaptationData, VocabularySettings, TrainedParts, SensiaConfig), argv)
     assert data.bitext and args.target_language
+
+
+@pytest.mark.parametrize(
+    "method, weights", [("lm_only", (0, 0, 1.0)), ("fine_tuning", (0, 0, 1.0)), ("mcl", (0, 1.0, 1.5))]
+)
+def test_baselines_of_the_paper_differ_from_its_recipe_in_the_method_alone(tmp_path, method, weights):
+    paper, baseline = (read_recipe(name) for name in ("adapt_paper", f"adapt_paper_{method}"))
+    assert {name for name in baseline if paper.get(name) != baseline[name]} <= {"method", "dense_model", "output_dir"}
+    parser = recipe_parser((AdaptationData, VocabularySettings, SensiaConfig), prog="sensia adapt")
+    argv = [f"adapt_paper_{method}", *ON_CPU, "--output_dir", str(tmp_path)]
+    data, _, args = parse_recipe(parser, argv, presets={"method": METHODS})
+    assert data.method == method.replace("_", "-") and (args.w_sense, args.w_context, args.w_lm) == weights
+    assert (args.max_steps, args.learning_rate, args.warmup_steps, args.seed) == (150_000, 5e-5, 0.1, 1234)
+    assert (args.per_device_train_batch_size, args.max_grad_norm, args.label_smoothing) == (64, 1.0, 0.05)
 
 
 def test_reference_recipe_is_the_published_code(tmp_path):
