@@ -112,7 +112,7 @@ def test_commands_take_what_they_are_given():
     assert len(lines) > 10
     parsers = {}
     for name, *arguments in lines:
-        if arguments[:1] == ["compare"]:
+        if arguments[:1] in (["compare"], ["dynamics"]):
             continue
         module = importlib.import_module(f"sensia_trainer.commands.{name}")
         known = parsers.setdefault(name, set(module.parser()._option_string_actions)) | OF_THE_LAUNCHER
