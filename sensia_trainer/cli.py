@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import __version__
 from .utils.arguments import Parser
+from .utils.early import ends_early, without_torch
 from .utils.errors import UsageError, did_you_mean, explain
 
 
@@ -76,16 +77,17 @@ def main(argv=None) -> int:
 def run(name, argv) -> int:
     """Run the command `name`. What the user can mend is told in one line, what is a fault of ours by its traceback."""
     try:
-        if {"-h", "--help", "--help_all"} & set(argv):
-            without_peft()
+        early = name in TRAINING and ends_early(argv, recipe=name != "induce")
+        if early:
+            without_torch()
         module = import_module(f".commands.{name}", __package__)
-        if name in LAUNCHED:
+        if name in LAUNCHED and not early:
             from .utils.launching import launch, split_arguments, wants_launcher
 
             launcher, argv = split_arguments(argv, module.parser())
             if wants_launcher(launcher, training=name in TRAINING):
                 return launch(launcher, name, argv)
-        if name in TRAINING:
+        if name in TRAINING and not early:
             from .utils.memory import keep_freed_memory
 
             keep_freed_memory()
@@ -115,10 +117,3 @@ def complain(who, error) -> int:
     elsewhere = "" if Path(where).is_relative_to(Path(__file__).parent) else " (SENSIA_DEBUG=1 shows where)"
     print(f"{who}: {line}{elsewhere}", file=sys.stderr)
     return 2 if usage else 1
-
-
-def without_peft():
-    """Help would take seconds more where PEFT is installed: transformers imports it with its arguments."""
-    from transformers import utils
-
-    utils.is_peft_available = utils.import_utils.is_peft_available = lambda: False

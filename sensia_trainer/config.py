@@ -7,7 +7,6 @@ from typing import ClassVar
 from transformers import TrainingArguments
 
 from .languages import language
-from .representations import CONTEXT_STATES, POOLINGS
 from .schedule import PHASES, PhaseSchedule
 from .utils.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_ranges, check_training_arguments
 
@@ -250,6 +249,8 @@ class SensiaConfig(TrainingArguments):
     )
 
     def __post_init__(self):
+        from .representations import CONTEXT_STATES, POOLINGS  # of torch, which help does without
+
         for name in ("source_language", "target_language"):
             code = getattr(self, name)
             if code is not None:

@@ -11,14 +11,12 @@ second model. ("Sense Representations are Inducible Interfaces", arXiv 2605.2866
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
 from math import exp
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import TrainingArguments
 from transformers.utils import logging
 
 from modeling_backpack import BackpackForCausalLM
@@ -27,9 +25,8 @@ from .losses import head_of
 from .representations import sense_entropy, sense_probs
 from .training.checkpointing import ResumableTrainer
 from .training.distillation import distilled_loss, sense_diversity
-from .training.text import TextData
+from .training.settings import InductionConfig
 from .utils.models import load_config, load_model
-from .utils.ranges import NOT_NEGATIVE, POSITIVE, Range, check_ranges, check_training_arguments
 
 
 logger = logging.get_logger(__name__)
@@ -37,84 +34,7 @@ logger = logging.get_logger(__name__)
 
 AMBIGUOUS_WORDS = "bank bat cell charge court field light match rock scale seal spring".split()
 STUCK_GATE = 1e-4
-RANGES = {
-    "distill_share": Range(0, 1),
-    "distill_temperature": POSITIVE,
-    "diversity_weight": NOT_NEGATIVE,
-    "gate_learning_rate": POSITIVE,  # or the gate would stay at 0
-}
 SENSE_TEMPERATURE = 0.7  # of the sense probabilities whose entropy is watched, as in the paper
-
-
-@dataclass
-class InductionData(TextData):
-    """The language model that gets senses, and the text they are trained on."""
-
-    FREE = (*TextData.FREE, "model")
-
-    model: str | None = field(
-        default=None, metadata={"help": "Causal language model without senses (Hub id or folder), or one begun here."}
-    )
-    backpack_config: dict | None = field(
-        default_factory=dict,
-        metadata={"help": "Fields of BackpackConfig, e.g. num_senses, sense_intermediate_scale."},
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.model:
-            raise ValueError("`model` is not set: name the language model that gets senses, as a Hub id or a folder.")
-
-
-@dataclass
-class InductionConfig(TrainingArguments):
-    """
-    Configuration of [`InductionTrainer`]: the fields of `TrainingArguments` and those of the loss.
-
-    > Defaults that differ from `TrainingArguments`: `learning_rate=2e-4`, `weight_decay=0.1`, `warmup_steps=0.02` (a
-    > share), `lr_scheduler_type="cosine"`, `max_steps=40_000` (as published), `seed=1234`, `use_cache=True`,
-    > `remove_unused_columns=False`.
-
-    Raises:
-        `ValueError`: for values outside what a field's help allows.
-    """
-
-    distill_share: float = field(
-        default=0.5, metadata={"help": "Share of distillation from the base in the loss; the rest is cross-entropy."}
-    )
-    distill_temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, positive."})
-    diversity_weight: float = field(
-        default=0.005, metadata={"help": "Weight of the mean squared cosine between the senses of a word."}
-    )
-    gate_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "Learning rate of the gate (no weight decay); ten times `learning_rate` by default."},
-    )
-    train_backbone: bool = field(default=False, metadata={"help": "Whether the backbone is trained as well."})
-    train_embeddings: bool = field(default=False, metadata={"help": "Whether the word embeddings are trained."})
-    train_head: bool = field(
-        default=False, metadata={"help": "Whether the head is trained; where it is tied, as the word embeddings."}
-    )
-    learning_rate: float = 2e-4
-    weight_decay: float = 0.1
-    warmup_steps: float = 0.02
-    lr_scheduler_type: str = "cosine"
-    max_steps: int = 40_000
-    seed: int = 1234
-    use_cache: bool = True
-    remove_unused_columns: bool = False
-
-    def __post_init__(self):
-        check_training_arguments(self)
-        super().__post_init__()
-        check_ranges(self, RANGES)
-        if self.gate_learning_rate is None:
-            self.gate_learning_rate = 10 * self.learning_rate
-        if self.train_backbone and self.distill_share > 0:
-            raise ValueError(
-                "`train_backbone` changes the base that `distill_share` distils from. Set `distill_share` to 0, or "
-                "leave the backbone frozen."
-            )
 
 
 def with_senses(name_or_path: str, **config_kwargs):

@@ -152,7 +152,8 @@ def language_model(args, folder):
     common = settings(folder, args, args.blocks)
     before = process_memory("VmRSS")
     if args.way == "pretraining":
-        from sensia_trainer.training.pretraining import PretrainingArguments, PretrainingTrainer, collate_blocks
+        from sensia_trainer.training.pretraining import PretrainingTrainer, collate_blocks
+        from sensia_trainer.training.settings import PretrainingArguments
 
         trainer = PretrainingTrainer(
             model,

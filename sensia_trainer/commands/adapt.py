@@ -15,8 +15,7 @@ import hashlib
 from pathlib import Path
 
 from ..config import METHODS, METHODS_WITHOUT_SENSES, SensiaConfig
-from ..training.adaptation import AdaptationData
-from ..training.parts import TrainedParts
+from ..training.settings import AdaptationData, TrainedParts
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import expand_variables, parse_recipe
 from ..vocabulary.settings import VocabularySettings
@@ -29,10 +28,11 @@ def parser():
 
 
 def main(argv):
+    data, words, parts, args = parse_recipe(parser(), argv, presets={"method": METHODS}, default="adapt")
+
     from ..training.pushing import push_again
     from ..training.runs import run_folder, warn_of_one_process
 
-    data, words, parts, args = parse_recipe(parser(), argv, presets={"method": METHODS}, default="adapt")
     warn_of_one_process(args)
     if data.estimate:
         return estimate(data, words, args)

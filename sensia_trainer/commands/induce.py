@@ -8,7 +8,7 @@ Every field can be overridden on the command line; arguments of `accelerate laun
 interrupted goes on from its last checkpoint. `sensia adapt --model outputs/induced` adapts it then.
 """
 
-from ..induction import InductionConfig, InductionData
+from ..training.settings import InductionConfig, InductionData
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import RECIPES, parse_recipe
 
@@ -18,10 +18,11 @@ def parser():
 
 
 def main(argv=None):
+    data, args = parse_recipe(parser(), with_model_first(list(argv or [])))
+
     from ..training.pushing import push_again
     from ..training.runs import run_folder, warn_of_one_process
 
-    data, args = parse_recipe(parser(), with_model_first(list(argv or [])))
     warn_of_one_process(args)
     with run_folder(args, data=data) as run:
         if run.finished:

@@ -8,7 +8,7 @@ Every field can be overridden on the command line; arguments of `accelerate laun
 interrupted goes on from its last checkpoint.
 """
 
-from ..training.pretraining import PretrainingArguments, PretrainingData
+from ..training.settings import PretrainingArguments, PretrainingData
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import parse_recipe
 
@@ -21,10 +21,11 @@ def parser():
 
 
 def main(argv=None):
+    data, args = parse_recipe(parser(), argv)
+
     from ..training.pushing import push_again
     from ..training.runs import run_folder, warn_of_one_process
 
-    data, args = parse_recipe(parser(), argv)
     warn_of_one_process(args)
     with run_folder(args, data=data) as run:
         if run.finished:

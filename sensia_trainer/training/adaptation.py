@@ -1,171 +1,19 @@
-"""What `sensia adapt` is given, and what it says in the end."""
+"""What `sensia adapt` reads of what it is given, and what it says in the end."""
 
-import json
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset, load_dataset
 
 from ..bitext.columns import texts
 from ..bitext.langid import in_language
-from ..bitext.pairs import check_choice, load_pairs, names_languages, parse_mapping, parse_sources
-from ..bitext.several import check_sources, languages_of, load_several
-from ..config import METHODS, METHODS_WITHOUT_SENSES
+from ..bitext.pairs import load_pairs, names_languages
+from ..bitext.several import languages_of, load_several
+from ..config import METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..utils.files import read_json
 from ..utils.recipes import expand_variables
 from .text import read_documents
-
-
-@dataclass
-class AdaptationData:
-    """
-    The base model, the bitext, and the pairs that measure progress.
-
-    `FREE` fields do not tell runs apart: what the first ones name is compared itself, see [`RunFolder.settle`].
-    """
-
-    FREE: ClassVar = (
-        "model",
-        "dense_model",
-        "tokenizer",
-        "bitext",
-        "eval_bitext",
-        "eval_flores",
-        "licence",
-        "control",
-        "estimate",
-    )
-
-    model: str = field(
-        metadata={"help": "English Backpack to adapt: Hub id, folder, or the packaged backpack-micro-en."}
-    )
-    bitext: list[Any] = field(
-        metadata={
-            "help": "Parallel text, one source or several: a Hub dataset id, a folder saved by datasets, a TSV or CSV "
-            "file whose first line names its columns by language code (en, id), a JSONL, Parquet or TMX file, two "
-            "line-aligned files (source first), a folder of gettext catalogues, or a Python package that carries "
-            'them (django); or a mapping, {"path": "a.tsv", "name": "news", "split": '
-            '"train", "config_name": "en-id", "source_column": "src", "target_column": "tgt", "keep": {"ok": "yes"}, '
-            '"cap": {"domain": 1000}, "max_pairs": 60000, "licence": "CC0"}, of which all but the path may be left '
-            "out. May name environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz. Several languages in one model: "
-            'a mapping from languages, or pairs of them, to any of these, {"id": "a.tsv", "sw": ["b.tsv", "c.tsv"], '
-            '"id-sw": "d.tsv"}; other fields are then of each pair, and `target_language` is left out.'
-        }
-    )
-    method: str = field(
-        default="sensia",
-        metadata={
-            "help": "sensia; lm-only: language modelling alone, the control; fine-tuning: the same for a model "
-            "without senses; mcl: dense alignment of such a model (Li et al., 2024). A method has its own defaults "
-            "of some fields below; what a recipe or the command line gives goes before them."
-        },
-    )
-    dense_model: str | None = field(
-        default=None,
-        metadata={
-            "help": "What the methods without senses (fine-tuning, mcl) adapt instead: a causal language model, best "
-            "the backbone of `model` pretrained on the same text."
-        },
-    )
-    induce_steps: int = field(
-        default=0,
-        metadata={
-            "help": "Where `model` has no senses: train so many steps of them on the source sides, behind a gate "
-            "that leaves the model what it knows (`sensia induce` does it with more text)."
-        },
-    )
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Tokenizer of the model, where its folder has none: Hub id or folder."}
-    )
-    bitext_split: str = field(default="train", metadata={"help": "Split of a Hub or saved dataset."})
-    bitext_keep: dict | str | None = field(
-        default=None, metadata={"help": 'Only rows with these values, e.g. {"licence_class": "open"}.'}
-    )
-    bitext_cap: dict | str | None = field(
-        default=None, metadata={"help": 'At most so many rows of each value of a column, e.g. {"domain": 60000}.'}
-    )
-    max_pairs: int | None = field(default=None, metadata={"help": "At most so many training pairs, drawn by `seed`."})
-    eval_bitext: list[Any] | None = field(default=None, metadata={"help": "Held-out bitext; any kind `bitext` takes."})
-    eval_flores: str | None = field(
-        default=None, metadata={"help": "FLORES-200 folder or Hub id instead; its dev split is used."}
-    )
-    held_out_pairs: int = field(
-        default=200, metadata={"help": "Pairs held out of `bitext` where no held-out data is given."}
-    )
-    replay_source: list[str] | None = field(
-        default=None,
-        metadata={
-            "help": "Text of the source language to train on beside the pairs, so that it is not forgotten (with "
-            "`source_lm_weight`): .txt (a text a line), .jsonl (`text`) or .tsv files (the column named by the "
-            "language's code), or a Hub dataset id."
-        },
-    )
-    monolingual_target: list[str] | None = field(
-        default=None, metadata={"help": "Text of the target language to train on beside the pairs; likewise."}
-    )
-    evaluation_sets: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "What these texts must not hold a sentence of, besides the held-out pairs and FLORES-200: files, "
-            "folders, or Hub ids."
-        },
-    )
-    licence: str | None = field(
-        default=None,
-        metadata={
-            "help": "Licence of the bitext, for the model card; a Python package that carries it names its own."
-        },
-    )
-    control: str | None = field(
-        default=None, metadata={"help": "metrics.json of the LM-only control, shown beside in the model card."}
-    )
-    estimate: bool = field(
-        default=False,
-        metadata={
-            "help": "Only print what the training would take, here and on GPUs: steps, operations, memory, hours."
-        },
-    )
-
-    def __post_init__(self):
-        if self.induce_steps < 0:
-            raise ValueError(f"`induce_steps` is {self.induce_steps}, but must be 0 (no induction) or more.")
-        if self.method not in METHODS:
-            raise ValueError(f"`method` is {self.method!r}, but must be one of {tuple(METHODS)}.")
-        for name in ("bitext_keep", "bitext_cap"):
-            if isinstance(getattr(self, name), str):
-                setattr(self, name, _mapping(name, getattr(self, name)))
-        check_choice(self.bitext_keep, self.bitext_cap, "bitext")
-        for name in ("bitext", "eval_bitext", "replay_source", "monolingual_target", "evaluation_sets"):
-            if isinstance(getattr(self, name), str | dict):
-                setattr(self, name, [getattr(self, name)])
-        for name in ("bitext", "eval_bitext"):
-            given = getattr(self, name)
-            if given and len(given) == 1 and str(given[0]).lstrip().startswith("{"):
-                given = [parse_mapping(given[0], name) if isinstance(given[0], str) else given[0]]
-                setattr(self, name, given)
-            if names_languages(given):
-                check_sources(given, self.bitext_split, name)
-            elif given is not None:
-                parse_sources(given, self.bitext_split, name)
-        if self.eval_bitext and self.eval_flores:
-            raise ValueError("Give one of `eval_bitext` and `eval_flores`, not both.")
-        if not self.eval_bitext and not self.eval_flores and self.held_out_pairs < 2:
-            raise ValueError(
-                f"`held_out_pairs` is {self.held_out_pairs}, but retrieval is measured among 2 or more; raise it, or "
-                "give `eval_bitext` or `eval_flores`."
-            )
-        if self.max_pairs is not None and self.max_pairs < 2:
-            raise ValueError(f"`max_pairs` is {self.max_pairs}, but must be 2 or more; leave it out for all pairs.")
-
-
-def _mapping(name, text):
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"`{name}` is {text!r}, which is not JSON ({error}).") from None
 
 
 def load_bitext(data, args):

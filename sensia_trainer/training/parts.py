@@ -8,43 +8,12 @@ before training learn as well: their rows of the embeddings, the head and its bi
 of the model, stay as they are, to the bit.
 """
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..utils.ranges import BELOW_ONE, COUNT, POSITIVE, check_ranges
-
 
 SENSE_MODULES = ("sense_network", "sense_weight_net")
-TRAININGS = ("all", "senses", "lora")
-SENSE_TRAININGS = ("full", "lora")
-
-
-@dataclass
-class TrainedParts:
-    """What of a model is trained, see [`choose_parts`]."""
-
-    train: str = field(
-        default="all",
-        metadata={
-            "help": "What is trained: all; senses (sense network, sense weights, gate, and the rows of new words); or "
-            "lora (those, and low-rank updates of the backbone, merged before saving; with the extra `peft`)."
-        },
-    )
-    lora_r: int = field(default=16, metadata={"help": "Rank of the updates."})
-    lora_alpha: float = field(default=32.0, metadata={"help": "Updates are scaled by lora_alpha / lora_r."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout of what enters the updates."})
-    lora_senses: str = field(
-        default="full", metadata={"help": "How `train: lora` trains the sense and weight networks: full, or lora."}
-    )
-
-    def __post_init__(self):
-        check_ranges(self, {"lora_r": COUNT, "lora_alpha": POSITIVE, "lora_dropout": BELOW_ONE})
-        for name, allowed in (("train", TRAININGS), ("lora_senses", SENSE_TRAININGS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"`{name}` is {getattr(self, name)!r}, but must be one of {allowed}.")
 
 
 def choose_parts(model, parts, new_words=range(0)):

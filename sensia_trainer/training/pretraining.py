@@ -1,72 +1,15 @@
 """Language models from scratch, or going on from one there is: a Backpack, or the backbone of one alone."""
 
-from dataclasses import dataclass, field
-
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 
 from ..losses import check_head, head_of, last_state, next_token_loss
 from ..utils.models import load_model
-from ..utils.ranges import check_training_arguments
 from .checkpointing import ResumableTrainer
-from .text import TextData
-
-
-SMALLEST_VOCABULARY = 258
-
-
-@dataclass
-class PretrainingData(TextData):
-    """The text of a pretraining, and the model it makes."""
-
-    FREE = (*TextData.FREE, "model", "tokenizer")
-
-    model: str | None = field(
-        default=None,
-        metadata={"help": "Go on from this model (Hub id or folder, also a checkpoint) instead of a fresh one."},
-    )
-    tokenizer: str | None = field(
-        default=None,
-        metadata={"help": "Tokenizer to use (Hub id or folder). Default: that of `model`, or train a byte-level BPE."},
-    )
-    vocab_size: int = field(default=8192, metadata={"help": "Size of a tokenizer trained here, and of a fresh model."})
-    senses: bool = field(
-        default=True, metadata={"help": "A Backpack; false: its backbone alone, for baselines without senses."}
-    )
-    backbone_config: dict | None = field(
-        default_factory=dict, metadata={"help": "Fields of the backbone's configuration (GPT-2 by default)."}
-    )
-    backpack_config: dict | None = field(
-        default_factory=dict, metadata={"help": "Fields of BackpackConfig, e.g. num_senses."}
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.model and (self.backbone_config or self.backpack_config):
-            raise ValueError(
-                f"`model` is {self.model!r}, which has a configuration: leave out `backbone_config` and "
-                "`backpack_config`, or `model` to begin a fresh one."
-            )
-        if self.vocab_size < SMALLEST_VOCABULARY and not self.model and not self.tokenizer:
-            raise ValueError(
-                f"`vocab_size` is {self.vocab_size}, but a byte-level tokenizer has a token for each byte and two "
-                f"special ones: {SMALLEST_VOCABULARY} or more."
-            )
-
-
-@dataclass
-class PretrainingArguments(TrainingArguments):
-    """TrainingArguments with `remove_unused_columns=False`, because the collator names the model's inputs."""
-
-    remove_unused_columns: bool = False
-
-    def __post_init__(self):
-        check_training_arguments(self)
-        super().__post_init__()
 
 
 def build_model(data, tokenizer):

@@ -7,9 +7,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import ClassVar
 
 import pyarrow as pa
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_dataset
@@ -21,6 +20,7 @@ from ..bitext.streams import Problems, open_binary, plain_name, read_lines, refu
 from ..utils.files import fingerprint, read_json, write_json
 from ..utils.recipes import expand_variables
 from .runs import tokenizer_fingerprint
+from .settings import TextData
 
 
 logger = logging.get_logger(__name__)
@@ -28,46 +28,6 @@ logger = logging.get_logger(__name__)
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
 PACKED_TOGETHER = 10_000  # documents
 TEXT_FOLDER = ".text"
-
-
-@dataclass
-class TextData:
-    """Text to train a language model on. `FREE` fields do not tell runs apart."""
-
-    FREE: ClassVar = ("dataset", "text_files", "licence", "language", "num_proc")
-
-    dataset: str | None = field(default=None, metadata={"help": "Hub dataset id, e.g. Skylion007/openwebtext."})
-    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of `dataset`, if it has some."})
-    dataset_split: str = field(default="train", metadata={"help": "Split of `dataset`."})
-    text_files: list[str] = field(
-        default_factory=list,
-        metadata={
-            "help": "Text (a document a line), JSONL or TSV files, compressed or not. Paths may hold environment "
-            "variables."
-        },
-    )
-    text_column: str = field(default="text", metadata={"help": "Column of `dataset` and of JSONL files."})
-    tsv_column: str = field(default="en", metadata={"help": "Column of TSV files."})
-    tsv_keep: dict | None = field(
-        default_factory=dict, metadata={"help": 'Rows of TSV files kept, e.g. {"licence_class": "open"}.'}
-    )
-    licence: str | None = field(default=None, metadata={"help": "Licence of the text, for the model card."})
-    language: str = field(default="en", metadata={"help": "Language of the text, for the model card."})
-    block_size: int = field(default=512, metadata={"help": "Tokens of a training example."})
-    held_out_blocks: int = field(default=200, metadata={"help": "Blocks kept for measuring perplexity."})
-    num_proc: int = field(default=1, metadata={"help": "Processes that tokenize; the result does not depend on it."})
-
-    def __post_init__(self):
-        if isinstance(self.text_files, str):
-            self.text_files = [self.text_files]
-        if bool(self.dataset) == bool(self.text_files):
-            raise ValueError(
-                "Give exactly one of `dataset` (a Hub id) and `text_files` (local files); got "
-                f"dataset={self.dataset!r} and {len(self.text_files)} text files."
-            )
-        for name, least in (("block_size", 2), ("held_out_blocks", 1), ("num_proc", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, but must be {least} or more.")
 
 
 def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, makes: bool = True):

@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from sensia_trainer.baselines import DenseTrainer
 from sensia_trainer.config import METHODS, SensiaConfig
-from sensia_trainer.training.adaptation import AdaptationData
+from sensia_trainer.training.settings import AdaptationData
 from sensia_trainer.utils.arguments import recipe_parser
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 from sensia_trainer.utils.recipes import parse_recipe

@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from sensia_trainer.config import RANGES, SensiaConfig
-from sensia_trainer.training.pretraining import PretrainingArguments
+from sensia_trainer.training.settings import PretrainingArguments
 from sensia_trainer.utils.ranges import TRAINING_RANGES
 
 

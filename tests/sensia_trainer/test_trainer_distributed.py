@@ -6,7 +6,8 @@ from transformers import TrainerCallback
 from transformers.utils import is_peft_available
 
 from sensia_trainer.trainer import SensiaTrainer
-from sensia_trainer.training.parts import TrainedParts, choose_parts
+from sensia_trainer.training.parts import choose_parts
+from sensia_trainer.training.settings import TrainedParts
 from tests.distributed import run_on_processes
 from tests.tiny import KeepsRows, tiny_languages, tiny_texts, tiny_trainer
 

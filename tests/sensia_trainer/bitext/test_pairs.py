@@ -14,7 +14,7 @@ from sensia_trainer.bitext import fingerprint, langid
 from sensia_trainer.bitext.pairs import held_out_name, load_pairs, parse_sources
 from sensia_trainer.bitext.splits import hold_out
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.adaptation import AdaptationData
+from sensia_trainer.training.settings import AdaptationData
 from tests.reference import bitext as reference
 
 

@@ -8,7 +8,8 @@ from sensia_trainer.bitext.columns import texts
 from sensia_trainer.bitext.pairs import names_languages
 from sensia_trainer.bitext.several import facts_of_all, language_pairs, languages_of, load_several
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.adaptation import AdaptationData, load_bitext
+from sensia_trainer.training.adaptation import load_bitext
+from sensia_trainer.training.settings import AdaptationData
 
 
 def write(folder, name, rows, header):

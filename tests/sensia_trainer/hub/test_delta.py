@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.commands.delta import main
 from sensia_trainer.hub.delta import FACTS_FILE, WEIGHTS_FILE, make_delta
-from sensia_trainer.training.parts import TrainedParts, choose_parts, merge_updates
+from sensia_trainer.training.parts import choose_parts, merge_updates
+from sensia_trainer.training.settings import TrainedParts
 from tests.tiny import tiny_tokenizer
 
 

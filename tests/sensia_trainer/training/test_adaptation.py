@@ -4,7 +4,8 @@ import pytest
 from datasets import Dataset
 
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.adaptation import AdaptationData, evaluations, load_texts, read_control, summary
+from sensia_trainer.training.adaptation import evaluations, load_texts, read_control, summary
+from sensia_trainer.training.settings import AdaptationData
 
 
 def config(folder):

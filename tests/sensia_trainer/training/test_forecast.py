@@ -5,9 +5,9 @@ from transformers import AutoConfig
 
 from sensia_trainer.commands import adapt
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.adaptation import AdaptationData
 from sensia_trainer.training.estimate import average_batch, sizes_of, training_operations
 from sensia_trainer.training.forecast import forecast
+from sensia_trainer.training.settings import AdaptationData
 from sensia_trainer.utils.models import load_tokenizer
 from sensia_trainer.utils.recipes import find_model
 from sensia_trainer.vocabulary.settings import VocabularySettings

@@ -10,7 +10,8 @@ from sensia_trainer.baselines import DenseTrainer
 from sensia_trainer.config import METHODS
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.callbacks import freeze_senses
-from sensia_trainer.training.parts import SENSE_MODULES, TrainedParts, choose_parts, has_updates, merge_updates
+from sensia_trainer.training.parts import SENSE_MODULES, choose_parts, has_updates, merge_updates
+from sensia_trainer.training.settings import TrainedParts
 from tests.tiny import tiny_model, tiny_tokenizer, tiny_trainer, without_intervals
 
 

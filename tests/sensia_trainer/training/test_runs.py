@@ -15,7 +15,6 @@ import torch
 from transformers import TrainerState, TrainingArguments
 
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.adaptation import AdaptationData
 from sensia_trainer.training.runs import (
     deciding_fields,
     run_folder,
@@ -25,6 +24,7 @@ from sensia_trainer.training.runs import (
     warn_of_one_process,
     weights_fingerprint,
 )
+from sensia_trainer.training.settings import AdaptationData
 from tests.distributed import run_on_processes
 from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -11,7 +11,8 @@ from transformers import DataCollatorForLanguageModeling
 
 from sensia_trainer.bitext.streams import Problems
 from sensia_trainer.training import text as text_module
-from sensia_trainer.training.text import TextData, pack, read_documents, text_blocks, train_tokenizer
+from sensia_trainer.training.settings import TextData
+from sensia_trainer.training.text import pack, read_documents, text_blocks, train_tokenizer
 from tests.tiny import tiny_tokenizer
 
 

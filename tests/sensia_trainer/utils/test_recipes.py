@@ -6,9 +6,7 @@ import pytest
 import yaml
 
 from sensia_trainer.config import METHODS, SensiaConfig
-from sensia_trainer.training.adaptation import AdaptationData
-from sensia_trainer.training.parts import TrainedParts
-from sensia_trainer.training.pretraining import PretrainingData
+from sensia_trainer.training.settings import AdaptationData, PretrainingData, TrainedParts
 from sensia_trainer.utils.arguments import recipe_parser
 from sensia_trainer.utils.recipes import RECIPES, expand_variables, find_recipe, parse_recipe, read_recipe
 from sensia_trainer.vocabulary.settings import VocabularySettings
@@ -170,7 +168,7 @@ def test_reference_recipe_is_the_published_code(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("pretrain_*.yaml")), ids=str)
 def test_pretraining_recipes(path, tmp_path):
-    from sensia_trainer.commands.pretrain import PretrainingArguments
+    from sensia_trainer.training.settings import PretrainingArguments
 
     argv = [str(path), *ON_CPU, "--bf16", "false", "--output_dir", str(tmp_path)]
     data, args = parse((PretrainingData, PretrainingArguments), argv)
