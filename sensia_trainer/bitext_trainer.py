@@ -18,6 +18,7 @@ from .losses import head_of, info_nce, last_state, next_token_loss
 from .schedule import PHASES
 from .training.batches import SIDES, select_labelled, select_pairs
 from .training.checkpointing import ResumableTrainer
+from .training.estimate import is_chunked, pairs_at_once, step_batch
 from .training.grad_cache import cached_backward
 from .training.inputs import training_inputs
 from .training.pair_sums import PairSums
@@ -281,6 +282,15 @@ class BitextTrainer(ResumableTrainer):
         tokens = sum(pc.sum(pc.list_value_length(table[f"{side}_ids"])).as_py() for side in SIDES)
         beside = [f"text of the {side} language" for side in self.data_collator.texts]
         return " and ".join([f"{len(self.train_dataset):,} pairs ({amount(tokens)} tokens)", *beside])
+
+    def expected_cost(self):
+        table = self.train_dataset.data
+        lengths = [pc.mean(pc.list_value_length(table[f"{side}_ids"])).as_py() for side in SIDES]
+        return self._expected(
+            lambda pairs, vocabulary: step_batch(lengths, pairs, vocabulary, self.args),
+            pairs_at_once(self.args),
+            chunked=is_chunked(self.args),
+        )
 
     def _record(self, batch, now, losses, logged):
         self._of_pairs.keep()

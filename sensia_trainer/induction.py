@@ -106,6 +106,9 @@ class InductionTrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = False
         self._sums = Counter()
 
+    def _expected(self, *args, **kwargs):
+        return super()._expected(*args, base_logits=self.args.distill_share > 0, **kwargs)
+
     def create_optimizer(self, model=None):
         """The gate in a group of its own: another rate, no weight decay."""
         if self.optimizer is not None:

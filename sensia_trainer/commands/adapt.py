@@ -35,7 +35,7 @@ def main(argv):
 
     warn_of_one_process(args)
     if data.estimate:
-        return estimate(data, words, args)
+        return estimate(data, words, parts, args)
     with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
         if run.finished:
             run.say_finished()
@@ -44,12 +44,12 @@ def main(argv):
             adapt(run, data, words, parts, args)
 
 
-def estimate(data, words, args):
+def estimate(data, words, parts, args):
     """Print what the recipe would take; several processes are those of one machine, and the first one speaks."""
     from ..training.forecast import forecast
 
     if args.process_index == 0:
-        print(forecast(data, words, args))
+        print(forecast(data, words, parts, args))
 
 
 def adapt(run, data, words, parts, args):

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,8 @@ from .checkpoint_files import (
     write_manifest,
     written_whole,
 )
-from .progress import ProgressLines, amount
+from .estimate import blocks_batch
+from .progress import ProgressLines, amount, expected_cost
 from .pushing import PublishingTrainer
 from .sampling import LanguageSampler
 
@@ -76,7 +78,7 @@ class ResumableTrainer(PublishingTrainer):
         self.add_callback(self._stop)
         for callback in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
             self.remove_callback(callback)
-        self.add_callback(ProgressLines(self.describe_data, bar=not self.args.disable_tqdm))
+        self.add_callback(ProgressLines(self.describe_data, bar=not self.args.disable_tqdm, cost=self.expected_cost))
 
     def train(self, resume_from_checkpoint=None, *args, **kwargs):
         if resume_from_checkpoint:
@@ -97,6 +99,24 @@ class ResumableTrainer(PublishingTrainer):
         if not rows or "input_ids" not in self.train_dataset[0]:
             return f"{rows:,} examples"
         return f"{rows:,} blocks ({amount(rows * len(self.train_dataset[0]['input_ids']))} tokens)"
+
+    def expected_cost(self) -> tuple[float, float] | None:
+        """Operations of a step and bytes of memory of this process; `None` where they cannot be told beforehand."""
+        rows = self.train_dataset
+        if not hasattr(rows, "__len__") or not len(rows) or "input_ids" not in rows[0]:
+            return None
+        return self._expected(lambda number, vocabulary: blocks_batch(number, len(rows[0]["input_ids"]), vocabulary))
+
+    def _expected(self, batch, at_once=None, **kwargs):
+        """[`expected_cost`] of batches of so many rows, of which `at_once` are computed at a time."""
+        number = self.args.train_batch_size
+        return expected_cost(
+            self.accelerator.unwrap_model(self.model),
+            partial(batch, number * self.args.gradient_accumulation_steps),
+            partial(batch, at_once or number),
+            self.args,
+            **kwargs,
+        )
 
     @property
     def seconds(self) -> float:

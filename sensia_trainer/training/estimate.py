@@ -14,6 +14,8 @@ from typing import NamedTuple
 SHARE_OF_CPU, SHARE_OF_GPU = 0.7, 0.4
 # Dense half-precision operations a second and bytes, as the vendors' data sheets have them.
 GPUS = {"T4": (65e12, 16e9), "RTX 4090": (165e12, 24e9), "A100": (312e12, 80e9), "H100": (989e12, 80e9)}
+# Bytes that a weight takes in float32: itself, its gradient and two moments of AdamW, or itself alone.
+TRAINED_BYTES, FROZEN_BYTES = 16, 4
 LOGITS_BYTES = 4 * 64 * 2**20  # blocks of logits and what the loss makes of them
 
 
@@ -46,6 +48,31 @@ class Sizes(NamedTuple):
     tied: bool = True
     senses: int = 0
     sense_inner: int = 0
+
+
+class Trained(NamedTuple):
+    """
+    What of a model learns; the rest is frozen.
+
+    Args:
+        backbone (`bool`): The blocks of the backbone.
+        words (`bool`): Embeddings and head, or some of their rows.
+        senses (`bool`): Sense network and sense weights.
+        updates (`int`): Weights of low-rank updates of frozen matrices.
+    """
+
+    backbone: bool = True
+    words: bool = True
+    senses: bool = True
+    updates: int = 0
+
+    @property
+    def through_blocks(self) -> bool:
+        """Whether gradients go back through the backbone: to its own weights, or to what lies below."""
+        return self.backbone or self.words or self.updates > 0
+
+
+EVERYTHING = Trained()
 
 
 class Batch(NamedTuple):
@@ -117,30 +144,66 @@ def sense_weight_weights(sizes: Sizes) -> int:
 
 def parameters(sizes: Sizes) -> int:
     """All weights but biases and norms, which are less than 1 %."""
-    embeddings = sizes.vocabulary * (1 if sizes.tied else 2) + sizes.positions
+    return trained_parameters(sizes, EVERYTHING)
+
+
+def trained_parameters(sizes: Sizes, trained: Trained) -> int:
+    """The weights that learn, likewise."""
+    words = (sizes.vocabulary * (1 if sizes.tied else 2) + sizes.positions) * sizes.hidden
     network = sense_network_weights(sizes) + sense_weight_weights(sizes)
-    return embeddings * sizes.hidden + sizes.layers * layer_weights(sizes) + network
+    of_blocks = sizes.layers * layer_weights(sizes)
+    return trained.words * words + trained.backbone * of_blocks + trained.senses * network + trained.updates
 
 
-def training_operations(sizes: Sizes, batch: Batch, chunked: bool = False) -> float:
+def low_rank_updates(sizes: Sizes, rank: int, senses: bool = False) -> int:
+    """Weights of the updates of all matrices of the blocks, r (d_in + d_out) each; with `senses` of theirs too."""
+    d = sizes.hidden
+    sides = 2 * (d + sizes.attention) + 2 * (d + sizes.keys) + sizes.mlp_matrices * (d + sizes.inner)
+    of_senses = 14 * d + 2 * sizes.sense_inner + sizes.senses * d if senses and sizes.senses else 0
+    return rank * (sizes.layers * sides + of_senses)
+
+
+def training_operations(
+    sizes: Sizes, batch: Batch, chunked: bool = False, trained: Trained = EVERYTHING, base_logits: bool = False
+) -> float:
     """
-    Operations of one training step: twice the multiplications of each matrix product forward, three times that with
-    backward; senses once per distinct token, logits where a label is, padding and the future not counted.
+    Operations of one training step: twice the multiplications of each matrix product forward, as many for the
+    gradient of what enters it and of its weights, where these are wanted; senses once per distinct token, logits
+    where a label is, padding and the future not counted.
 
     Args:
         chunked (`bool`, *optional*, defaults to `False`): Whether the contrastive batch is computed in chunks
             (`contrastive_chunk_size`), which costs one more forward pass without logits.
+        trained ([`Trained`], *optional*): What of the model learns, everything by default.
+        base_logits (`bool`, *optional*, defaults to `False`): Whether the logits of the model without its senses are
+            taken as well, to distil from.
     """
-    d = sizes.hidden
-    products = sizes.layers * (batch.tokens * layer_weights(sizes) + batch.seen * 2 * sizes.attention)
-    products += batch.distinct * sense_network_weights(sizes) + batch.tokens * sense_weight_weights(sizes)
+    d, again = sizes.hidden, int(chunked)
+    through_senses = trained.senses or trained.words
+    blocks = 1 + again + trained.through_blocks + trained.backbone
+    attention = 1 + again + 2 * trained.through_blocks
+    network = 1 + again + through_senses + trained.senses
+    weights = 1 + again + trained.through_blocks + trained.senses
+    mixing = 1 + again + 2 * (through_senses or trained.through_blocks)
+    products = sizes.layers * (
+        blocks * batch.tokens * layer_weights(sizes) + attention * batch.seen * 2 * sizes.attention
+    )
+    products += batch.distinct * network * sense_network_weights(sizes)
+    products += batch.tokens * (weights * sense_weight_weights(sizes) + 3 * trained.updates)
     if sizes.senses:
-        products += batch.seen * (sense_weight_weights(sizes) // (2 * d) + sizes.senses * d)
-    return 2 * ((4 if chunked else 3) * products + 3 * batch.labels * d * sizes.vocabulary)
+        products += mixing * batch.seen * (sense_weight_weights(sizes) // (2 * d) + sizes.senses * d)
+    head = 2 + trained.words + base_logits
+    return 2 * (products + head * batch.labels * d * sizes.vocabulary)
 
 
 def training_memory(
-    sizes: Sizes, batch: Batch, *, half: bool = False, processes: int = 1, tensor_parallel: int = 1
+    sizes: Sizes,
+    batch: Batch,
+    *,
+    half: bool = False,
+    processes: int = 1,
+    tensor_parallel: int = 1,
+    trained: Trained = EVERYTHING,
 ) -> Memory:
     """
     Memory of one process at the peak of a step with AdamW, in bytes.
@@ -153,18 +216,21 @@ def training_memory(
             optimizer; the largest block is whole while it is computed.
         tensor_parallel (`int`, *optional*, defaults to 1): Processes among which each matrix is split. The states
             between the blocks and the sense weights stay whole.
+        trained ([`Trained`], *optional*): What of the model learns, everything by default: the rest has neither
+            gradients nor moments, and blocks that no gradient goes through keep nothing.
     """
     d, bytes_of = sizes.hidden, 2 if half else 4
-    # Weights, gradients, two moments in float32; the copy of autocast.
-    number = parameters(sizes)
-    states = number * (16 + (2 if half else 0)) / (processes * tensor_parallel)
+    learn = trained_parameters(sizes, trained)
+    number = parameters(sizes) + trained.updates
+    states = learn * TRAINED_BYTES + (number - learn) * FROZEN_BYTES
+    states = (states + number * (2 if half else 0)) / (processes * tensor_parallel)  # the copy of autocast
     if processes > 1:
         whole = max(layer_weights(sizes), sense_network_weights(sizes), sizes.vocabulary * d) / tensor_parallel
         states += whole * (bytes_of + 4)  # gathered, and its gradient before it is scattered
     # Of a block: inputs of both norms and what they give, both sums; of the split matrices: queries, keys, values and
     # what attention gives, and of the MLP each product and the activation.
     split = 2 * sizes.attention + 2 * sizes.keys + sizes.mlp_matrices * sizes.inner
-    of_token = sizes.layers * (6 * d + split / tensor_parallel)
+    of_token = sizes.layers * (6 * d + split / tensor_parallel) if trained.through_blocks else 0
     activations = batch.tokens * of_token * bytes_of
     if sizes.senses:
         # Senses of distinct tokens and the layers before them; of every token its senses and their gradient.
@@ -188,18 +254,49 @@ def average_batch(pairs: float, source: float, target: float, vocabulary: int, b
     return Batch(tokens, seen, distinct, pairs * (target + (source if both_sides else 0)))
 
 
-def fewest_processes(sizes: Sizes, batch: Batch, room: float, most: int = 64) -> tuple[int, Memory] | None:
+def fewest_processes(
+    sizes: Sizes, batch: Batch, room: float, most: int = 64, trained: Trained = EVERYTHING
+) -> tuple[int, Memory] | None:
     """The least power of two of processes with `room` bytes each, among which FSDP shards, that hold a training; each
     computes its part of the batch. `None` where `most` do not. A tenth of the room is left free."""
     processes = 1
     while processes <= most:
         part = Batch(*(number / processes for number in batch))
         part = part._replace(distinct=min(batch.distinct, part.tokens))
-        memory = training_memory(sizes, part, half=True, processes=processes)
+        memory = training_memory(sizes, part, half=True, processes=processes, trained=trained)
         if memory.total <= 0.9 * room:
             return processes, memory
         processes *= 2
     return None
+
+
+def blocks_batch(blocks: int, length: int, vocabulary: int) -> Batch:
+    """A batch of blocks of text, each of `length` tokens, with distinct tokens as in [`average_batch`]."""
+    tokens = blocks * length
+    seen = blocks * length * (length + 1) / 2
+    return Batch(tokens, seen, min(tokens, 10 * tokens**0.6, vocabulary), blocks * (length - 1))
+
+
+def step_batch(counts: tuple[float, float], pairs: float, vocabulary: int, args) -> Batch:
+    """The batch that an adaptation sees of `pairs` whose sides have `counts` tokens: language modelling alone reads
+    the labelled side."""
+    both = args.source_lm_weight > 0
+    seen = counts if _aligns(args) or both else (0, counts[1])
+    return average_batch(pairs, *seen, vocabulary, both)
+
+
+def pairs_at_once(args) -> int:
+    """Pairs of an adaptation that one process computes at a time."""
+    return min(args.contrastive_chunk_size or args.train_batch_size, args.train_batch_size)
+
+
+def is_chunked(args) -> bool:
+    """Whether an adaptation computes its contrastive batches in chunks."""
+    return _aligns(args) and args.contrastive_chunk_size > 0
+
+
+def _aligns(args) -> bool:
+    return args.w_sense != 0 or args.w_context != 0
 
 
 def matrix_product_rate(size: int = 2048, seconds: float = 1.0, processor: bool = False) -> float:

@@ -17,16 +17,22 @@ from ..config import METHODS_WITHOUT_SENSES
 from ..languages import other_language
 from ..utils.models import load_tokenizer
 from ..utils.recipes import find_model
+from ..vocabulary.extension import words_added
 from .adaptation import base_model
 from .estimate import (
     GPUS,
     SHARE_OF_CPU,
     SHARE_OF_GPU,
-    average_batch,
+    Trained,
     fewest_processes,
+    is_chunked,
+    low_rank_updates,
     matrix_product_rate,
+    pairs_at_once,
     parameters,
     sizes_of,
+    step_batch,
+    trained_parameters,
     training_memory,
     training_operations,
 )
@@ -36,12 +42,13 @@ SEEN_PAIRS = 1000  # whose tokens are counted
 GIGA = 2**30
 
 
-def forecast(data, words, args, rate: float | None = None) -> str:
+def forecast(data, words, parts, args, rate: float | None = None) -> str:
     """
     Steps, tokens, operations, memory and hours of an adaptation, here and on common GPUs, as printed.
 
     Args:
-        data ([`AdaptationData`]), words ([`VocabularySettings`]), args ([`SensiaConfig`]): The recipe.
+        data ([`AdaptationData`]), words ([`VocabularySettings`]), parts ([`TrainedParts`]): The recipe,
+        args ([`SensiaConfig`]): and its numbers.
         rate (`float`, *optional*): Operations a second of matrix products here; measured by default, for a second.
     """
     bitexts, place = _bitexts(data, args), base_model(data)
@@ -61,14 +68,11 @@ def forecast(data, words, args, rate: float | None = None) -> str:
     else:
         steps = ceil(pairs / batch_size * args.num_train_epochs)
 
-    aligns = args.w_sense != 0 or args.w_context != 0
-    both = args.source_lm_weight > 0
-    seen = lengths if aligns or both else (0, lengths[1])  # language modelling alone reads the labelled side
-    step = average_batch(batch_size, *seen, sizes.vocabulary, both)
-    operations = steps * training_operations(sizes, step, chunked=aligns and args.contrastive_chunk_size > 0)
-    at_once = min(args.contrastive_chunk_size or args.train_batch_size, args.train_batch_size)
-    computed = average_batch(at_once, *seen, sizes.vocabulary, both)
-    memory = training_memory(sizes, computed, half=args.bf16 or args.fp16)
+    trained = _trained(parts, bool(words.vocabulary_size or words_added(place)), sizes)
+    step = step_batch(lengths, batch_size, sizes.vocabulary, args)
+    operations = steps * training_operations(sizes, step, chunked=is_chunked(args), trained=trained)
+    computed = step_batch(lengths, pairs_at_once(args), sizes.vocabulary, args)
+    memory = training_memory(sizes, computed, half=args.bf16 or args.fp16, trained=trained)
 
     rate = rate or matrix_product_rate()
     hours = operations / (SHARE_OF_CPU * rate) / 3600
@@ -77,11 +81,13 @@ def forecast(data, words, args, rate: float | None = None) -> str:
         or data.bitext_cap
         or any(one.keep or one.cap or one.max_pairs for sources in bitexts.values() for one in sources)
     )
+    learning = trained_parameters(sizes, trained)
+    learn = f"; {learning / 1e6:,.3g} M parameters are trained" if learning < parameters(sizes) else ""
     given = "unknown until they are fetched" if pairs is None else f"{pairs:,}" + (" at most" if chosen else "")
     passes = "" if not pairs else f", {steps * batch_size / pairs:.2g} passes"
     lines = [
         f"model       {place}: {parameters(sizes) / 1e6:,.3g} M parameters, {sizes.layers} layers of width "
-        f"{sizes.hidden}" + (f", {sizes.senses} senses" if sizes.senses else ""),
+        f"{sizes.hidden}" + (f", {sizes.senses} senses" if sizes.senses else "") + learn,
         f"pairs       {given}; {lengths[0]:.0f} + {lengths[1]:.0f} tokens each",
         f"training    {steps:,} steps of {batch_size:,} pairs{passes}; {steps * step.tokens / 1e6:,.3g} M tokens",
         f"operations  {operations:.2g}, {operations / steps:.2g} a step",
@@ -91,7 +97,7 @@ def forecast(data, words, args, rate: float | None = None) -> str:
         f"({torch.get_num_threads()} threads)",
     ]
     for name, (speed, room) in GPUS.items():
-        found = fewest_processes(sizes, computed, room)
+        found = fewest_processes(sizes, computed, room, trained=trained)
         if found is None:
             lines.append(f"{name:<12}too small, even 64 of them")
             continue
@@ -127,6 +133,15 @@ def _with_senses(config, data):
         sense_intermediate_scale=1,
         tie_word_embeddings=config.tie_word_embeddings,
     )
+
+
+def _trained(parts, new_words: bool, sizes) -> Trained:
+    """What [`choose_parts`] will let be trained."""
+    if parts.train == "all":
+        return Trained()
+    senses = parts.train == "senses" or parts.lora_senses == "full"
+    updates = low_rank_updates(sizes, parts.lora_r, senses=not senses) if parts.train == "lora" else 0
+    return Trained(backbone=False, words=new_words, senses=senses, updates=updates)
 
 
 def mean_lengths(bitexts, tokenizer, limit=None) -> tuple[float, float]:

@@ -7,11 +7,22 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from .estimate import (
+    FROZEN_BYTES,
+    SHARE_OF_CPU,
+    TRAINED_BYTES,
+    Trained,
+    matrix_product_rate,
+    sizes_of,
+    training_memory,
+    training_operations,
+)
+
 
 # Steps whose rate tells how long the others take; the first ones are slower than the rest.
 WARM_STEPS, TIMED_STEPS = 2, 5
-# Bytes a trained parameter takes in float32: weight, gradient, two moments of AdamW. A frozen one takes its weight.
-TRAINED_BYTES, FROZEN_BYTES = 16, 4
+LIBRARIES_BYTES = 0.5e9
+MEASURED_SECONDS = 0.3  # of matrix products, to tell the time before the first step
 SIDES = ("source_to_target", "target_to_source")
 
 
@@ -22,10 +33,11 @@ class ProgressLines(TrainerCallback):
     Args:
         describe (`Callable[[], str]`): Says what is trained on.
         bar (`bool`): Whether a bar is drawn, with the rate and the rest; lines are printed in any case.
+        cost (`Callable[[], tuple[float, float] | None]`, *optional*): Operations of a step and bytes of memory.
     """
 
-    def __init__(self, describe, bar=True):
-        self.describe = describe
+    def __init__(self, describe, bar=True, cost=lambda: None):
+        self.describe, self.cost = describe, cost
         self.bar = bar
         self._bar, self._first, self._started, self._last = None, 0, 0.0, None
 
@@ -33,7 +45,8 @@ class ProgressLines(TrainerCallback):
         if not state.is_world_process_zero:
             return
         left = state.max_steps - state.global_step
-        print(plan_line(self.describe(), state.max_steps, left, args, parameter_counts(model)))
+        plan = plan_line(self.describe(), state.max_steps, left, args, parameter_counts(model))
+        print(plan + cost_line(self.cost(), left, args.device))
         self._bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -97,6 +110,61 @@ def plan_line(data: str, max_steps: int, left: int, args, parameters: tuple[int,
     share = "" if trained == total else f", {amount(trained)} of them trained"
     held = trained * TRAINED_BYTES + (total - trained) * FROZEN_BYTES
     return f"Training: {data}; {steps}; {amount(total)} parameters{share}, {size(held)} with gradients and optimizer"
+
+
+def cost_line(cost: tuple[float, float] | None, steps: int, device, rate: float | None = None) -> str:
+    """
+    What `steps` steps of a `cost` take, as words behind the plan; nothing where it is not known. Time is told where
+    the processor computes, whose matrix products are measured for a moment, or done at `rate` a second.
+    """
+    if cost is None or not steps:
+        return ""
+    operations, memory = cost
+    memory = f"{size(memory + LIBRARIES_BYTES)} of memory"
+    if device.type != "cpu":
+        return f"; about {memory}"
+    rate = rate or matrix_product_rate(seconds=MEASURED_SECONDS)
+    return f"; about {duration(steps * operations / (SHARE_OF_CPU * rate))} on this machine and {memory}"
+
+
+def expected_cost(model, step, at_once, args, *, chunked=False, base_logits=False) -> tuple[float, float] | None:
+    """
+    Operations of a training step of one process, and the bytes of its peak; `None` for a model whose configuration
+    does not tell its sizes.
+
+    Args:
+        model (`PreTrainedModel`): With what is frozen frozen.
+        step (`Callable[[int], Batch]`): The batch of a step, from the size of the vocabulary.
+        at_once (`Callable[[int], Batch]`): What is computed at a time.
+        args (`TrainingArguments`): Precision, sharding.
+        chunked, base_logits (`bool`): As [`training_operations`].
+    """
+    try:
+        sizes = sizes_of(model.config)
+    except AttributeError:
+        return None
+    trained = trained_of(model)
+    shards = args.world_size if args.fsdp else 1
+    half = args.bf16 or args.fp16
+    operations = training_operations(sizes, step(sizes.vocabulary), chunked, trained, base_logits)
+    return operations, training_memory(
+        sizes, at_once(sizes.vocabulary), half=half, processes=shards, trained=trained
+    ).total
+
+
+def trained_of(model) -> Trained:
+    """What of a model learns, from what of it requires gradients."""
+    parts = model.get_input_embeddings(), model.get_output_embeddings()
+    words = {id(part.weight) for part in parts if part is not None}
+    learns = {name: weight for name, weight in model.named_parameters() if weight.requires_grad and weight.ndim > 1}
+    updates = {name for name in learns if "lora_" in name}
+    senses = {name for name in learns.keys() - updates if "sense_" in name}
+    return Trained(
+        backbone=any(id(learns[name]) not in words for name in learns.keys() - updates - senses),
+        words=any(id(weight) in words for weight in learns.values()),
+        senses=bool(senses),
+        updates=sum(learns[name].numel() for name in updates),
+    )
 
 
 def log_line(logs: dict, max_steps: int) -> str | None:

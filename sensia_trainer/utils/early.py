@@ -1,4 +1,4 @@
-"""What a command that trains can say without torch, whose import takes seconds: its help, and names that nobody has."""
+"""What a command that trains can say without torch, whose import takes seconds: help, and names that nobody has."""
 
 import ast
 import sys

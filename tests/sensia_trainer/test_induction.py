@@ -8,13 +8,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.induction import (
-    InductionConfig,
     InductionTrainer,
     one_token_words,
     senses_of_distinct,
 )
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.distillation import distilled_loss
+from sensia_trainer.training.settings import InductionConfig
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
 

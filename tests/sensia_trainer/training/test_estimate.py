@@ -9,14 +9,19 @@ from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.training.estimate import (
     Batch,
     Sizes,
+    Trained,
     average_batch,
     fewest_processes,
+    low_rank_updates,
     matrix_product_rate,
     parameters,
     sizes_of,
+    trained_parameters,
     training_memory,
     training_operations,
 )
+from sensia_trainer.training.parts import choose_parts
+from sensia_trainer.training.settings import TrainedParts
 
 
 GPT2 = GPT2Config(vocab_size=700, n_embd=64, n_layer=3, n_head=4, n_positions=32)
@@ -43,6 +48,40 @@ def test_counts_are_those_of_the_model(backbone):
     assert 3 * counter.get_total_flops() == training_operations(sizes, batch)
 
 
+FROZEN_BACKBONE = Trained(backbone=False, words=False)
+
+
+@pytest.mark.parametrize("trained", [Trained(), FROZEN_BACKBONE, Trained(backbone=False)])
+def test_what_is_frozen_has_no_gradients_of_its_own(trained):
+    config = BackpackConfig(backbone_config=GPT2, sense_intermediate_scale=2)
+    config._attn_implementation = "eager"
+    model = BackpackForCausalLM(config).eval().requires_grad_(False)
+    parts = (model.backpack.backbone, trained.backbone), (model.get_input_embeddings(), trained.words)
+    for module, learns in (*parts, (model.backpack.sense_network, True), (model.backpack.sense_weight_net, True)):
+        module.requires_grad_(learns)
+    positions = model.backpack.backbone.wpe.requires_grad_(trained.words)
+    sizes = sizes_of(config)
+    learn = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    assert trained_parameters(sizes, trained) == sum(p.numel() for p in learn) and positions.weight is not None
+    with FlopCounterMode(display=False) as counter:
+        model(torch.tensor([[5], [6], [7]]), use_cache=False).logits.sum().backward()
+    batch = Batch(tokens=3, seen=3, distinct=3, labels=3)
+    # The first matrix of the sense network passes nothing on where the words are frozen.
+    assert counter.get_total_flops() == pytest.approx(training_operations(sizes, batch, trained=trained), rel=0.05)
+
+
+def test_updates_of_low_rank_are_counted():
+    pytest.importorskip("peft")
+    config = BackpackConfig(backbone_config=LLAMA, sense_intermediate_scale=2)
+    for senses in ("full", "lora"):
+        model = BackpackForCausalLM(config)
+        choose_parts(model, TrainedParts(train="lora", lora_r=4, lora_senses=senses))
+        updates = low_rank_updates(sizes_of(config), 4, senses=senses == "lora")
+        trained = Trained(backbone=False, words=False, senses=senses == "full", updates=updates)
+        learn = sum(p.numel() for p in model.parameters() if p.requires_grad and p.ndim > 1)
+        assert trained_parameters(sizes_of(config), trained) == learn
+
+
 def test_operations_by_hand():
     # A block: 10 x (20 + 20 + 80) = 1,200 weights; senses: 800 + 200 + 1,000; sense weights: 2 x 10 x 10.
     assert parameters(SMALL) == 1000 + 2 * 1200 + 2000 + 200
@@ -50,6 +89,11 @@ def test_operations_by_hand():
     products = 2 * (7 * 1200 + 12 * 20) + 5 * 2000 + 7 * 200 + 12 * (10 + 50)
     assert training_operations(SMALL, batch) == 2 * (3 * products + 3 * 3 * 10 * 100)
     assert training_operations(SMALL, batch, chunked=True) == 2 * (4 * products + 3 * 3 * 10 * 100)
+    # Only the senses learn: blocks forward alone, nothing passed on to them; a second head to distil from.
+    products = 2 * (7 * 1200 + 12 * 20) + 3 * 5 * 2000 + 2 * 7 * 200 + 3 * 12 * (10 + 50)
+    assert training_operations(SMALL, batch, trained=FROZEN_BACKBONE) == 2 * (products + 2 * 3 * 10 * 100)
+    distilled = training_operations(SMALL, batch, trained=FROZEN_BACKBONE, base_logits=True)
+    assert distilled == 2 * (products + 3 * 3 * 10 * 100)
     dense = SMALL._replace(senses=0, sense_inner=0)
     assert training_operations(dense, batch) == 6 * (2 * (7 * 1200 + 12 * 20) + 3 * 1000)
 
@@ -63,6 +107,9 @@ def test_memory_by_hand():
     assert memory.activations == 4 * kept + 2**28
     half = training_memory(SMALL, batch, half=True)
     assert half.states == 5600 * 18 and half.activations == 2 * kept + 2**28
+    # The senses alone learn: 16 bytes each, the rest 4; no block keeps anything.
+    frozen = training_memory(SMALL, batch, trained=FROZEN_BACKBONE)
+    assert frozen.states == 2200 * 16 + 3400 * 4 and memory.activations - frozen.activations == 4 * 7 * block
     # Sharded by FSDP: a quarter, and the largest part whole (the sense network) with its gradient.
     assert training_memory(SMALL, batch, half=True, processes=4).states == 5600 * 18 / 4 + 2000 * (2 + 4)
     # By tensor parallelism: half of each matrix, and of a block what lies inside it.

@@ -5,9 +5,17 @@ from transformers import AutoConfig
 
 from sensia_trainer.commands import adapt
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.estimate import average_batch, sizes_of, training_operations
+from sensia_trainer.training.estimate import (
+    Trained,
+    average_batch,
+    low_rank_updates,
+    parameters,
+    sizes_of,
+    trained_parameters,
+    training_operations,
+)
 from sensia_trainer.training.forecast import forecast
-from sensia_trainer.training.settings import AdaptationData
+from sensia_trainer.training.settings import AdaptationData, TrainedParts
 from sensia_trainer.utils.models import load_tokenizer
 from sensia_trainer.utils.recipes import find_model
 from sensia_trainer.vocabulary.settings import VocabularySettings
@@ -27,7 +35,7 @@ def settings(folder, **fields):
 def test_the_numbers_are_those_of_the_formulas(tmp_path, bitext):
     data = AdaptationData(model="backpack-micro-en", bitext=bitext)
     args = settings(tmp_path, max_steps=100, per_device_train_batch_size=30)
-    text = forecast(data, VocabularySettings(vocabulary_size=500), args, rate=1e10)
+    text = forecast(data, VocabularySettings(vocabulary_size=500), TrainedParts(), args, rate=1e10)
     tokenizer = load_tokenizer("backpack-micro-en")
     lengths = [len(tokenizer(text)["input_ids"]) for text in ("the old cat", "kucing tua itu")]
     sizes = sizes_of(AutoConfig.from_pretrained(find_model("backpack-micro-en")))
@@ -43,7 +51,7 @@ def test_the_numbers_are_those_of_the_formulas(tmp_path, bitext):
 def test_epochs_are_counted_in_pairs(tmp_path, bitext):
     data = AdaptationData(model="backpack-micro-en", bitext=bitext, max_pairs=60)
     args = settings(tmp_path, max_steps=-1, num_train_epochs=2, per_device_train_batch_size=20)
-    assert "6 steps of 20 pairs, 2 passes" in forecast(data, VocabularySettings(), args, rate=1e10)
+    assert "6 steps of 20 pairs, 2 passes" in forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)
 
 
 def test_pairs_of_several_languages_are_counted_together(tmp_path, bitext):
@@ -51,7 +59,7 @@ def test_pairs_of_several_languages_are_counted_together(tmp_path, bitext):
     more.write_text("en\tsw\n" + "the old cat\tpaka mzee\n" * 40)
     data = AdaptationData(model="backpack-micro-en", bitext={"id": bitext, "sw": str(more)}, max_pairs=60)
     args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, max_steps=10, per_device_train_batch_size=20)
-    assert "pairs       100" in forecast(data, VocabularySettings(), args, rate=1e10)  # 60 and 40
+    assert "pairs       100" in forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)  # 60 and 40
 
 
 def test_the_command_trains_nothing(tmp_path, bitext, capsys, monkeypatch):
@@ -61,3 +69,23 @@ def test_the_command_trains_nothing(tmp_path, bitext, capsys, monkeypatch):
     adapt.main([*options, "--estimate", "--max_steps", "5"])
     assert "5 steps" in capsys.readouterr().out
     assert not folder.exists()
+
+
+def test_what_is_frozen_has_neither_gradients_nor_moments(tmp_path, bitext):
+    data, args = AdaptationData(model="backpack-micro-en", bitext=bitext), settings(tmp_path, max_steps=100)
+    sizes = sizes_of(AutoConfig.from_pretrained(find_model("backpack-micro-en")))
+    for parts, new_words, trained in (
+        (TrainedParts(train="senses"), 0, Trained(backbone=False, words=False)),
+        (TrainedParts(train="senses"), 500, Trained(backbone=False)),
+        (
+            TrainedParts(train="lora", lora_r=4),
+            0,
+            Trained(backbone=False, words=False, updates=low_rank_updates(sizes, 4)),
+        ),
+    ):
+        text = forecast(data, VocabularySettings(vocabulary_size=new_words), parts, args, rate=1e10)
+        grown = sizes._replace(vocabulary=sizes.vocabulary + new_words)
+        learning = trained_parameters(grown, trained)
+        states = 16 * learning + 4 * (parameters(grown) + trained.updates - learning)
+        assert f"; {learning / 1e6:,.3g} M parameters are trained\n" in text
+        assert f"{states / 2**30:.3g} of weights, gradients and optimizer" in text

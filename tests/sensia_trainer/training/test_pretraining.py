@@ -7,12 +7,11 @@ from transformers import TrainingArguments
 from sensia_trainer.training.callbacks import NonFiniteError
 from sensia_trainer.training.checkpoint_files import checkpoints
 from sensia_trainer.training.pretraining import (
-    PretrainingArguments,
-    PretrainingData,
     PretrainingTrainer,
     build_model,
     collate_blocks,
 )
+from sensia_trainer.training.settings import PretrainingArguments, PretrainingData
 from tests.tiny import tiny_model, tiny_tokenizer
 
 

@@ -1,12 +1,23 @@
 """What a training says: the plan, short lines of logs, and no library's chatter."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 
 from sensia_trainer.training.checkpointing import ResumableTrainer
-from sensia_trainer.training.progress import amount, duration, log_line, plan_line, size
-from tests.tiny import tiny_trainer
+from sensia_trainer.training.estimate import (
+    Batch,
+    Trained,
+    average_batch,
+    sizes_of,
+    training_memory,
+    training_operations,
+)
+from sensia_trainer.training.progress import amount, cost_line, duration, log_line, plan_line, size, trained_of
+from tests.tiny import tiny_model, tiny_tokenizer, tiny_trainer
 
 
 ARGS = SimpleNamespace(per_device_train_batch_size=32, gradient_accumulation_steps=1, world_size=2)
@@ -21,6 +32,42 @@ def test_the_plan():
     assert "500 steps of 64, 100 of them left; 3.2 million parameters, 51 MB" in plan_line(
         "pairs", 500, 100, ARGS, (3_200_000, 3_200_000)
     )
+
+
+def test_time_and_memory_before_the_first_step():
+    cpu = torch.device("cpu")
+    line = cost_line((7e9, 1.5e9), 600, cpu, rate=1e10)  # a second at 70% of the rate
+    assert line == "; about 10 minutes on this machine and 2.0 GB of memory"
+    assert cost_line((7e9, 1.5e9), 600, torch.device("meta")) == "; about 2.0 GB of memory"
+    assert cost_line(None, 600, cpu) == cost_line((1, 1), 0, cpu) == ""
+
+
+@pytest.mark.parametrize("kind", ["pairs", "blocks"])
+def test_the_cost_is_that_of_the_formulas(tmp_path, kind):
+    if kind == "pairs":
+        trainer = tiny_trainer(tmp_path, per_device_train_batch_size=6, gradient_accumulation_steps=2)
+        rows = trainer.train_dataset
+        lengths = [sum(map(len, rows[f"{side}_ids"])) / len(rows) for side in ("source", "target")]
+        step, at_once = (average_batch(pairs, *lengths, 280) for pairs in (12, 6))
+    else:
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=8))
+        args = TrainingArguments(tmp_path, use_cpu=True, per_device_train_batch_size=3, report_to="none")
+        trainer = ResumableTrainer(model, args, train_dataset=[{"input_ids": [1] * 8}] * 4)
+        step = at_once = Batch(24, 3 * 36, 24, 21)
+    sizes = sizes_of(trainer.model.config)
+    expected = training_operations(sizes, step), training_memory(sizes, at_once).total
+    assert trainer.expected_cost() == pytest.approx(expected)
+
+
+def test_what_learns_is_read_off_the_model():
+    model = tiny_model(tiny_tokenizer())
+    assert trained_of(model) == Trained()
+    model.requires_grad_(False)
+    assert trained_of(model) == Trained(backbone=False, words=False, senses=False)
+    model.backpack.sense_network.requires_grad_(True)
+    assert trained_of(model) == Trained(backbone=False, words=False)
+    model.get_input_embeddings().requires_grad_(True)
+    assert trained_of(model) == Trained(backbone=False)
 
 
 @pytest.mark.parametrize(
@@ -56,6 +103,7 @@ def test_a_training_says_what_it_does_and_nothing_else(tmp_path, capsys):
     trainer.train()
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("Training: ") and " pairs (" in first and "8 steps of" in first
+    assert re.search(r"; about \d+ seconds on this machine and \d+ MB of memory$", first), first
     assert rest[0].startswith("step 4: loss ")
     assert rest[1].startswith("about ") and "left at the rate of the first steps; memory: " in rest[1]
     assert rest[2].startswith("step 8: loss ") and len(rest) == 3
