@@ -68,13 +68,14 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
         held_out_blocks=8,
         backpack_config=config_kwargs,
     )
-    shared = ("use_cpu", "seed", "bf16", "fp16", "disable_tqdm", "report_to", "save_total_limit")
+    shared = ("use_cpu", "seed", "bf16", "fp16", "disable_tqdm", "save_total_limit")
     settings = InductionConfig(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=8,
         save_steps=100,
         logging_steps=20,
+        report_to="none",  # a tracker takes one run a process, and that is the adaptation's
         **{name: getattr(args, name) for name in shared},
     )
     with run_folder(settings, data=data) as run:

@@ -40,6 +40,7 @@ from .estimate import blocks_batch
 from .progress import ProgressLines, amount, expected_cost
 from .pushing import PublishingTrainer
 from .sampling import LanguageSampler
+from .trackers import keep_trackers_in
 
 
 logger = logging.get_logger(__name__)
@@ -70,6 +71,7 @@ class ResumableTrainer(PublishingTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        keep_trackers_in(self.args.output_dir, self.args.report_to)
         self._sampler = None
         self.watch = TrainingWatch(getattr(self.args, "non_finite_loss", "stop"))
         self.add_callback(self.watch)
