@@ -35,7 +35,16 @@ from ..languages import Language, language, named
 from ..schedule import PHASES
 from ..utils.files import read_json, without_folders, write_text
 from ..utils.markdown import Markdown, code, escape, number, quoted
-from ..vocabulary.section import vocabulary_section
+from .card_prose import (
+    ENGLISH_EXAMPLES,
+    PARAPHRASES,
+    beginning,
+    data_text,
+    examples,
+    file_name,
+    protocol,
+    vocabulary_text,
+)
 from .card_tables import (
     DATA_IN_PROSE,
     benchmark_table,
@@ -59,7 +68,7 @@ from .languages import (
     pair_table,
     zero_shot_text,
 )
-from .licences import UNKNOWN, weights_licence
+from .licences import weights_licence
 
 
 # The oldest and the newest release of transformers that the model code was tried with.
@@ -72,17 +81,6 @@ SIZES = {768: "small", 1024: "medium", 1280: "large"}  # by hidden size, as in T
 BACKPACK_TAGS = ["custom_code", "arxiv:2601.10310", "arxiv:2305.16765"]
 SENTENCE_TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction"]
 
-# Sentences of the snippets where the metrics bring none, in the order of `ENGLISH_EXAMPLES`.
-ENGLISH_EXAMPLES = ("The book is on the table.", "Where do you live?", "The file could not be opened.")
-PARAPHRASES = ("On the table is a book.", "Where is it that you live?", "He could not open the file.")
-EXAMPLES = {
-    "et": ("Raamat on laua peal.", "Kus sa elad?", "Faili ei saanud avada."),
-    "id": ("Buku itu ada di atas meja.", "Di mana kamu tinggal?", "Berkas tidak dapat dibuka."),
-    "sw": ("Kitabu kiko juu ya meza.", "Unaishi wapi?", "Faili haikuweza kufunguliwa."),
-    "tr": ("Kitap masanın üstünde.", "Nerede yaşıyorsun?", "Dosya açılamadı."),
-    "zh": ("书在桌子上。", "你住在哪里？", "无法打开文件。"),
-}
-
 
 def adaptation_card(metrics: dict) -> str:
     """The card of an adapted model, from the contents of its `metrics.json`.
@@ -92,7 +90,7 @@ def adaptation_card(metrics: dict) -> str:
     """
     _require(metrics, "model_name", "base_model", "languages")
     source, target = _languages(metrics)
-    pairs = metrics.get("examples") or _examples(languages_of_card(metrics)[1:])
+    pairs = metrics.get("examples") or examples(languages_of_card(metrics)[1:])
     base = base_model_name(metrics["base_model"])
     relation = metrics.get("base_model_relation", "finetune")
     values = {
@@ -100,7 +98,7 @@ def adaptation_card(metrics: dict) -> str:
         "is_adapter": relation == "adapter",
         "base_model": _model_link(base),
         "examples": pairs,
-        "prompt": metrics.get("prompt") or (_beginning(pairs[0][1]) if pairs else ""),
+        "prompt": metrics.get("prompt") or (beginning(pairs[0][1]) if pairs else ""),
         "phase_table": phase_table(metrics.get("config") or {}),
         "lm_only": _is_lm_only(metrics.get("config") or {}),
         "shows_word": False,
@@ -278,7 +276,7 @@ def _card(
     template: str, metrics: dict, source, target, values: dict, metadata: dict, tags: list[str], uses_backpack=True
 ):
     data = metrics.get("data") or {}
-    name = _file_name(data.get("name") or "")
+    name = file_name(data.get("name") or "")
     held_out = f"held-out part of {name or 'the training data'}"
     by_pair = metrics.get("by_pair") or {}
     results = [
@@ -308,7 +306,7 @@ def _card(
         "pairs": data.get("pairs"),
         "data_name": name,
         "model_table": two_columns(metrics.get("model") or {}, "model"),
-        "data_text": _data_text(data, licence),
+        "data_text": data_text(data, licence),
         "data_table": two_columns({k: v for k, v in data.items() if k not in DATA_IN_PROSE}, "data"),
         "filter_table": filter_table(data),
         "corpus_table": two_columns(data.get("corpora") or {}, "corpus", "pairs"),
@@ -316,9 +314,9 @@ def _card(
         "lm_side": "both sides" if both_sides else f"the {target.name} side",
         "predicted": "both languages'" if both_sides else target.name,
         "figure": metrics.get("figure"),
-        "vocabulary": _vocabulary_text(metrics, source.name, target.name),
+        "vocabulary": vocabulary_text(metrics, source.name, target.name),
         "vocabulary_figure": metrics.get("vocabulary_figure"),
-        "protocol": _protocol(metrics),
+        "protocol": protocol(metrics),
         "result_table": pair_table(metrics) or result_table(metrics, source, target),
         "matrix_table": matrix_table(metrics),
         "zero_shot": Markdown(zero_shot_text(metrics)),
@@ -363,12 +361,6 @@ def _languages(metrics: dict) -> tuple[Language, Language]:
     return language(codes["source"]), named(codes["target"], codes.get("target_name"))
 
 
-def _examples(targets: list[Language]) -> list[tuple[str, str]]:
-    """Sentences and their translations for the snippets; of several languages, the first of each."""
-    found = [list(zip(ENGLISH_EXAMPLES, EXAMPLES.get(target.code, ()), strict=False)) for target in targets]
-    return found[0] if len(found) == 1 else [pairs[n % len(pairs)] for n, pairs in enumerate(filter(None, found))]
-
-
 def _require(metrics: dict, *names: str) -> None:
     missing = [name for name in names if not metrics.get(name)]
     if missing:
@@ -384,84 +376,9 @@ def _base_metadata(base: str, relation: str, metrics: dict) -> dict:
     return {"base_model": base, "base_model_relation": relation} if is_hub_id(base) else {}
 
 
-def _vocabulary_text(metrics: dict, source: str, target: str) -> Markdown:
-    """What the tokenizer became; empty where it stayed as it was."""
-    report = metrics.get("vocabulary")
-    if report and "languages" in report:
-        names = {code: language(code).name for code in report["languages"]}
-        sections = [
-            f"### {names[code]}\n\n{vocabulary_section(one, source, names[code])}"
-            for code, one in report["languages"].items()
-        ]
-        return Markdown("\n\n".join(sections))
-    return Markdown(vocabulary_section(report, source, target) if report else "")
-
-
 def _is_lm_only(config: dict) -> bool:
     """Whether both contrastive weights are zero in every phase: the control."""
     if config.get("w_sense") == config.get("w_context") == 0:
         return True
     weights = [config.get(f"{phase}_weights") for phase in PHASES]
     return all(weights) and not any(any(triple[:2]) for triple in weights)
-
-
-def _beginning(sentence: str) -> str:
-    """The first half of a sentence, for the model to continue."""
-    words = sentence.split()
-    return " ".join(words[: (len(words) + 1) // 2]) if len(words) > 1 else sentence[: (len(sentence) + 1) // 2]
-
-
-def _file_name(path: str) -> str:
-    """A path, absolute or under a variable, by its last part; what is not a path as it is."""
-    return re.sub(r"\$(?:\w+|\{\w+\})/(?:[\w.+-]+/)*(?=[\w.+-])", "", without_folders(path))
-
-
-def _data_text(data: dict, licence: dict) -> Markdown:
-    """Where the text is from, what licence it has, and which one the weights have for it."""
-    sources = data.get("sources") or []
-    sources = sources if isinstance(sources, list) else [sources]
-    names = [data["name"]] if data.get("name") else sources
-    sentences = [f"Source: {', '.join(code(_file_name(str(name))) for name in names)}."] if names else []
-    sentences = [escape(data["description"])] if data.get("description") else sentences
-    if data.get("licence"):
-        sentences.append(f"Licence of the text, as it was given: {escape(data['licence'])}.")
-    if licence["license"] == UNKNOWN:
-        sentences.append(
-            "It was not said what licence the text has that all of the weights could go by, so theirs is **unknown**: "
-            "ask whoever made them before using them."
-        )
-    elif licence["license"] == "other":
-        sentences.append(
-            "The licences of the text bind the weights in several ways at once (share-alike, copyleft), so the "
-            "weights have none of their own beside them: see which corpus has which."
-        )
-    else:
-        sentences.append(f"Licence of the weights: {escape(licence['license'])}.")
-    return Markdown(" ".join(sentences))
-
-
-def _protocol(metrics: dict) -> Markdown:
-    after, evaluation = metrics.get("after") or {}, metrics.get("evaluation") or {}
-    place = escape(" ".join(filter(None, (evaluation.get("name"), evaluation.get("split")))))
-    data, sentences = metrics.get("data") or {}, []
-    if after.get("pairs"):
-        place = f"of {place}" if place else "held out from the training data"
-        sentences.append(f"Measured on {number(after['pairs'])} sentence pairs {place}.")
-        if after.get("truncated"):
-            sentences.append(
-                f"{number(after['truncated'])} of them were cut at `max_length` or at the model's positions."
-            )
-    elif data.get("held_out_blocks"):
-        size = f"{number(data['held_out_blocks'])} blocks of {number(data['block_size'])} tokens"
-        sentences.append(f"Measured on {size} held out from the training data.")
-    elif place:
-        sentences.append(f"Measured on {place}.")
-    if any("recall" in key for key in after):
-        sentences.append(
-            "recall@1 is the share of sentences whose nearest neighbour by cosine, among the translations of all of "
-            "them, is their own."
-        )
-    if any(key.endswith("_interval") for name in ("before", "after", "control") for key in metrics.get(name) or {}):
-        sentences.append("Brackets are 95 % bootstrap intervals over sentences.")
-    sentences.append("Perplexity is per token of this tokenizer; bits per byte compare across tokenizers.")
-    return Markdown(" ".join(sentences))

@@ -12,6 +12,7 @@ from ..bitext.several import languages_of, load_several
 from ..config import METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..utils.files import read_json
+from ..utils.models import load_config
 from ..utils.recipes import expand_variables
 from .text import read_documents
 
@@ -128,9 +129,16 @@ def base_model(data):
     Name of the model that `data.method` adapts.
 
     Raises:
-        `ValueError`: if the method wants a model without senses and none is given.
+        `ValueError`: if the method wants a model without senses and none is given, or one with senses and the model
+            has none and will not be given any.
     """
     if data.method not in METHODS_WITHOUT_SENSES:
+        if not data.induce_steps and not hasattr(load_config(data.model), "num_senses"):
+            raise ValueError(
+                f"`model` is {data.model!r}, a language model without senses to align: give it some with "
+                "`--induce_steps 500`, on the source sides, or with `sensia induce` and more text; or adapt it "
+                "without (`--method mcl` or `fine-tuning`, with `--dense_model`)."
+            )
         return data.model
     if data.dense_model is None:
         raise ValueError(

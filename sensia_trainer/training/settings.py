@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from transformers import TrainingArguments
 
-from ..config import METHODS
+from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..utils.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, Range, check_ranges, check_training_arguments
 
 
@@ -42,10 +42,15 @@ class AdaptationData:
         "estimate",
     )
 
-    model: str = field(
-        metadata={"help": "English Backpack to adapt: Hub id, folder, or the packaged backpack-micro-en."}
+    model: str | None = field(
+        default=None,
+        metadata={
+            "help": "English Backpack to adapt (Hub id, folder, or the packaged backpack-micro-en), or with "
+            "`induce_steps` any English language model."
+        },
     )
-    bitext: list[Any] = field(
+    bitext: list[Any] | None = field(
+        default=None,
         metadata={
             "help": "Parallel text, one source or several: a Hub dataset id, a folder saved by datasets, a TSV or CSV "
             "file whose first line names its columns by language code (en, id), a JSONL, Parquet or TMX file, two "
@@ -56,7 +61,7 @@ class AdaptationData:
             "out. May name environment variables: ${SENSIA_DATA}/train/en-id.tsv.gz. Several languages in one model: "
             'a mapping from languages, or pairs of them, to any of these, {"id": "a.tsv", "sw": ["b.tsv", "c.tsv"], '
             '"id-sw": "d.tsv"}; other fields are then of each pair, and `target_language` is left out.'
-        }
+        },
     )
     method: str = field(
         default="sensia",
@@ -133,6 +138,17 @@ class AdaptationData:
     )
 
     def __post_init__(self):
+        if not self.model and self.method not in METHODS_WITHOUT_SENSES:
+            raise ValueError(
+                "`model` is not set: `sensia adapt quickstart` brings a small one (so does `--model backpack-micro-en`), "
+                "`--model NAME --induce_steps 500` first gives senses to an English language model of yours or of the "
+                "Hub, and `--model FOLDER` adapts a Backpack that `sensia induce`, `pretrain` or `convert` has made."
+            )
+        if not self.bitext:
+            raise ValueError(
+                "`bitext` is not set: name parallel text, e.g. a TSV file whose first line names its columns by "
+                "language code (`--bitext pairs.tsv`), or a data set of the Hub."
+            )
         if self.induce_steps < 0:
             raise ValueError(f"`induce_steps` is {self.induce_steps}, but must be 0 (no induction) or more.")
         if self.method not in METHODS:

@@ -2,9 +2,10 @@
 
 import pytest
 from datasets import Dataset
+from transformers import GPT2Config
 
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.adaptation import evaluations, load_texts, read_control, summary
+from sensia_trainer.training.adaptation import base_model, evaluations, load_texts, read_control, summary
 from sensia_trainer.training.settings import AdaptationData
 
 
@@ -93,3 +94,16 @@ def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_p
     (tmp_path / "b.txt").write_text("\n".join([german] * 3 + clean), encoding="utf-8")
     with pytest.raises(ValueError, match="`replay_source` should be in English, but 60% .* mostly German"):
         load_texts(AdaptationData(**data | {"replay_source": str(tmp_path / "b.txt")}), config(tmp_path), held_out)
+
+
+def test_what_is_missing_is_told_with_the_ways_on(tmp_path):
+    with pytest.raises(ValueError, match="quickstart.*induce_steps.*sensia induce"):
+        AdaptationData()
+    with pytest.raises(ValueError, match="`bitext` is not set.*pairs.tsv"):
+        AdaptationData(model="backpack-micro-en")
+    GPT2Config(n_embd=8, n_layer=1, n_head=1).save_pretrained(tmp_path)
+    dense = {"model": str(tmp_path), "bitext": ["django"]}
+    with pytest.raises(ValueError, match="without senses.*--induce_steps"):  # before anything is read or loaded
+        base_model(AdaptationData(**dense))
+    assert base_model(AdaptationData(**dense, induce_steps=5)) == str(tmp_path)
+    assert base_model(AdaptationData(method="mcl", bitext=["django"], dense_model="x")) == "x"

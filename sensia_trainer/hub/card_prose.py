@@ -1,0 +1,102 @@
+"""The sentences of a card: of its text and licence, of how it was measured, of its new words, and for its snippets."""
+
+import re
+
+from ..languages import Language, language
+from ..utils.files import without_folders
+from ..utils.markdown import Markdown, code, escape, number
+from ..vocabulary.section import vocabulary_section
+from .licences import UNKNOWN
+
+
+# Sentences of the snippets where the metrics bring none, in the order of `ENGLISH_EXAMPLES`.
+ENGLISH_EXAMPLES = ("The book is on the table.", "Where do you live?", "The file could not be opened.")
+PARAPHRASES = ("On the table is a book.", "Where is it that you live?", "He could not open the file.")
+EXAMPLES = {
+    "et": ("Raamat on laua peal.", "Kus sa elad?", "Faili ei saanud avada."),
+    "id": ("Buku itu ada di atas meja.", "Di mana kamu tinggal?", "Berkas tidak dapat dibuka."),
+    "sw": ("Kitabu kiko juu ya meza.", "Unaishi wapi?", "Faili haikuweza kufunguliwa."),
+    "tr": ("Kitap masanın üstünde.", "Nerede yaşıyorsun?", "Dosya açılamadı."),
+    "zh": ("书在桌子上。", "你住在哪里？", "无法打开文件。"),
+}
+
+
+def examples(targets: list[Language]) -> list[tuple[str, str]]:
+    """Sentences and their translations for the snippets; of several languages, the first of each."""
+    found = [list(zip(ENGLISH_EXAMPLES, EXAMPLES.get(target.code, ()), strict=False)) for target in targets]
+    return found[0] if len(found) == 1 else [pairs[n % len(pairs)] for n, pairs in enumerate(filter(None, found))]
+
+
+def beginning(sentence: str) -> str:
+    """The first half of a sentence, for the model to continue."""
+    words = sentence.split()
+    return " ".join(words[: (len(words) + 1) // 2]) if len(words) > 1 else sentence[: (len(sentence) + 1) // 2]
+
+
+def vocabulary_text(metrics: dict, source: str, target: str) -> Markdown:
+    """What the tokenizer became; empty where it stayed as it was."""
+    report = metrics.get("vocabulary")
+    if report and "languages" in report:
+        names = {code: language(code).name for code in report["languages"]}
+        sections = [
+            f"### {names[code]}\n\n{vocabulary_section(one, source, names[code])}"
+            for code, one in report["languages"].items()
+        ]
+        return Markdown("\n\n".join(sections))
+    return Markdown(vocabulary_section(report, source, target) if report else "")
+
+
+def file_name(path: str) -> str:
+    """A path, absolute or under a variable, by its last part; what is not a path as it is."""
+    return re.sub(r"\$(?:\w+|\{\w+\})/(?:[\w.+-]+/)*(?=[\w.+-])", "", without_folders(path))
+
+
+def data_text(data: dict, licence: dict) -> Markdown:
+    """Where the text is from, what licence it has, and which one the weights have for it."""
+    sources = data.get("sources") or []
+    sources = sources if isinstance(sources, list) else [sources]
+    names = [data["name"]] if data.get("name") else sources
+    sentences = [f"Source: {', '.join(code(file_name(str(name))) for name in names)}."] if names else []
+    sentences = [escape(data["description"])] if data.get("description") else sentences
+    if data.get("licence"):
+        sentences.append(f"Licence of the text, as it was given: {escape(data['licence'])}.")
+    if licence["license"] == UNKNOWN:
+        sentences.append(
+            "It was not said what licence the text has that all of the weights could go by, so theirs is **unknown**: "
+            "ask whoever made them before using them."
+        )
+    elif licence["license"] == "other":
+        sentences.append(
+            "The licences of the text bind the weights in several ways at once (share-alike, copyleft), so the "
+            "weights have none of their own beside them: see which corpus has which."
+        )
+    else:
+        sentences.append(f"Licence of the weights: {escape(licence['license'])}.")
+    return Markdown(" ".join(sentences))
+
+
+def protocol(metrics: dict) -> Markdown:
+    after, evaluation = metrics.get("after") or {}, metrics.get("evaluation") or {}
+    place = escape(" ".join(filter(None, (evaluation.get("name"), evaluation.get("split")))))
+    data, sentences = metrics.get("data") or {}, []
+    if after.get("pairs"):
+        place = f"of {place}" if place else "held out from the training data"
+        sentences.append(f"Measured on {number(after['pairs'])} sentence pairs {place}.")
+        if after.get("truncated"):
+            sentences.append(
+                f"{number(after['truncated'])} of them were cut at `max_length` or at the model's positions."
+            )
+    elif data.get("held_out_blocks"):
+        size = f"{number(data['held_out_blocks'])} blocks of {number(data['block_size'])} tokens"
+        sentences.append(f"Measured on {size} held out from the training data.")
+    elif place:
+        sentences.append(f"Measured on {place}.")
+    if any("recall" in key for key in after):
+        sentences.append(
+            "recall@1 is the share of sentences whose nearest neighbour by cosine, among the translations of all of "
+            "them, is their own."
+        )
+    if any(key.endswith("_interval") for name in ("before", "after", "control") for key in metrics.get(name) or {}):
+        sentences.append("Brackets are 95 % bootstrap intervals over sentences.")
+    sentences.append("Perplexity is per token of this tokenizer; bits per byte compare across tokenizers.")
+    return Markdown(" ".join(sentences))
