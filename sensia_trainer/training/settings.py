@@ -140,9 +140,9 @@ class AdaptationData:
     def __post_init__(self):
         if not self.model and self.method not in METHODS_WITHOUT_SENSES:
             raise ValueError(
-                "`model` is not set: `sensia adapt quickstart` brings a small one (so does `--model backpack-micro-en`), "
-                "`--model NAME --induce_steps 500` first gives senses to an English language model of yours or of the "
-                "Hub, and `--model FOLDER` adapts a Backpack that `sensia induce`, `pretrain` or `convert` has made."
+                "`model` is not set: `sensia adapt quickstart` brings a small one, `--model NAME --induce_steps 500` "
+                "first gives senses to an English language model (yours, or the Hub's), and `--model FOLDER` adapts a "
+                "Backpack that `sensia induce`, `pretrain` or `convert` has made."
             )
         if not self.bitext:
             raise ValueError(
