@@ -299,9 +299,12 @@ def _aligns(args) -> bool:
     return args.w_sense != 0 or args.w_context != 0
 
 
-def matrix_product_rate(size: int = 2048, seconds: float = 1.0, processor: bool = False) -> float:
-    """Operations a second of the fastest of the large float32 matrix products that this machine's processor makes in
-    that time; with `processor` a second of processor time, the sum over threads."""
+def matrix_product_rate(
+    size: int = 2048, seconds: float = 1.0, processor: bool = False, average: bool = False
+) -> float:
+    """Operations a second of the fastest of the float32 matrix products that this machine's processor makes in that
+    time; with `processor` a second of processor time, the sum over threads; with `average` of all of them: what else
+    the machine does has its share."""
     import torch
 
     clock = time.process_time if processor else time.perf_counter
@@ -310,4 +313,5 @@ def matrix_product_rate(size: int = 2048, seconds: float = 1.0, processor: bool 
     while ends[-1] - ends[0] < seconds:
         a @ b
         ends.append(clock())
-    return 2 * size**3 / min(end - start for start, end in zip(ends, ends[1:]))
+    each = [end - start for start, end in zip(ends, ends[1:])]
+    return 2 * size**3 / (sum(each) / len(each) if average else min(each))

@@ -22,7 +22,7 @@ from .estimate import (
 # Steps whose rate tells how long the others take; the first ones are slower than the rest.
 WARM_STEPS, TIMED_STEPS = 2, 5
 LIBRARIES_BYTES = 0.5e9
-MEASURED_SECONDS = 0.3  # of matrix products, to tell the time before the first step
+MEASURED_SIZE, MEASURED_SECONDS = 512, 0.3  # of matrix products, to tell the time before the first step
 SIDES = ("source_to_target", "target_to_source")
 
 
@@ -123,7 +123,7 @@ def cost_line(cost: tuple[float, float] | None, steps: int, device, rate: float 
     memory = f"{size(memory + LIBRARIES_BYTES)} of memory"
     if device.type != "cpu":
         return f"; about {memory}"
-    rate = rate or matrix_product_rate(seconds=MEASURED_SECONDS)
+    rate = rate or matrix_product_rate(MEASURED_SIZE, MEASURED_SECONDS, average=True)
     return f"; about {duration(steps * operations / (SHARE_OF_CPU * rate))} on this machine and {memory}"
 
 

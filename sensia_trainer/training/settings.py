@@ -144,7 +144,7 @@ class AdaptationData:
                 "first gives senses to an English language model (yours, or the Hub's), and `--model FOLDER` adapts a "
                 "Backpack that `sensia induce`, `pretrain` or `convert` has made."
             )
-        if not self.bitext:
+        if self.bitext is None:
             raise ValueError(
                 "`bitext` is not set: name parallel text, e.g. a TSV file whose first line names its columns by "
                 "language code (`--bitext pairs.tsv`), or a data set of the Hub."

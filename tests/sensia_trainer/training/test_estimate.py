@@ -140,3 +140,4 @@ def test_as_many_processes_as_hold_it():
 
 def test_a_rate_is_measured():
     assert matrix_product_rate(size=64, seconds=0.01) > 1e6
+    assert matrix_product_rate(size=64, seconds=0.01, average=True) > 1e6
