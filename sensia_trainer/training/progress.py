@@ -139,17 +139,15 @@ def expected_cost(model, step, at_once, args, *, chunked=False, base_logits=Fals
         args (`TrainingArguments`): Precision, sharding.
         chunked, base_logits (`bool`): As [`training_operations`].
     """
+    shards = args.world_size if args.fsdp else 1
+    half, trained = args.bf16 or args.fp16, trained_of(model)
     try:
         sizes = sizes_of(model.config)
-    except AttributeError:
+        operations = training_operations(sizes, step(sizes.vocabulary), chunked, trained, base_logits)
+        memory = training_memory(sizes, at_once(sizes.vocabulary), half=half, processes=shards, trained=trained)
+    except (AttributeError, TypeError):  # no such size, or one for each layer
         return None
-    trained = trained_of(model)
-    shards = args.world_size if args.fsdp else 1
-    half = args.bf16 or args.fp16
-    operations = training_operations(sizes, step(sizes.vocabulary), chunked, trained, base_logits)
-    return operations, training_memory(
-        sizes, at_once(sizes.vocabulary), half=half, processes=shards, trained=trained
-    ).total
+    return operations, memory.total
 
 
 def trained_of(model) -> Trained:

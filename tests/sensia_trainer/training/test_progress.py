@@ -16,7 +16,16 @@ from sensia_trainer.training.estimate import (
     training_memory,
     training_operations,
 )
-from sensia_trainer.training.progress import amount, cost_line, duration, log_line, plan_line, size, trained_of
+from sensia_trainer.training.progress import (
+    amount,
+    cost_line,
+    duration,
+    expected_cost,
+    log_line,
+    plan_line,
+    size,
+    trained_of,
+)
 from tests.tiny import tiny_model, tiny_tokenizer, tiny_trainer
 
 
@@ -57,6 +66,13 @@ def test_the_cost_is_that_of_the_formulas(tmp_path, kind):
     sizes = sizes_of(trainer.model.config)
     expected = training_operations(sizes, step), training_memory(sizes, at_once).total
     assert trainer.expected_cost() == pytest.approx(expected)
+
+
+def test_an_unknown_configuration_has_no_cost():
+    model = tiny_model(tiny_tokenizer())
+    model.config = SimpleNamespace()
+    args = SimpleNamespace(world_size=1, fsdp="", bf16=False, fp16=False)
+    assert expected_cost(model, None, None, args) is None
 
 
 def test_what_learns_is_read_off_the_model():
