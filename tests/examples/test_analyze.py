@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import BertConfig, BertModel, BertTokenizer
 
 
@@ -58,6 +59,21 @@ def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
     (out / "other.json").write_text("{}")  # results of another kind may lie beside
     importlib.import_module("sensia_trainer.commands.analyze").main(["render", str(out)])
     assert (out / "README.md").read_text(encoding="utf-8") == report
+
+    # As the result of a matrix: below its table stand the same sections, with their figures.
+    columns = [{"label": "Δρ", "metric": "evaluation.topology.all.difference.mean"}]
+    axes = {"language": {"id": {"train": False, "evaluation": {"model": "model"}}}}
+    recipe = {"title": "Senses", "evaluation": "analyze.yaml", "evaluation_script": "analyze"}
+    (out / "analyze.yaml").write_text("seed: 1\n")
+    (out / "senses.yaml").write_text(yaml.safe_dump(recipe | {"axes": axes, "columns": columns}))
+    (out / "senses").mkdir()
+    (out / "senses" / "id.json").write_text(json.dumps({"evaluation": result}))
+    render = ["--results_dir", str(out), "--render_only"]
+    importlib.import_module("sensia_trainer.commands.reproduce").main([str(out / "senses.yaml"), *render])
+    text = (out / "senses" / "README.md").read_text(encoding="utf-8")
+    assert f"| id | 1 | {result['topology']['all']['difference']['mean']:.3f} [" in text
+    assert report.partition("\n\n")[2].strip() in text
+    assert {file.name: file.read_bytes() for file in (out / "senses" / "figures").glob("*.svg")} == figures
     assert {file.name: file.read_bytes() for file in (out / "figures").glob("*.svg")} == figures
 
 
