@@ -67,7 +67,14 @@ def adapt(run, data, words, parts, args):
     from ..hub.folders import finish_folder
     from ..hub.licences import licence_of_model
     from ..trainer import SensiaTrainer
-    from ..training.adaptation import base_model, last_evaluation, load_bitext, load_texts, read_control
+    from ..training.adaptation import (
+        base_model,
+        last_evaluation,
+        load_bitext,
+        load_texts,
+        read_control,
+        source_fluency,
+    )
     from ..training.by_pair import by_pair, closing_table, closing_words, draw_dynamics, mean_of_pairs, names_of
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
@@ -102,8 +109,9 @@ def adapt(run, data, words, parts, args):
             **{f"text of the {side}": fingerprint(part["text"][:])[:16] for side, part in texts.items()},
         }
     )
-    vocabulary, new = None, words_added(begun)
+    vocabulary, new, given = None, words_added(begun), {}
     if words.vocabulary_size:
+        given = run.once("given", lambda: source_fluency(model, tokenizer, held_out, args))
         tokenizer, vocabulary = new_words(run, words, args, model, tokenizer, train)
         new = range(vocabulary["first_token"], vocabulary["first_token"] + vocabulary["new_tokens"])
     choose_parts(model, parts, new)
@@ -154,6 +162,7 @@ def adapt(run, data, words, parts, args):
     before = run.once(
         "before", lambda: trainer.evaluate(metric_key_prefix="before") | trainer.random_weights_recall("before")
     )
+    before |= given
     run.rehearse(trainer.model, metrics(before, before), partial(finish_folder, to_publish=args.push_to_hub))
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)

@@ -60,6 +60,7 @@ def release(run_folder, destination, dtype=None, license=None, title=None, **eva
     if measured:
         # What the run measured before its first step, for the figure: `before` is now of the reporting split.
         metrics["history"] = _start_of(metrics) + metrics.get("history", [])
+        metrics.pop("before", None)  # of other sentences than `after`
         several = metrics.get("languages", {}).get("pairs")
         metrics |= reported_languages(several, **measured) if several else reported(**measured)
     metrics |= {name: value for name, value in (("license", license), ("title", title)) if value}

@@ -11,6 +11,7 @@ from ..bitext.pairs import load_pairs, names_languages
 from ..bitext.several import languages_of, load_several
 from ..config import METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
+from ..evaluation.perplexity import perplexity
 from ..utils.files import read_json
 from ..utils.models import load_config
 from ..utils.recipes import expand_variables
@@ -35,6 +36,30 @@ def load_bitext(data, args):
             f"({', '.join(named)}); leave `target_language` out."
         )
     return train, held_out, facts
+
+
+def source_fluency(model, tokenizer, held_out, args, *, bootstrap=1000) -> dict:
+    """
+    How well a model foretells the held-out source sentences before it is given new words, which take a share of every
+    prediction: what the source language's fluency is compared with in the end.
+
+    Args:
+        model (`PreTrainedModel`), tokenizer: As they were given; the model is moved to `args.device`.
+        held_out (`Dataset`, or `dict` of them by pair of languages): Held-out pairs.
+        args ([`SensiaConfig`]): Languages, batch size, length.
+        bootstrap (`int`, *optional*, defaults to 1000): Resamples of sentences for the intervals.
+
+    Returns:
+        `dict`: `before_source_bits_per_byte` and the like, with intervals, named as those of the trainer.
+    """
+    model, found = model.to(args.device), {}
+    for pair, part in (held_out if isinstance(held_out, dict) else {"": held_out}).items():
+        code = pair.split("-")[0] if pair else args.source_language
+        sizes = {"batch_size": args.eval_batch_size, "max_length": args.max_length, "bootstrap": bootstrap}
+        measured = perplexity(model, tokenizer, texts(part, code).to_pylist(), start="own", **sizes)
+        prefix = f"before_{pair}_source" if pair else "before_source"
+        found |= {f"{prefix}_{k}": v for k, v in measured.items() if k.startswith(("perplexity", "nll_", "bits_"))}
+    return found
 
 
 def load_texts(data, args, held_out):

@@ -256,10 +256,10 @@ def _protected_words(backend, texts, target_words, number, **options):
     Every text that holds something takes an equal part of what that costs: a text that was left untranslated takes all
     of it alone.
     """
+    if number == 0:
+        return count_words(backend, texts, **options)
     lines = [line for text in cut_words(backend, texts, **options) for line in text.split("\n")]
     words = Counter(word for line in lines for word in line.split(" "))
-    if number == 0:
-        return words
     (pairs, counts), (target_pairs, target_counts) = count_pairs(words), count_pairs(target_words)
     shared = np.isin(pairs, target_pairs)
     shares = target_counts[is_in(target_pairs, pairs)] / counts[shared]

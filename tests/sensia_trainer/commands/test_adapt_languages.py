@@ -58,6 +58,9 @@ def test_every_language_is_in_metrics_card_and_figure(folder):
         assert one["after"]["pairs"] == 6 and one["data"]["fingerprint"]
         assert one["before"]["target_bits_per_byte"] != one["after"]["target_bits_per_byte"]
         assert "random_sense_recall_source_to_target" in one["after"]
+    given = read_json(folder / "out" / "given.json")["result"]  # before there were new words
+    for name, one in metrics["by_pair"].items():
+        assert one["before"]["source_bits_per_byte"] == given[f"before_{name}_source_bits_per_byte"]
     values = [one["after"]["target_bits_per_byte"] for one in metrics["by_pair"].values()]
     assert metrics["after"]["target_bits_per_byte"] == pytest.approx(sum(values) / 2)
     assert metrics["data"]["pairs"] == sum(metrics["data"]["pairs by languages"].values())

@@ -84,6 +84,16 @@ def test_the_folder_and_its_reported_results(run, tmp_path):
     assert sorted(path.name for path in folder.parent.iterdir()) == ["backpack-tiny-id"]
 
 
+def test_what_a_run_measured_before_it_does_not_stand_beside_results_of_other_sentences(run, tmp_path):
+    measured = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    write(run, "metrics.json", measured | {"before": measured["after"]})
+    after = write(tmp_path, "after.json", evaluation(0.71, 0.52))
+    folder = release(run, tmp_path / "cards" / "backpack-tiny-id", after=after)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert "before" not in metrics and metrics["history"][0]["step"] == 0
+    assert "|  | this model |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 COPIED_AND_LOADED = """
 import json, sys
 sys.modules.update(modeling_backpack=None, sensia_trainer=None)

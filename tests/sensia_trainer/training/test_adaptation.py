@@ -5,7 +5,15 @@ from datasets import Dataset
 from transformers import GPT2Config
 
 from sensia_trainer.config import SensiaConfig
-from sensia_trainer.training.adaptation import base_model, evaluations, load_texts, read_control, summary
+from sensia_trainer.evaluation.intrinsic import evaluate_bitext
+from sensia_trainer.training.adaptation import (
+    base_model,
+    evaluations,
+    load_texts,
+    read_control,
+    source_fluency,
+    summary,
+)
 from sensia_trainer.training.settings import AdaptationData
 
 
@@ -107,3 +115,18 @@ def test_what_is_missing_is_told_with_the_ways_on(tmp_path):
         base_model(AdaptationData(**dense))
     assert base_model(AdaptationData(**dense, induce_steps=5)) == str(tmp_path)
     assert base_model(AdaptationData(method="mcl", bitext=["django"], dense_model="x")) == "x"
+
+
+def test_the_fluency_of_the_source_is_that_of_the_model_as_it_was_given(tmp_path, tiny_model, tokenizer):
+    model = tiny_model()
+    pairs = [{"en": f"the {word} is here", "id": f"{word} ada"} for word in ("house", "river", "child")]
+    held_out = Dataset.from_dict({"translation": pairs})
+    found = source_fluency(model, tokenizer, held_out, config(tmp_path), bootstrap=100)
+    sides = ([pair[code] for pair in pairs] for code in ("en", "id"))
+    expected = evaluate_bitext(model, tokenizer, *sides, bootstrap=100)
+    names = ("bits_per_byte", "perplexity", "bits_per_byte_interval")
+    for name in names:
+        assert found[f"before_source_{name}"] == pytest.approx(expected[f"source_{name}"], rel=1e-5)
+    of_pairs = source_fluency(model, tokenizer, {"en-id": held_out, "id-en": held_out}, config(tmp_path))
+    assert of_pairs["before_en-id_source_bits_per_byte"] == pytest.approx(found["before_source_bits_per_byte"])
+    assert of_pairs["before_id-en_source_bits_per_byte"] != of_pairs["before_en-id_source_bits_per_byte"]
