@@ -161,8 +161,8 @@ def base_model(data):
         if not data.induce_steps and not hasattr(load_config(data.model), "num_senses"):
             raise ValueError(
                 f"`model` is {data.model!r}, a language model without senses to align: give it some with "
-                "`--induce_steps 500`, on the source sides, or with `sensia induce` and more text; or adapt it "
-                "without (`--method mcl` or `fine-tuning`, with `--dense_model`)."
+                "`--induce_steps 500`, on the source sides, or with `sensia induce` and more text; adapt it without "
+                "(`--method mcl` or `fine-tuning`, with `--dense_model`); or name a Backpack."
             )
         return data.model
     if data.dense_model is None:
