@@ -279,8 +279,10 @@ def render_agreement(rows: list[dict]) -> str:
 
 
 def render_report(title: str, preface: str, sections: list[tuple[str, str]]) -> str:
-    """One document of all matrices: `sections` are (Markdown, path of a figure or "")."""
+    """One document of all matrices: `sections` are (Markdown, path of a figure or ""); a single line is a figure's
+    caption."""
     parts = [f"# {escape(title)}", preface.strip()]
     for text, figure in sections:
-        parts.append(text.strip() + (f"\n\n![The table above as a figure]({figure})" if figure else ""))
+        shown = "The table above as a figure" if "\n" in text.strip() else text.strip()
+        parts.append(text.strip() + (f"\n\n![{shown}]({figure})" if figure else ""))
     return "\n\n".join(part for part in parts if part) + "\n"

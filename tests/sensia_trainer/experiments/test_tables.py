@@ -175,7 +175,8 @@ def test_runs_made_twice(matrix, results):
 
 
 def test_a_report_of_all_tables():
-    text = render_report("Results", "Read this first.\n", [("## A\n\ntable", "a/table.png"), ("## B\n", "")])
-    assert text == (
-        "# Results\n\nRead this first.\n\n## A\n\ntable\n\n![The table above as a figure](a/table.png)\n\n## B\n"
+    sections = [("## A\n\ntable", "a/table.png"), ("## B\n", ""), ("Every row a point.", "b.png")]
+    assert render_report("Results", "Read this first.\n", sections) == (
+        "# Results\n\nRead this first.\n\n## A\n\ntable\n\n![The table above as a figure](a/table.png)\n\n## B\n\n"
+        "Every row a point.\n\n![Every row a point.](b.png)\n"
     )
