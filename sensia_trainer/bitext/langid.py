@@ -281,7 +281,7 @@ def _checked_code(code: str) -> tuple[str | None, str]:
     try:
         known = iso in identifier().codes
     except ValueError:
-        return None, "py3langid is not installed"
+        return None, "py3langid is not installed (`pip install py3langid`)"
     return (iso, "") if known else (None, f"py3langid does not know {iso}")
 
 
