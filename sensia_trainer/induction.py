@@ -4,10 +4,13 @@ logits = head(b + g m), with b the final state of the language model, m the mixt
 g = 0 the model is the language model, to the bit. Trained are the senses, their weights and the gate, on text of the
 source language, by
 
-    L = (1 - w) CE + w T^2 KL(base || model) + w_diversity D                    (distillation: Hinton et al., 2015)
+    L = (1 - w) CE + w T^2 KL(base || model) + w_mixture CE(head(m)) + w_diversity D
 
-The base is the model itself without its sense path, so distilling from it takes one more product with the head and no
-second model. ("Sense Representations are Inducible Interfaces", arXiv 2605.28669, induces senses this way.)
+(distillation: Hinton et al., 2015). The third term is the loss of a Backpack (Hewitt et al., 2023, Section 2), whose
+senses alone foretell the next word: without it they learn what the language model lacks, which is little, and much the
+same for every word. The base is the model itself without its sense path, so distilling from it takes one more product
+with the head and no second model. ("Sense Representations are Inducible Interfaces", arXiv 2605.28669, induces senses
+by the other terms.)
 """
 
 from collections import Counter
@@ -21,7 +24,7 @@ from transformers.utils import logging
 
 from modeling_backpack import BackpackForCausalLM
 
-from .losses import head_of
+from .losses import head_of, next_token_loss
 from .representations import sense_entropy, sense_probs
 from .training.checkpointing import ResumableTrainer
 from .training.distillation import distilled_loss, sense_diversity
@@ -139,19 +142,24 @@ class InductionTrainer(ResumableTrainer):
         input_ids = inputs["input_ids"]
         outputs = self.forward(model, input_ids)
         head = head_of(self.accelerator.unwrap_model(model))
+        labels = next_tokens(input_ids)
         with self.accelerator.autocast():
             distilled = distilled_loss(
                 outputs.last_hidden_state,
                 outputs.backbone_last_hidden_state,
                 head,
-                next_tokens(input_ids),
+                labels,
                 share=self.args.distill_share,
                 temperature=self.args.distill_temperature,
             )
-        diversity = sense_diversity(senses_of_distinct(input_ids, outputs.senses))
-        self.watch.losses({"distilled": distilled.loss, "diversity": diversity}, self.state.global_step + 1)
-        loss = distilled.loss + self.args.diversity_weight * diversity
-        parts = distilled._asdict() | {"diversity": diversity, "contribution": contribution(outputs)}
+            terms = {}
+            if self.args.mixture_weight:
+                terms["mixture_cross_entropy"] = next_token_loss(outputs.mixture, head, labels)
+        terms["diversity"] = sense_diversity(senses_of_distinct(input_ids, outputs.senses))
+        self.watch.losses({"distilled": distilled.loss, **terms}, self.state.global_step + 1)
+        loss = distilled.loss + self.args.diversity_weight * terms["diversity"]
+        loss += self.args.mixture_weight * terms.get("mixture_cross_entropy", 0.0)
+        parts = distilled._asdict() | terms | {"contribution": contribution(outputs)}
         self._sums.update({name: float(value.detach()) for name, value in parts.items() if name != "loss"}, calls=1)
         return (loss, outputs) if return_outputs else loss
 
@@ -186,9 +194,9 @@ class InductionTrainer(ResumableTrainer):
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """
         Held-out blocks: `perplexity` of the model and `base_perplexity` of the language model it was made from,
-        `divergence` (nats), `contribution` |g m| / |b|, `gate`, `sense_entropy` (nats), and `ambiguous_cosine`, the
-        mean cosine between different senses of [`AMBIGUOUS_WORDS`]. All in the precision of training (`bf16`), before
-        it as within.
+        `divergence` (nats), `mixture_cross_entropy` (nats) of the senses alone, `contribution` |g m| / |b|, `gate`,
+        `sense_entropy` (nats), and `ambiguous_cosine`, the mean cosine between different senses of
+        [`AMBIGUOUS_WORDS`]. All in the precision of training (`bf16`), before it as within.
         """
         model, rows = self.model.eval(), []
         head = head_of(self.accelerator.unwrap_model(model))
@@ -199,7 +207,8 @@ class InductionTrainer(ResumableTrainer):
                 values = self._measured(self.forward(model, input_ids), input_ids, head)
             rows.append(self.accelerator.gather_for_metrics(values))
         means = torch.cat(rows).double().mean(0).tolist()
-        names = ("cross_entropy", "divergence", "base_cross_entropy", "sense_entropy", "contribution")
+        names = ("cross_entropy", "divergence", "base_cross_entropy", "mixture_cross_entropy")
+        names += ("sense_entropy", "contribution")
         metrics = dict(zip(names, means, strict=True))
         metrics |= {"perplexity": exp(metrics["cross_entropy"]), "base_perplexity": exp(metrics["base_cross_entropy"])}
         metrics |= {"gate": self._gate().item(), "ambiguous_cosine": self.ambiguous_cosine()}
@@ -209,14 +218,15 @@ class InductionTrainer(ResumableTrainer):
         return metrics
 
     def _measured(self, outputs, input_ids, head):
-        """What is measured of each block, `(B, 5)`."""
+        """What is measured of each block, `(B, 6)`."""
         probs, labels = sense_probs(outputs.senses, temperature=SENSE_TEMPERATURE), next_tokens(input_ids)
         values = []
         for row, tokens in enumerate(input_ids):
             states = outputs.last_hidden_state[row], outputs.backbone_last_hidden_state[row]
             _, *parts = distilled_loss(*states, head, labels[row], temperature=1.0)
+            alone = next_token_loss(outputs.mixture[row], head, labels[row])
             entropy = sense_entropy(probs[row], torch.ones_like(tokens))
-            values.append(torch.stack([*parts, entropy, contribution(outputs, row)]))
+            values.append(torch.stack([*parts, alone, entropy, contribution(outputs, row)]))
         return torch.stack(values)
 
     def ambiguous_cosine(self) -> float | None:

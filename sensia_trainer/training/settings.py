@@ -17,6 +17,7 @@ SMALLEST_VOCABULARY = 258
 INDUCTION_RANGES = {
     "distill_share": Range(0, 1),
     "distill_temperature": POSITIVE,
+    "mixture_weight": NOT_NEGATIVE,
     "diversity_weight": NOT_NEGATIVE,
     "gate_learning_rate": POSITIVE,  # or the gate would stay at 0
 }
@@ -342,6 +343,10 @@ class InductionConfig(TrainingArguments):
         default=0.5, metadata={"help": "Share of distillation from the base in the loss; the rest is cross-entropy."}
     )
     distill_temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, positive."})
+    mixture_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the cross-entropy of the senses alone, as a Backpack's: they speak for words."},
+    )
     diversity_weight: float = field(
         default=0.005, metadata={"help": "Weight of the mean squared cosine between the senses of a word."}
     )

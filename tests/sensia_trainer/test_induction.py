@@ -186,3 +186,25 @@ def test_an_induced_model_is_adapted_like_a_backpack(tmp_path, context_state):
     assert all(math.isfinite(value) for value in metrics.values() if isinstance(value, float))
     logged = [row for row in trainer.state.log_history if "loss_sense" in row]
     assert len(logged) == 6 and all(math.isfinite(row["loss_context"]) for row in logged)
+
+
+def test_the_senses_alone_foretell_the_next_word(tmp_path):
+    """w_mixture CE(head(m)) is what that term adds to the loss, and to what the senses learn from."""
+    model = BackpackForCausalLM.from_backbone(tiny_base(), num_senses=4)
+    with torch.no_grad():
+        model.backpack.residual_gate.weight.fill_(0.3)
+    batch = {"input_ids": torch.tensor(blocks(3)["input_ids"][:])}
+    losses, gradients = [], []
+    for weight in (0.0, 0.5):
+        trainer = trainer_for(tmp_path, model=model, mixture_weight=weight)
+        losses.append(trainer.compute_loss(model, batch))
+        model.zero_grad()
+        losses[-1].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.backpack.sense_network.parameters()]))
+    outputs = model(**batch, output_senses=True)
+    logits = model.get_output_embeddings()(outputs.mixture)[:, :-1].flatten(0, 1)
+    expected = 0.5 * torch.nn.functional.cross_entropy(logits, batch["input_ids"][:, 1:].flatten())
+    torch.testing.assert_close(losses[1] - losses[0], expected)
+    assert not torch.equal(*gradients)
+    metrics = trainer.evaluate()
+    assert metrics["eval_mixture_cross_entropy"] > 0
