@@ -344,7 +344,7 @@ class InductionConfig(TrainingArguments):
     )
     distill_temperature: float = field(default=2.0, metadata={"help": "Temperature of the distillation, positive."})
     mixture_weight: float = field(
-        default=0.0,
+        default=1.0,
         metadata={"help": "Weight of the cross-entropy of the senses alone, as a Backpack's: they speak for words."},
     )
     diversity_weight: float = field(
