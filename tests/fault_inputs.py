@@ -78,9 +78,9 @@ VALUES = {
         backpack_config={"nosuch":3} dataset=nowhere/nothing seed=-3 weight_decay=nan""",
     "induce": """learning_rate=nan max_steps=0 per_device_train_batch_size=0 block_size=0 block_size=9000
         held_out_blocks=0 held_out_blocks=9999 distill_share=2 distill_share=nan distill_temperature=0
-        distill_temperature=-1 diversity_weight=-1 mixture_weight=-1 gate_learning_rate=0 gate_learning_rate=nan model=nowhere
-        model=empty-folder model=base model=bert model=encoder-decoder model=cut-weights model=no-tokenizer
-        model=other-vocabulary backpack_config={ backpack_config={"nosuch":3}
+        distill_temperature=-1 diversity_weight=-1 mixture_weight=-1 gate_learning_rate=0 gate_learning_rate=nan
+        model=nowhere model=empty-folder model=base model=bert model=encoder-decoder model=cut-weights
+        model=no-tokenizer model=other-vocabulary backpack_config={ backpack_config={"nosuch":3}
         text_files=nowhere.txt text_files=empty.txt text_files=image.png
         train_head=true train_backbone=true seed=-3""",
     "evaluate": """model=nowhere model=empty-folder model=headless model=no-tokenizer output=x.txt output=base
