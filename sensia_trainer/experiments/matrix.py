@@ -343,9 +343,13 @@ def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, matrix_file=
 
 
 def _execute(run, results_dir, folder, launch, matrix_file) -> str:
-    if is_finished(run, results_dir, read_ledger(results_dir)):
+    ledger, evaluated = read_ledger(results_dir), _evaluated(run, folder)
+    is_same = ledger.get(run.name, {}).get("evaluated", "") == evaluated
+    if is_finished(run, results_dir, ledger) and (is_same or not evaluated):
         return "skipped"
-    record = {"run": run.name, "fingerprint": run.fingerprint}
+    if not is_same:
+        (folder / "evaluation.json").unlink(missing_ok=True)
+    record = {"run": run.name, "fingerprint": run.fingerprint} | ({"evaluated": evaluated} if evaluated else {})
     write_ledger(
         results_dir, record | {"status": "started", "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     )
@@ -369,6 +373,14 @@ def _execute(run, results_dir, folder, launch, matrix_file) -> str:
     write_json(result_file(results_dir, run), portable(result) | {"seconds": record["seconds"]})
     write_ledger(results_dir, record | {"status": "finished"})
     return "finished"
+
+
+def _evaluated(run, folder) -> str:
+    """The metrics, as a hash, of the runs that a run without training evaluates; empty where none of them is here."""
+    names = () if run.train else (run.evaluation.get(side) for side in ("model", "control"))
+    files = (folder / name / METRICS_FILE for name in names if name)
+    found = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    return fingerprint(found)[:16] if found else ""
 
 
 def _run_steps(run, folder, launch) -> tuple[int, str | None]:

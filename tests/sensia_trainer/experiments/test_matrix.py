@@ -321,6 +321,22 @@ def test_analyses_without_training_are_of_runs_that_another_matrix_makes(name, t
             assert run.evaluation["vocabulary"] == run.evaluation["model"] + "/vocabulary"
 
 
+def test_a_run_that_evaluates_another_is_made_again_when_that_was(matrix_file, tmp_path):
+    evaluated = {"model": "../../other/full", "control": "../../other/lm-only"}
+    axes = {"language": {"id": {"train": False, "evaluation": evaluated}}}
+    runs = expand(load_matrix(matrix_file(axes=axes, average=None)))
+    folders = tmp_path / "results" / "matrix", tmp_path / "runs" / "matrix"
+    for name in ("full", "lm-only"):
+        (tmp_path / "runs" / "other" / name).mkdir(parents=True)
+        (tmp_path / "runs" / "other" / name / "metrics.json").write_text("{}")
+    launch = Launcher()
+    outcomes = [execute(runs, *folders, launch) for _ in range(2)]
+    assert [outcome["skipped"] for outcome in outcomes] == [[], ["id"]] and len(launch.commands) == 1
+    (tmp_path / "runs" / "other" / "lm-only" / "metrics.json").write_text('{"seed": 2}')
+    assert execute(runs, *folders, launch)["finished"] == ["id"] and len(launch.commands) == 2
+    assert execute(runs, folders[0], tmp_path / "elsewhere", launch)["skipped"] == ["id"]  # the others are not there
+
+
 def test_an_untrained_run_needs_a_model(matrix_file):
     matrix = load_matrix(matrix_file(axes={"model": {"goldfish": {"train": False}}}, average=None))
     with pytest.raises(ValueError, match="must name a `model`"):
