@@ -46,8 +46,8 @@ def test_the_plan():
 def test_time_and_memory_before_the_first_step():
     cpu = torch.device("cpu")
     line = cost_line((7e9, 1.5e9), 600, cpu, rate=1e10)  # a second at 70% of the rate
-    assert line == "; about 10 minutes on this machine and 2.0 GB of memory"
-    assert cost_line((7e9, 1.5e9), 600, torch.device("meta")) == "; about 2.0 GB of memory"
+    assert line == "; about 10 minutes on this machine and 2.4 GB of memory"
+    assert cost_line((7e9, 1.5e9), 600, torch.device("meta")) == "; about 2.4 GB of memory"
     assert cost_line(None, 600, cpu) == cost_line((1, 1), 0, cpu) == ""
 
 
@@ -119,7 +119,7 @@ def test_a_training_says_what_it_does_and_nothing_else(tmp_path, capsys):
     trainer.train()
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("Training: ") and " pairs (" in first and "8 steps of" in first
-    assert re.search(r"; about \d+ seconds on this machine and \d+ MB of memory$", first), first
+    assert re.search(r"; about \d+ seconds on this machine and 1\.2 GB of memory$", first), first
     assert rest[0].startswith("step 4: loss ")
     assert rest[1].startswith("about ") and "left at the rate of the first steps; memory: " in rest[1]
     assert rest[2].startswith("step 8: loss ") and len(rest) == 3
