@@ -8,6 +8,7 @@ from statistics import mean, variance
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
+from ..training.runs import decides
 from ..utils.figures import save_figure
 from ..utils.files import read_json
 from ..utils.markdown import bold, escape, table, with_interval
@@ -144,7 +145,19 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
     parts = [" ".join(notes), table(header, lines)]
     if to_run:
         parts.append(f"Not run yet: {', '.join(to_run)}.")
+    if earlier := of_an_earlier_recipe(runs, results):
+        parts.append(f"By an earlier recipe, to be run again: {', '.join(earlier)}.")
     return "\n\n".join(parts) + "\n"
+
+
+def of_an_earlier_recipe(runs: list[Run], results: dict[str, dict]) -> list[str]:
+    """The runs whose result is of another value of a field that decides something, of those that both recipes name."""
+    recipes = {run.name: (run.recipe, results.get(run.name, {}).get("recipe", {})) for run in runs}
+    return [
+        name
+        for name, (now, then) in recipes.items()
+        if any(decides(field) and now[field] != then[field] for field in set(now) & set(then))
+    ]
 
 
 def _cell(cell, digits):

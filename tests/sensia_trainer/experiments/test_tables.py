@@ -80,6 +80,14 @@ def test_what_has_not_run_is_named_below(matrix, results):
     assert "Not run yet" not in render_table(matrix, runs, results)
 
 
+def test_results_of_an_earlier_recipe_are_named_below(matrix, results):
+    (run, *_), name = expand(matrix), "By an earlier recipe, to be run again"
+    run = replace(run, recipe={"w_lm": 0.7, "logging_steps": 50, "new_field": 1})
+    for recipe, said in (({"w_lm": 0.7, "logging_steps": 10}, ""), ({"w_lm": 0.5}, f"{name}: {run.name}.")):
+        text = render_table(matrix, [run], {run.name: results[run.name] | {"recipe": recipe}})
+        assert said in text and bool(said) == (name in text)
+
+
 def test_measured_reads_intervals_beside_values():
     result = {"evaluation": {"flores": {"recall": 0.5, "recall_interval": [0.4, 0.6]}, "tasks": []}}
     assert measured(result, {"label": "R", "metric": "evaluation.flores.recall"}) == (0.5, [0.4, 0.6])
