@@ -113,7 +113,8 @@ def load_texts(data, args, held_out):
         if not len(loaded[side]):
             raise ValueError(f"Every text of `{name}`={getattr(data, name)} is in an evaluation set.")
         left_out = {"in other languages": int((~right).sum()), "in evaluation sets": int((right & ~clean).sum())}
-        facts[name.replace("_", " ")] = {"name": ", ".join(getattr(data, name)), "texts": len(loaded[side])} | left_out
+        names = ", ".join(Path(place).name if Path(place).exists() else place for place in places)
+        facts[name.replace("_", " ")] = {"name": names, "texts": len(loaded[side])} | left_out
     return loaded, facts
 
 
