@@ -52,7 +52,10 @@ def known_names() -> set[str]:
 
 
 def _source(package, name):
-    return Path(find_spec(package).submodule_search_locations[0]) / name
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    return Path(spec.origin).parent / name
 
 
 def without_torch():
