@@ -116,6 +116,7 @@ def results_figure(path):
     """Recall@1 of the released models for each language, beside other methods and what needs no training."""
     figure = Figure(figsize=(7.6, 3.0), layout="constrained")
     ax, width = figure.subplots(), 0.19
+    codes = [code for code in LANGUAGES if read(f"recommended/{code}-sensia.json")]
     bars = {
         "senses": ("recommended/{}-sensia.json", "sense"),
         "contexts": ("recommended/{}-sensia.json", "context"),
@@ -123,20 +124,19 @@ def results_figure(path):
         "senses, random weights": ("recommended/{}-sensia.json", "random_sense"),
     }
     for n, (name, (pattern, kind)) in enumerate(bars.items()):
-        heights = [mean_recall(read(pattern.format(code)), kind) for code in LANGUAGES]
+        heights = [mean_recall(read(pattern.format(code)), kind) for code in codes]
         places = [place + (n - 1.5) * width for place, height in enumerate(heights) if height is not None]
         look = {"color": COLOURS[n], "hatch": HATCHES[n], "edgecolor": "white", "linewidth": 0}
         ax.bar(places, [height for height in heights if height is not None], width * 0.92, label=name, **look)
-    for place, code in enumerate(LANGUAGES):
+    for place, code in enumerate(codes):
         overlap = mean_recall(read(f"recommended/{code}-sensia.json"), "overlap")
-        if overlap is not None:
-            label = "token overlap, no model" if place == 0 else None
-            ax.hlines(overlap, place - 0.42, place + 0.42, color="0.2", linestyle="--", label=label)
-    ax.set_xticks(range(len(LANGUAGES)), [language(code).name for code in LANGUAGES])
+        label = "token overlap, no model" if place == 0 else None
+        ax.hlines(overlap, place - 0.42, place + 0.42, color="0.2", linestyle="--", label=label)
+    ax.set_xticks(range(len(codes)), [language(code).name for code in codes])
     ax.set_ylabel("translations found (recall@1)")
     ax.set_ylim(0, 1)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper right")
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     return save_figure(figure, path)
 
 
