@@ -77,17 +77,23 @@ def results_table():
             flores, metrics = result["evaluation"]["flores"], result["metrics"]
             kinds = ("sense", "context", "overlap", "random_sense")
             recalls = [f"{recall(flores, kind):.2f}" for kind in kinds]
-            (bits,) = bits_per_byte(f"recommended/{code}-sensia.json")
-            control = [f"{value:.2f}" for value in bits_per_byte(f"recommended/{code}-lm-only.json")] or ["–"]
-            english = [f"{metrics[when]['source_bits_per_byte']:.2f}" for when in ("before", "after")]
-            fluency = [f"{bits:.2f}", *control, " → ".join(english)]
+            english = f"{metrics['before']['source_bits_per_byte']:.2f}"
+            controls = read(f"recommended/{code}-lm-only.json")
+            (bits, kept), (control, kept_alone) = (fluencies(runs) for runs in ([result], controls))
+            fluency = [bits, control, english, kept, kept_alone]
             rows.append([language(code).name, f"{metrics['data']['pairs']:,}", *recalls, *fluency])
     names = ["language", "pairs", "senses", "contexts", "token overlap, no model", "random weights"]
-    return table([*names, "bits per byte", "LM loss alone", "English, before → after"], rows)
+    names += ["bits per byte", "LM loss alone", "English before", "English", "English, LM loss alone"]
+    return table(names, rows)
 
 
-def bits_per_byte(pattern):
-    return [result["evaluation"]["flores"]["target_bits_per_byte"] for result in read(pattern)]
+def fluencies(results):
+    """Bits per byte of the language (devtest) and of English (dev) after a run; dashes where it was not made."""
+    if not results:
+        return "–", "–"
+    (result,) = results
+    bits = result["evaluation"]["flores"]["target_bits_per_byte"], result["metrics"]["after"]["source_bits_per_byte"]
+    return tuple(f"{value:.2f}" for value in bits)
 
 
 def runs_table():
