@@ -25,6 +25,12 @@ _SIGNATURES = {
     b"BZh": bz2.open,
     b"\x28\xb5\x2f\xfd": lambda path: pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"),
 }
+# What becomes of lines of each kind of problem; values of another type than the first ones are left empty.
+_BECOMES = dict.fromkeys(("invalid_utf8", "lone_surrogates"), "kept with U+FFFD in place of what cannot be read") | (
+    dict.fromkeys(
+        ("malformed_lines", "malformed_segments", "units_without_both_languages", "untranslated_messages"), "left out"
+    )
+)
 _DAMAGED = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
@@ -42,9 +48,9 @@ class Problems(Counter):
             self.first.setdefault(what, line)
 
     def described(self) -> list[str]:
-        """One sentence a kind: `malformed lines: 3, the first in line 17`."""
+        """One sentence a kind: `malformed lines: 3 left out, the first in line 17`."""
         return [
-            f"{what.replace('_', ' ')}: {count:,}"
+            f"{what.replace('_', ' ')}: {count:,} {_BECOMES.get(what, 'left empty')}"
             + (f", the first in line {self.first[what]:,}" if what in self.first else "")
             for what, count in self.items()
         ]

@@ -181,7 +181,7 @@ def adapt(run, data, words, parts, args):
         trainer.push_to_hub(commit_message=f"{data.method} of {base}")
     if trainer.is_world_process_zero():
         print(closing_table(measured), *closing_words(measured), sep="\n")
-        print(f"model folder: {args.output_dir}")
+        print(run.where())
 
 
 def new_words(run, words, args, model, tokenizer, pairs):

@@ -134,7 +134,7 @@ def induce(run, data, args):
                 "sources": data.dataset or data.text_files,
                 "licence": data.licence,
                 "documents": facts["documents"],
-                **{f"{kind.replace('_', ' ')} left out": count for kind, count in facts["problems"].items()},
+                **{kind.replace("_", " "): count for kind, count in facts["problems"].items()},
                 "tokens": len(split["train"]) * data.block_size,
                 "block_size": data.block_size,
                 "held_out_blocks": data.held_out_blocks,
@@ -158,6 +158,6 @@ def induce(run, data, args):
         shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
         after = {name.removeprefix("eval_"): value for name, value in after.items()}
         print(*induction_verdict(after), sep="\n")
-        print(f"model folder: {args.output_dir}")
+        print(run.where())
     if args.push_to_hub:
         trainer.push_to_hub()

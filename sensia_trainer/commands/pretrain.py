@@ -92,7 +92,7 @@ def pretrain(run, data, args):
                 "licence": data.licence,
                 **({"rows_kept": describe(data.tsv_keep)} if data.tsv_keep else {}),
                 "documents": facts["documents"],
-                **{f"{kind.replace('_', ' ')} left out": count for kind, count in facts["problems"].items()},
+                **{kind.replace("_", " "): count for kind, count in facts["problems"].items()},
                 "tokens": len(split["train"]) * data.block_size,
                 "block_size": data.block_size,
                 "held_out_blocks": data.held_out_blocks,
@@ -120,7 +120,7 @@ def pretrain(run, data, args):
     if args.push_to_hub:
         trainer.push_to_hub()
     if trainer.is_world_process_zero():
-        print(*pretraining_verdict(loss, len(tokenizer)), f"model folder: {args.output_dir}", sep="\n")
+        print(*pretraining_verdict(loss, len(tokenizer)), run.where(), sep="\n")
 
 
 def describe(keep):

@@ -11,7 +11,9 @@ WORSE, FORGOTTEN = 0.03, 0.15
 CLEARLY = 0.03
 
 
-def verdict(before: dict, after: dict, names: tuple[str, str], control: dict | None = None) -> list[str]:
+def verdict(
+    before: dict, after: dict, names: tuple[str, str], control: dict | None = None, *, both_sides=False, replay=False
+) -> list[str]:
     """
     Sentences about an adaptation.
 
@@ -19,6 +21,8 @@ def verdict(before: dict, after: dict, names: tuple[str, str], control: dict | N
         before, after (`dict`): Held-out metrics, as [`evaluate_bitext`] gives them, with intervals or without.
         names (`tuple[str, str]`): The languages, source and target.
         control (`dict`, *optional*): `after` of the same model trained by the language-model loss alone.
+        both_sides (`bool`): Whether the source side was predicted as well, as much as the target side,
+        replay (`bool`): and whether there was text of the source language beside the pairs.
 
     Returns:
         `list[str]`: translations found, beside chance, random weights, token overlap and the control; fluency of both
@@ -27,7 +31,8 @@ def verdict(before: dict, after: dict, names: tuple[str, str], control: dict | N
     source, target = names
     lines = _retrieval(before, after, source, target, control)
     lines += _fluency(before, after, source, target, control)
-    return [*lines, "Next: " + "; ".join(next_steps(before, after, names, control)) + "."]
+    steps = next_steps(before, after, names, control, both_sides=both_sides, replay=replay)
+    return [*lines, "Next: " + "; ".join(steps) + "."]
 
 
 def _retrieval(before, after, source, target, control):
@@ -73,7 +78,9 @@ def _fluency(before, after, source, target, control):
     return lines
 
 
-def next_steps(before: dict, after: dict, names: tuple[str, str], control: dict | None = None) -> list[str]:
+def next_steps(
+    before: dict, after: dict, names: tuple[str, str], control: dict | None = None, *, both_sides=False, replay=False
+) -> list[str]:
     """What to do after a run with these numbers; the arguments are those of [`verdict`]."""
     steps = []
     kind = "sense" if "sense_recall_source_to_target" in after else "context"
@@ -84,7 +91,8 @@ def next_steps(before: dict, after: dict, names: tuple[str, str], control: dict 
         steps.append("train longer, on more pairs or with words of the language (`--vocabulary_size`)")
     drift = _drift(before, after)
     if drift is not None and drift > WORSE:
-        steps.append(f"to keep {names[0]}, `--source_lm_weight 1` if it is less, and text of it (`--replay_source`)")
+        text = "more text of it (`--replay_ratio`)" if replay else "text of it beside the pairs (`--replay_source`)"
+        steps.append(f"to keep {names[0]}, " + ("" if both_sides else "`--source_lm_weight 1` and ") + text)
     if control is None:
         steps.append(
             "to know what alignment costs, a control (`--method lm-only`), shown with `--control` its metrics.json"

@@ -67,8 +67,8 @@ def data_text(data: dict, licence: dict) -> Markdown:
         )
     elif licence["license"] == "other":
         sentences.append(
-            "The licences of the text bind the weights in several ways at once (share-alike, copyleft), so the "
-            "weights have none of their own beside them: see which corpus has which."
+            "The licences of the text and of the base model's text bind the weights in several ways at once "
+            "(share-alike, copyleft), so the weights have none of their own beside them: see which corpus has which."
         )
     else:
         sentences.append(f"Licence of the weights: {escape(licence['license'])}.")

@@ -78,12 +78,15 @@ def closing_table(metrics: dict) -> str:
 
 def closing_words(metrics: dict) -> list[str]:
     """What its numbers mean, in sentences; those of each pair of languages where there are several."""
+    config, data = metrics.get("config") or {}, metrics.get("data") or {}
+    settings = {"both_sides": config.get("source_lm_weight", 0) >= 1, "replay": "replay source" in data}
     if "by_pair" not in metrics:
-        return verdict(metrics["before"], metrics["after"], names_of(metrics["languages"]), metrics.get("control"))
+        names = names_of(metrics["languages"])
+        return verdict(metrics["before"], metrics["after"], names, metrics.get("control"), **settings)
     source, lines = metrics["languages"]["source"], []
     for name, one in metrics["by_pair"].items():
         target = language(name.removeprefix(f"{source}-")).name
-        lines += verdict(one["before"], one["after"], (language(source).name, target))
+        lines += verdict(one["before"], one["after"], (language(source).name, target), **settings)
     return lines
 
 

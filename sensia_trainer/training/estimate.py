@@ -300,15 +300,15 @@ def _aligns(args) -> bool:
 
 
 def matrix_product_rate(
-    size: int = 2048, seconds: float = 1.0, processor: bool = False, average: bool = False
+    size: int = 2048, seconds: float = 1.0, processor: bool = False, average: bool = False, dtype=None
 ) -> float:
-    """Operations a second of the fastest of the float32 matrix products that this machine's processor makes in that
-    time; with `processor` a second of processor time, the sum over threads; with `average` of all of them: what else
-    the machine does has its share."""
+    """Operations a second of the fastest of the matrix products that this machine's processor makes in that time, in
+    `dtype` (float32 by default); with `processor` a second of processor time, the sum over threads; with `average` of
+    all of them: what else the machine does has its share."""
     import torch
 
     clock = time.process_time if processor else time.perf_counter
-    a, b = torch.randn(size, size), torch.randn(size, size)
+    a, b = (torch.randn(size, size).to(dtype or torch.float32) for _ in range(2))
     ends = [clock()]
     while ends[-1] - ends[0] < seconds:
         a @ b

@@ -160,4 +160,4 @@ def _duration(hours: float) -> str:
     for name, size in (("hours", 1), ("minutes", 1 / 60)):
         if hours >= size:
             return f"{hours / size:,.3g} {name}"
-    return f"{hours * 3600:.0f} seconds"
+    return "below a minute"

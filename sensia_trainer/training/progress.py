@@ -47,7 +47,8 @@ class ProgressLines(TrainerCallback):
             return
         left = state.max_steps - state.global_step
         plan = plan_line(self.describe(), state.max_steps, left, args, parameter_counts(model))
-        print(plan + cost_line(self.cost(), left, args.device))
+        half = args.bf16 or args.fp16
+        print(plan + cost_line(self.cost(), left, args.device, half=half, used=peak_memory(args.device) or 0))
         self._bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -113,18 +114,28 @@ def plan_line(data: str, max_steps: int, left: int, args, parameters: tuple[int,
     return f"Training: {data}; {steps}; {amount(total)} parameters{share}, {size(held)} with gradients and optimizer"
 
 
-def cost_line(cost: tuple[float, float] | None, steps: int, device, rate: float | None = None) -> str:
+def cost_line(
+    cost: tuple[float, float] | None, steps: int, device, rate: float | None = None, *, half=False, used=0
+) -> str:
     """
-    What `steps` steps of a `cost` take, as words behind the plan; nothing where it is not known. Time is told where
-    the processor computes, whose matrix products are measured for a moment, or done at `rate` a second.
+    What a training takes, as words behind the plan.
+
+    Args:
+        cost (`tuple[float, float]`, *optional*): Operations of a step and bytes of memory; nothing is said without.
+        steps (`int`): Steps that are left.
+        device (`torch.device`): What computes; time is told where it is the processor.
+        rate (`float`, *optional*): Operations a second of its matrix products; measured for a moment by default, in
+        half (`bool`): bfloat16 or in float32.
+        used (`int`): Bytes that the process has had in use already; it takes no less.
     """
     if cost is None or not steps:
         return ""
     operations, memory = cost
-    memory = f"{size(memory + BESIDE_BYTES)} of memory"
     if device.type != "cpu":
-        return f"; about {memory}"
-    rate = rate or matrix_product_rate(MEASURED_SIZE, MEASURED_SECONDS, average=True)
+        return f"; about {size(memory + BESIDE_BYTES)} of memory"
+    memory = f"{size(max(memory + BESIDE_BYTES, used))} of memory"
+    dtype = torch.bfloat16 if half else torch.float32
+    rate = rate or matrix_product_rate(MEASURED_SIZE, MEASURED_SECONDS, average=True, dtype=dtype)
     return f"; about {duration(steps * operations / (SHARE_OF_CPU * rate))} on this machine and {memory}"
 
 
@@ -213,11 +224,17 @@ def size(count: float) -> str:
 
 
 def memory_in_use(device) -> str:
-    """The most memory that was in use so far: of the accelerator, or of this process."""
+    """The most memory that was in use so far, as words."""
+    peak = peak_memory(device)
+    return "unknown" if peak is None else size(peak)
+
+
+def peak_memory(device) -> int | None:
+    """The most bytes that were in use so far, of the accelerator or of this process; `None` where none counts them."""
     if device.type == "cuda":
-        return size(torch.cuda.max_memory_allocated(device))
+        return torch.cuda.max_memory_allocated(device)
     try:
         import resource
     except ImportError:  # Windows
-        return "unknown"
-    return size(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers import TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..utils.files import flush, plain, portable, read_json, write_json
@@ -148,6 +150,17 @@ class RunFolder:
             if file.is_file():
                 flush(file)
         write_json(self.path / METRICS_FILE, metrics)
+
+    def where(self) -> str:
+        """Where the model is and, where checkpoints of the training are left beside it, that it needs none of them."""
+        left = checkpoints(self.path)
+        if not left:
+            return f"model folder: {self.path}"
+        held = sum(file.stat().st_size for folder in left for file in folder.rglob("*") if file.is_file())
+        return (
+            f"model folder: {self.path} (its checkpoints, {held / 1e6:,.0f} MB, are needed no more: "
+            f"`rm -r {shlex.quote(str(self.path))}/{PREFIX_CHECKPOINT_DIR}-*`)"
+        )
 
     def _look(self):
         noted, trained = self.path / SETTINGS_FILE, bool(checkpoints(self.path))

@@ -81,7 +81,7 @@ def test_endless_lines_and_binary_are_counted(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(streams, "MAX_LINE", 100)
     lines = [b"en\tid", b"one\tsatu", b"x" * 1000 + b"\ty", b"two\tdua", b"a\0\tb", b"three\ttiga", b"\xff\t" * 300]
     assert read(tmp_path, "a.tsv", b"\n".join(lines)) == (ROWS, {"malformed_lines": 3})
-    assert "malformed lines: 3, the first in line 3" in caplog.text
+    assert "malformed lines: 3 left out, the first in line 3" in caplog.text
     with pytest.raises(ValueError, match="'.*b.tsv' has 3 malformed lines beside 1 pairs .*the first in line 3"):
         read(tmp_path, "b.tsv", b"en\tid\none\tsatu\na\nb\tc\td\nonly")
 

@@ -48,6 +48,8 @@ def test_time_and_memory_before_the_first_step():
     line = cost_line((7e9, 1.5e9), 600, cpu, rate=1e10)  # a second at 70% of the rate
     assert line == "; about 10 minutes on this machine and 2.4 GB of memory"
     assert cost_line((7e9, 1.5e9), 600, torch.device("meta")) == "; about 2.4 GB of memory"
+    learned_words = cost_line((7e9, 1.5e9), 600, cpu, rate=1e10, used=4e9)  # the process had more in use before
+    assert learned_words.endswith("and 4.0 GB of memory")
     assert cost_line(None, 600, cpu) == cost_line((1, 1), 0, cpu) == ""
 
 

@@ -205,6 +205,17 @@ def test_finished_is_what_has_weights_card_and_metrics(tmp_path):
     assert not start(tmp_path).finished
 
 
+def test_in_the_end_it_is_said_which_files_are_needed_no_more(tmp_path):
+    folder = tmp_path / "a run"
+    run = start(folder)
+    assert run.where() == f"model folder: {folder}"
+    train(folder)
+    (folder / "checkpoint-2" / "weights").write_bytes(bytes(3_000_000))
+    assert run.where() == (
+        f"model folder: {folder} (its checkpoints, 3 MB, are needed no more: `rm -r '{folder}'/checkpoint-*`)"
+    )
+
+
 def test_what_a_card_cannot_say_is_found_before_training(tmp_path):
     def write_card(folder, metrics):
         raise ValueError("`licence` is unknown")
