@@ -36,6 +36,7 @@ logger = logging.get_logger(__name__)
 
 
 AMBIGUOUS_WORDS = "bank bat cell charge court field light match rock scale seal spring".split()
+SHOWN_AMONG = 4096  # frequent tokens, for a card
 STUCK_GATE = 1e-4
 SENSE_TEMPERATURE = 0.7  # of the sense probabilities whose entropy is watched, as in the paper
 
@@ -275,23 +276,37 @@ def one_token_words(tokenizer, words) -> dict[str, int]:
 
 
 @torch.no_grad()
-def sense_words(model, tokenizer, words=AMBIGUOUS_WORDS, top_k: int = 6) -> list[dict]:
+def sense_words(model, tokenizer, frequent: Tensor, words=AMBIGUOUS_WORDS, top_k: int = 6) -> dict:
     """
-    The words that each sense of some words votes for most, for a card.
+    What the senses of some words speak for, beyond what they say of every word, for a card.
+
+    A sense s_k(w) is the mean of s_k over frequent words, the same whatever the word, and a rest that is the word's
+    own. The words that the rest votes for are told, among the frequent ones: rows of the head that training hardly
+    met are long in directions that mean nothing.
 
     Args:
         model ([`BackpackForCausalLM`]): Any with senses.
         tokenizer: The model's.
+        frequent (`Tensor` of shape `(N,)`): Frequent tokens of the text.
         words: Those that are one token are shown.
         top_k (`int`, *optional*, defaults to 6): Words for each sense.
 
     Returns:
-        `list[dict]`: `word`, and `senses`, a list of `top_k` words for each of its K senses.
+        `dict`: `common_share`, how much of the senses' squared length is in their means, `sum_k |mean_k|^2 /
+        sum_k mean_w |s_k(w)|^2`; and `words`, a list of `word` and `senses`, up to `top_k` words for each of its K
+        senses.
     """
+    total, squares = 0, 0.0
+    for part in frequent.split(512):
+        senses = model.get_senses(part).double()
+        total, squares = total + senses.sum(0), squares + senses.square().sum().item()
+    mean = total / len(frequent)
+    candidates = model.get_output_embeddings().weight[frequent].double()
     rows = []
     for word, token in one_token_words(tokenizer, words).items():
-        ids = model.nearest_words(model.get_senses(torch.tensor([token]))[0], top_k=top_k)[1]
+        own = model.get_senses(torch.tensor([token], device=frequent.device))[0].double() - mean
+        nearest = frequent[(own @ candidates.T).topk(min(top_k, len(frequent))).indices]
         rows.append(
-            {"word": word, "senses": [[tokenizer.decode([i]).strip() for i in sense] for sense in ids.tolist()]}
+            {"word": word, "senses": [[tokenizer.decode([i]).strip() for i in sense] for sense in nearest.tolist()]}
         )
-    return rows
+    return {"common_share": len(frequent) * mean.square().sum().item() / squares, "words": rows}

@@ -95,10 +95,10 @@ def induce(run, data, args):
     from ..evaluation.verdict import induction_verdict
     from ..hub.folders import finish_folder
     from ..hub.licences import licence_of_model
-    from ..induction import InductionTrainer, sense_words, with_senses
+    from ..induction import SHOWN_AMONG, InductionTrainer, sense_words, with_senses
     from ..training.adaptation import last_evaluation
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
-    from ..training.text import TEXT_FOLDER, text_blocks
+    from ..training.text import TEXT_FOLDER, frequent_tokens, text_blocks
     from ..utils.models import load_tokenizer
 
     set_seed(args.seed)
@@ -116,6 +116,7 @@ def induce(run, data, args):
             "model": weights_fingerprint(model),
         }
     )
+    frequent = frequent_tokens(blocks, SHOWN_AMONG).to(args.device)
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
     trainer = InductionTrainer(
         model, args, train_dataset=split["train"], eval_dataset=split["test"], processing_class=tokenizer
@@ -142,7 +143,7 @@ def induce(run, data, args):
             },
             before={name.removeprefix("before_"): value for name, value in before.items()},
             after={name.removeprefix("eval_"): value for name, value in after.items()},
-            sense_words=sense_words(model, tokenizer),
+            sense_words=sense_words(model, tokenizer, frequent),
             state=trainer.state,
         )
 

@@ -137,11 +137,14 @@ def induction_card(metrics: dict) -> str:
     source = language((metrics.get("languages") or {"source": "en"})["source"])
     base = base_model_name(metrics["base_model"])
     parts = [part for part in ("backbone", "embeddings", "head") if metrics["config"].get(f"train_{part}")]
+    spoken = metrics.get("sense_words") or {}
     values = {
         "base_model": _model_link(base),
         "senses": (metrics.get("model") or {}).get("Senses per word") or "several",
         "trained": f"Beside the senses, trained were: {', '.join(parts)}." if parts else "Nothing else was trained.",
-        "word_table": sense_table(metrics.get("sense_words") or []),
+        "senses_alone": metrics["config"].get("mixture_weight"),
+        "word_table": sense_table(spoken.get("words") or []),
+        "common_share": spoken.get("common_share"),
         "prompt": metrics.get("prompt") or "The old man",
         **{"is_adapter": False, "shows_word": True, "examples": []},
     }

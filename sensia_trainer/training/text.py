@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_dataset
+from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import GPT2Tokenizer
 from transformers.utils import logging
@@ -241,6 +244,17 @@ def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | N
     if not len(blocks):
         raise ValueError(f"The text is shorter than one block of `block_size`={block_size} tokens.")
     return blocks
+
+
+def frequent_tokens(blocks, number: int) -> Tensor:
+    """The `number` most frequent tokens of a packed text, or as many as it has, most frequent first: `(N,)`."""
+    counts = np.zeros(0, dtype=np.int64)
+    for table in blocks.with_format("arrow").iter(1000):
+        found = np.bincount(table["input_ids"].combine_chunks().flatten().to_numpy(), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    order = np.argsort(-counts, kind="stable")[:number]
+    return torch.from_numpy(order[counts[order] > 0])
 
 
 def blocks_fingerprint(blocks) -> str:

@@ -46,7 +46,8 @@ def test_the_folder_is_a_model_with_its_card(induced):
     assert all(math.isfinite(value) for value in metrics["after"].values() if value is not None)
     card = (folder / "README.md").read_text()
     assert "residual" in card and "perplexity per token" in card
-    for row in metrics["sense_words"]:
+    assert 0 < metrics["sense_words"]["common_share"] < 1
+    for row in metrics["sense_words"]["words"]:
         assert f"| {row['word']} |" in card and len(row["senses"]) == 4
     assert (folder / "training_dynamics.png").is_file() and not (folder / ".text").exists()
     model = AutoModelForCausalLM.from_pretrained(folder)

@@ -35,3 +35,20 @@ def distilled_loss(states, base_states, weight, bias, labels, share, temperature
         divergences.append(sum(q * (q.log() - p.log()) for q, p in zip(theirs, ours, strict=True)))
     entropy, divergence, base = (sum(values) / len(values) for values in (entropies, divergences, of_base))
     return (1 - share) * entropy + share * math.pow(temperature, 2) * divergence, entropy, divergence, base
+
+
+def own_words(senses, head, frequent, token, number):
+    """
+    Share of the senses' squared length, over frequent words, that their means over those words have; and for each
+    sense of a word the frequent words that what it has beyond the mean votes for most.
+    """
+    _, kinds, width = senses.shape
+    means = [[sum(senses[w][k][i] for w in frequent) / len(frequent) for i in range(width)] for k in range(kinds)]
+    common = len(frequent) * sum(value * value for mean in means for value in mean)
+    everything = sum(senses[w][k][i] ** 2 for w in frequent for k in range(kinds) for i in range(width))
+    nearest = []
+    for k in range(kinds):
+        own = [senses[token][k][i] - means[k][i] for i in range(width)]
+        votes = {w: sum(own[i] * head[w][i] for i in range(width)) for w in frequent}
+        nearest.append(sorted(votes, key=votes.get, reverse=True)[:number])
+    return common / everything, nearest

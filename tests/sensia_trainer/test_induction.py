@@ -10,11 +10,13 @@ from sensia_trainer.config import SensiaConfig
 from sensia_trainer.induction import (
     InductionTrainer,
     one_token_words,
+    sense_words,
     senses_of_distinct,
 )
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.distillation import distilled_loss
 from sensia_trainer.training.settings import InductionConfig
+from tests.reference import induction as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
 
@@ -160,8 +162,29 @@ def test_models_that_cannot_be_induced_are_refused(tmp_path, tiny_model):
 
 def test_words_of_one_token(tokenizer):
     ids = one_token_words(tokenizer, ["cat", "the", "improbable"])
-    assert "improbable" not in ids
+    assert "the" in ids and "improbable" not in ids
     assert all(tokenizer.decode([token]) == f" {word}" for word, token in ids.items())
+
+
+def test_what_senses_speak_for_beyond_what_they_say_of_every_word(tokenizer):
+    """The reference's loops in float64; and the mean over the words is what they all say."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    model = BackpackForCausalLM.from_backbone(
+        GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes)), num_senses=4
+    )
+    frequent = torch.randperm(len(tokenizer))[:40]
+    found = sense_words(model, tokenizer, frequent, words=["the", "improbable"], top_k=3)
+    ((word, token),) = one_token_words(tokenizer, ["the"]).items()
+    senses = model.get_senses(torch.arange(len(tokenizer))).detach().double().numpy()
+    head = model.get_output_embeddings().weight.detach().double().numpy()
+    share, nearest = reference.own_words(senses, head, frequent.tolist(), token, 3)
+    assert found["common_share"] == pytest.approx(share, rel=1e-6) and 0 < share < 1
+    assert found["words"] == [
+        {"word": word, "senses": [[tokenizer.decode([i]).strip() for i in sense] for sense in nearest]}
+    ]
+    everyone = sense_words(model, tokenizer, torch.full((5,), token), words=["the"])
+    assert everyone["common_share"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("context_state", ["mixture", "combined"])

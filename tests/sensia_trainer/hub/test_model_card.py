@@ -23,6 +23,7 @@ from sensia_trainer.hub.model_card import (
     adaptation_card,
     base_model_name,
     baseline_card,
+    induction_card,
     model_facts,
     pretraining_card,
     write_card,
@@ -210,6 +211,18 @@ def test_the_card_of_a_base_model():
     assert "| tokens trained on | 8,192,000 |" in card  # 2,000 steps of 16 blocks of 256
     assert "| tokens | 10,000,000 |" in card and "| perplexity per token, English | 61.2 |" in card
     assert ModelCard(card).data.language == ["en"]
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_the_card_of_induced_senses(weight):
+    spoken = {"common_share": 0.654, "words": [{"word": "king", "senses": [["queen", "duke"], ["said"]]}]}
+    config = PRETRAINING["config"] | {"mixture_weight": weight}
+    metrics = PRETRAINING | {"kind": "induction", "base_model": "smollm2-135m", "config": config}
+    card = induction_card(metrics | {"sense_words": spoken})
+    assert "65 % of the senses (of their squared length) is the same whatever the word" in card
+    assert "| king | 0 | queen, duke |" in card and "| king | 1 | said |" in card
+    assert ("the cross-entropy of the mixture of senses alone" in card) == bool(weight)
+    assert "What the senses speak for" not in induction_card(metrics)
 
 
 def test_time_and_licence(metrics):

@@ -12,7 +12,7 @@ from transformers import DataCollatorForLanguageModeling
 from sensia_trainer.bitext.streams import Problems
 from sensia_trainer.training import text as text_module
 from sensia_trainer.training.settings import TextData
-from sensia_trainer.training.text import pack, read_documents, text_blocks, train_tokenizer
+from sensia_trainer.training.text import frequent_tokens, pack, read_documents, text_blocks, train_tokenizer
 from tests.tiny import tiny_tokenizer
 
 
@@ -27,6 +27,12 @@ def file(tmp_path):
 
 def data(*files, **fields):
     return TextData(text_files=list(files), **{"block_size": 16, "held_out_blocks": 2} | fields)
+
+
+def test_frequent_tokens():
+    blocks = Dataset.from_dict({"input_ids": [[7, 2, 2], [7, 7, 0]] + [[2, 2, 2]] * 1200 + [[9, 1, 9]]})
+    assert frequent_tokens(blocks, 3).tolist() == [2, 7, 9]
+    assert frequent_tokens(blocks, 100).tolist() == [2, 7, 9, 0, 1]
 
 
 def test_kinds_of_files(tmp_path):
