@@ -151,7 +151,8 @@ def induce(run, data, args):
     run.rehearse(model, metrics(before, before), partial(finish_folder, to_publish=args.push_to_hub))
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
-    after = trainer.evaluate()
+    opened = {"trained_gate": trainer.open_gate()} if args.open_gate else {}
+    after = trainer.evaluate() | opened
     trainer.save_model(_internal_call=True)
     if trainer.is_world_process_zero():
         induction_dynamics(trainer.state.log_history, f"{args.output_dir}/training_dynamics")

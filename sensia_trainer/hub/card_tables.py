@@ -43,6 +43,7 @@ RESULTS = {
     "divergence": ("KL(base || model) per token (nats)", 4, None),
     "contribution": ("what the senses add, |g m| / |b|", 3, None),
     "gate": ("gate", 3, None),
+    "trained_gate": ("gate as training left it", 3, None),
     "sense_entropy": ("sense entropy, {source} (nats)", 3, None),
     "ambiguous_cosine": ("mean cosine between senses of ambiguous words", 3, None),
 }

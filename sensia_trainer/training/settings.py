@@ -354,6 +354,10 @@ class InductionConfig(TrainingArguments):
         default=None,
         metadata={"help": "Learning rate of the gate (no weight decay); ten times `learning_rate` by default."},
     )
+    open_gate: bool = field(
+        default=True,
+        metadata={"help": "Whether the gate is opened, in the end, as far as text is predicted no worse for it."},
+    )
     train_backbone: bool = field(default=False, metadata={"help": "Whether the backbone is trained as well."})
     train_embeddings: bool = field(default=False, metadata={"help": "Whether the word embeddings are trained."})
     train_head: bool = field(

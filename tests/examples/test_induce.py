@@ -42,6 +42,7 @@ def test_the_folder_is_a_model_with_its_card(induced):
     folder, _ = induced
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["kind"] == "induction" and metrics["after"]["gate"] != 0 == metrics["before"]["gate"]
+    assert abs(metrics["after"]["gate"]) >= abs(metrics["after"]["trained_gate"]) > 0
     assert metrics["before"]["perplexity"] == metrics["before"]["base_perplexity"]
     assert all(math.isfinite(value) for value in metrics["after"].values() if value is not None)
     card = (folder / "README.md").read_text()

@@ -8,10 +8,12 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.induction import (
+    GATE_BLOCKS,
     InductionTrainer,
     one_token_words,
     sense_words,
     senses_of_distinct,
+    widest,
 )
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.distillation import distilled_loss
@@ -108,6 +110,49 @@ def test_the_head_multiplies_in_the_precision_of_the_run(tmp_path, monkeypatch):
     before = len(seen)
     trainer.train()
     assert 0 < before < len(seen) and all(seen)
+
+
+@pytest.mark.parametrize("start", [0.01, 0.3, 0.99, -0.3])
+def test_the_widest_is_where_the_loss_is_that_of_zero(start):
+    """A parabola with its lowest point at 0.5 is as high at 1 as at 0."""
+    lowest = math.copysign(0.5, start)
+    found = widest(lambda x: (x - lowest) ** 2, start)
+    assert abs(found) == pytest.approx(1.0, rel=2**-7) and abs(found) <= 1.0 and found * start > 0
+
+
+@pytest.mark.parametrize("start", [0.0, 1.2, -0.3])
+def test_where_zero_is_better_the_start_stays(start):
+    assert widest(lambda x: (x - 0.5) ** 2, start) == start
+
+
+def test_nothing_is_tried_without_end():
+    tried = []
+    assert widest(lambda x: tried.append(x) or 0.0, 1.0) >= 1024 and len(tried) < 30
+
+
+def test_the_gate_is_opened_as_far_as_text_is_predicted_no_worse(tmp_path):
+    """By the model itself, in float64: the loss there is at most that of the base, and a little further it is more."""
+    trainer = trainer_for(tmp_path, max_steps=40)
+    trainer.train()
+    gate = trainer.model.backpack.residual_gate.weight
+    trained = gate.item()
+    assert trainer.open_gate() == pytest.approx(trained) and gate.item() / trained > 1
+    ids = torch.tensor(trainer.train_dataset[:GATE_BLOCKS]["input_ids"])
+    model = trainer.model.double().eval()
+
+    def loss(value):
+        with torch.no_grad():
+            gate.fill_(value)
+            logits = model(input_ids=ids).logits
+        return float(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
+
+    opened = gate.item()
+    closed = loss(0.0)
+    assert loss(opened) <= closed + 1e-6 and loss(1.02 * opened) > closed
+    with torch.no_grad():
+        gate.fill_(2 * opened)
+    trainer.model.float()
+    assert trainer.open_gate() == pytest.approx(2 * opened) == pytest.approx(gate.item())
 
 
 def test_the_gate_has_a_rate_of_its_own_and_no_decay(tmp_path):

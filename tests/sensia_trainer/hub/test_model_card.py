@@ -222,7 +222,10 @@ def test_the_card_of_induced_senses(weight):
     assert "65 % of the senses (of their squared length) is the same whatever the word" in card
     assert "| king | 0 | queen, duke |" in card and "| king | 1 | said |" in card
     assert ("the cross-entropy of the mixture of senses alone" in card) == bool(weight)
-    assert "What the senses speak for" not in induction_card(metrics)
+    assert "What the senses speak for" not in induction_card(metrics) and "was opened" not in induction_card(metrics)
+    after = metrics["after"] | {"gate": 0.098, "trained_gate": 0.016}
+    opened = induction_card(metrics | {"after": after})
+    assert "the gate was opened" in opened and "| gate as training left it | 0.016 |" in opened
 
 
 def test_time_and_licence(metrics):
