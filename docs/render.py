@@ -173,6 +173,41 @@ def curves_figure(path):
     return save_figure(figure, path)
 
 
+def induction_table():
+    """What induction gave and took: SmolLM2 before it and after."""
+    (found,) = read("induction/smollm2-135m.json")
+    before, after = found["before"], found["after"]
+    rows = [
+        ("perplexity of held-out text", before["perplexity"], after["perplexity"], 2),
+        (
+            "cross-entropy of the senses alone (nats)",
+            before["mixture_cross_entropy"],
+            after["mixture_cross_entropy"],
+            2,
+        ),
+        ("what the senses add, |g m| / |b|", before["contribution"], after["contribution"], 3),
+        ("gate", before["gate"], after["gate"], 3),
+        ("the same as training left it", None, after["trained_gate"], 3),
+        ("mean cosine between senses of a word", before["ambiguous_cosine"], after["ambiguous_cosine"], 3),
+        (
+            "what is the same whatever the word (share of the squared length)",
+            None,
+            found["sense_words"]["common_share"],
+            2,
+        ),
+    ]
+    cells = [[name, *("" if x is None else f"{x:.{digits}f}" for x in values)] for name, *values, digits in rows]
+    return table(["SmolLM2-135M, two million tokens", "before", "after"], cells)
+
+
+def sense_words_table(words=("light", "spring", "bank")):
+    """What the senses of some words speak for, as the card of the model has it."""
+    (found,) = read("induction/smollm2-135m.json")
+    of = {row["word"]: row["senses"] for row in found["sense_words"]["words"]}
+    rows = [[number, *(", ".join(of[word][number]) for word in words)] for number in range(len(of[words[0]]))]
+    return table(["sense", *words], rows)
+
+
 def evaluated(row):
     return {key.removeprefix("eval_"): value for key, value in row.items()}
 
@@ -206,9 +241,14 @@ def run_notebook(notebook):
 
 # ---- Everything ----
 
-TABLES = {"results": results_table, "runs": runs_table}
+TABLES = {
+    "results": results_table,
+    "runs": runs_table,
+    "induction": induction_table,
+    "sense_words": sense_words_table,
+}
 FIGURES = {"recall": results_figure, "curves": curves_figure}
-PAGES = (DOCS / "index.md", DOCS / "your-language.md")
+PAGES = (DOCS / "index.md", DOCS / "your-language.md", DOCS / "your-model.md")
 
 
 def rendered(text: str) -> str:

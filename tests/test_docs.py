@@ -51,7 +51,7 @@ def render():
 # ---- What is rendered ----
 
 
-@pytest.mark.parametrize("page", ["index", "your-language"])
+@pytest.mark.parametrize("page", ["index", "your-language", "your-model"])
 def test_tables_are_rendered_from_the_results(page, render):
     fresh = render["rendered"](PAGES[page])
     assert fresh == PAGES[page], "`python docs/render.py` renews it"

@@ -56,6 +56,10 @@ def prompts_up_to(tokenizer, occurrences, number: int, limit: int | None) -> tup
 def boosted(model, sequences, token: int, boosts, scores, *, batch_size=16, bar=None) -> np.ndarray:
     """How far the prediction behind a word moves towards each meaning when a sense of it is boosted.
 
+    What the head reads is linear in the senses: a boost of sense k of the word adds to it, in the last place,
+    sum_s alpha_k[last, s] boost_k over the places s of the word (behind the gate, where the model has one). So one pass
+    through the model tells of all senses.
+
     Args:
         sequences: Token ids that end with the word's last `token`.
         boosts (`torch.FloatTensor` of shape `(K, d)`): What is added to each sense of the token.
@@ -66,21 +70,23 @@ def boosted(model, sequences, token: int, boosts, scores, *, batch_size=16, bar=
     """
     device = model.get_input_embeddings().weight.device
     scores = torch.tensor(scores, dtype=torch.float32, device=device)
-    senses = model.get_senses(torch.tensor([token]))[0]
+    boosts = boosts.to(device).float() * model.config.sense_scale
+    if model.config.residual_gate:
+        boosts = boosts * model.backpack.residual_gate.weight.float()
 
-    def expected():
-        total = 0.0
-        for _, ids, mask in padded_batches(sequences, batch_size, device, bar):
-            rows, last = torch.arange(len(ids), device=device), mask.sum(dim=1) - 1
-            state = model.backpack(input_ids=ids, attention_mask=mask).last_hidden_state[rows, last]
-            total = total + (model.compute_logits(state).float().softmax(-1) @ scores.T).sum(dim=0)
-        return (total / len(sequences)).cpu().numpy()
+    def expected(states):
+        return model.compute_logits(states).float().softmax(-1) @ scores.T
 
-    before, shifts = expected(), []
-    for sense, boost in enumerate(boosts.to(senses)):
-        with model.intervene_on_senses([token], sense, vector=senses[sense] + boost):
-            shifts.append(expected() - before)
-    return np.stack(shifts)
+    shift = torch.zeros(len(boosts), len(scores), device=device)
+    for _, ids, mask in padded_batches(sequences, batch_size, device, bar):
+        rows, last = torch.arange(len(ids), device=device), mask.sum(dim=1) - 1
+        output = model.backpack(input_ids=ids, attention_mask=mask, output_sense_weights=True)
+        weights = output.sense_weights[rows, :, last].float()  # (B, K, T)
+        places = (ids == token) & mask.bool()
+        added = (weights * places[:, None]).sum(-1, keepdim=True) * boosts  # (B, K, d)
+        state = output.last_hidden_state[rows, last][:, None]
+        shift += (expected(state + added.to(state.dtype)) - expected(state)).sum(dim=0)
+    return (shift / len(sequences)).cpu().numpy()
 
 
 def steering(
@@ -120,7 +126,7 @@ def steering(
             asked[key] = prompts_up_to(tokenizer, occurrences, prompts, limit)
     found, groups = {"own": [], "other": []}, []
     result = {"scale": scale, "prompts": prompts, "words": {}}
-    total = 2 * (1 + model.config.num_senses) * sum(len(sequences) for sequences, _ in asked.values())
+    total = 2 * sum(len(sequences) for sequences, _ in asked.values())
     with tqdm(total=total, desc="steering", disable=not progress) as bar, torch.no_grad():
         for word, neighbour in zip(words, [*words[1:], words[0]]):
             shifts = {}

@@ -118,8 +118,10 @@ def run(arguments):
 
 
 def run_on_senses(arguments):
-    """The benchmarks of one model."""
+    """The benchmarks of one model, each written when it is done; those that `output` has of this very model, data and
+    settings are not run again."""
     from ..analysis.benchmarks import load_benchmarks, run_benchmarks
+    from ..training.runs import weights_fingerprint
     from ..utils.models import load_device, load_tokenizer
 
     folders = {name: expand_variables(getattr(arguments, name)) for name in ("coarsewsd", "swords")}
@@ -127,16 +129,29 @@ def run_on_senses(arguments):
     model = load_backpack(arguments.model).to(load_device(arguments.device))
     settings = {name: getattr(arguments, name) for name in ("batch_size", "iterations", "seed")}
     tokenizer = load_tokenizer(arguments.model, model)
-    found = run_benchmarks(model, tokenizer, arguments.benchmarks, data, **settings, progress=True)
-    settings["max_items"] = arguments.max_items
-    versions = {name: version(name) for name in PACKAGES if find_spec(name)}
-    return {
+    result = {
         "kind": "sense_benchmarks",
         "model": Path(arguments.model).name,
-        "settings": settings,
-        "versions": versions,
-        **found,
+        "weights": weights_fingerprint(model),
+        "settings": settings | {"max_items": arguments.max_items},
+        "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
     }
+    result |= measured_before(Path(arguments.output), result)
+    for name in arguments.benchmarks:
+        if name not in result:
+            result |= run_benchmarks(model, tokenizer, [name], data, **settings, progress=True)
+            write_json(arguments.output, result, indent=1)
+    return result
+
+
+def measured_before(output: Path, about: dict) -> dict:
+    """The benchmarks that a file of results has about the same, by their names."""
+    try:
+        found = read_json(output)
+        same = all(found[name] == value for name, value in about.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {name: found[name] for name in BENCHMARKS if name in found} if same else {}
 
 
 def run_on_geometry(arguments):

@@ -133,6 +133,16 @@ def test_benchmarks_of_the_senses_by_a_field(arguments, tmp_path):
     report = (output.parent / "README.md").read_text(encoding="utf-8")
     for title in ("Disambiguation: CoarseWSD-20", "Lexical substitution: SWORDS", "Steering"):
         assert f"### {title}" in report
+    result["steering"]["scale"] = "as it was"
+    del result["substitution"]
+    output.write_text(json.dumps(result), encoding="utf-8")
+    main([*argv, "disambiguation", "substitution", "steering"])  # interrupted between two of them: the others are kept
+    again = json.loads(output.read_text(encoding="utf-8"))
+    assert again["steering"]["scale"] == "as it was" and "substitution" in again
+    output.write_text(json.dumps(again | {"weights": "others"}), encoding="utf-8")
+    main([*argv, "steering"])
+    assert json.loads(output.read_text(encoding="utf-8"))["steering"]["scale"] == 3.0
+    main([*argv, "disambiguation", "substitution", "steering"])
     mean = result["disambiguation"]["average"]["all"]["contributions"]["mean"]
     assert f"| model | sense contributions | {mean:.3f}" in report
     with pytest.raises(ValueError, match=r"`benchmarks` may hold .*got 'riddles'"):

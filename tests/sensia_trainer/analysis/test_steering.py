@@ -37,11 +37,14 @@ def test_prompts_end_with_the_word(tokenizer):
     assert all(len(ids) == 4 for ids in prompts_up_to(tokenizer, occurrences("chair"), 3, 4)[0])
 
 
-def test_a_boost_is_measured_by_the_expected_score(tiny_model, tokenizer):
-    model = tiny_model()
+@pytest.mark.parametrize("gate", [False, True])
+def test_a_boost_is_measured_by_the_expected_score(tiny_model, tokenizer, gate):
+    """One pass for all senses against a pass for each, with the sense replaced wherever the word stands."""
+    model = tiny_model(residual_gate=gate)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     sequences, token = prompts_up_to(tokenizer, occurrences("chair"), 4, 64)
+    sequences.append([token, *sequences[0]])
     boosts, scores = (
         torch.randn(4, 32),
         np.random.default_rng(0).normal(size=(2, len(model.get_input_embeddings().weight))),
