@@ -69,6 +69,17 @@ def name_of(result):
 # ---- Tables ----
 
 
+def control_of(code):
+    """The runs by the LM loss alone of a released model: on its pairs, or none."""
+    (model,) = read(f"recommended/{code}-sensia.json")
+    controls = read(f"recommended/{code}-lm-only.json")
+    return [one for one in controls if pairs_of(one) == pairs_of(model)]
+
+
+def pairs_of(result):
+    return result["metrics"]["data"]["fingerprint"]
+
+
 def results_table():
     """The released models beside what needs no training and, where it was run, the control."""
     rows = []
@@ -78,8 +89,7 @@ def results_table():
             kinds = ("sense", "context", "overlap", "random_sense")
             recalls = [f"{recall(flores, kind):.2f}" for kind in kinds]
             english = f"{metrics['before']['source_bits_per_byte']:.2f}"
-            controls = read(f"recommended/{code}-lm-only.json")
-            (bits, kept), (control, kept_alone) = (fluencies(runs) for runs in ([result], controls))
+            (bits, kept), (control, kept_alone) = (fluencies(runs) for runs in ([result], control_of(code)))
             fluency = [bits, control, english, kept, kept_alone]
             rows.append([language(code).name, f"{metrics['data']['pairs']:,}", *recalls, *fluency])
     names = ["language", "pairs", "senses", "contexts", "token overlap, no model", "random weights"]
@@ -123,19 +133,20 @@ def results_figure(path):
     figure = Figure(figsize=(7.6, 3.0), layout="constrained")
     ax, width = figure.subplots(), 0.19
     codes = [code for code in LANGUAGES if read(f"recommended/{code}-sensia.json")]
+    models = [read(f"recommended/{code}-sensia.json") for code in codes]
     bars = {
-        "senses": ("recommended/{}-sensia.json", "sense"),
-        "contexts": ("recommended/{}-sensia.json", "context"),
-        "contexts, LM loss alone": ("recommended/{}-lm-only.json", "context"),
-        "senses, random weights": ("recommended/{}-sensia.json", "random_sense"),
+        "senses": (models, "sense"),
+        "contexts": (models, "context"),
+        "contexts, LM loss alone": ([control_of(code) for code in codes], "context"),
+        "senses, random weights": (models, "random_sense"),
     }
-    for n, (name, (pattern, kind)) in enumerate(bars.items()):
-        heights = [mean_recall(read(pattern.format(code)), kind) for code in codes]
+    for n, (name, (runs, kind)) in enumerate(bars.items()):
+        heights = [mean_recall(one, kind) for one in runs]
         places = [place + (n - 1.5) * width for place, height in enumerate(heights) if height is not None]
         look = {"color": COLOURS[n], "hatch": HATCHES[n], "edgecolor": "white", "linewidth": 0}
         ax.bar(places, [height for height in heights if height is not None], width * 0.92, label=name, **look)
-    for place, code in enumerate(codes):
-        overlap = mean_recall(read(f"recommended/{code}-sensia.json"), "overlap")
+    for place, model in enumerate(models):
+        overlap = mean_recall(model, "overlap")
         label = "token overlap, no model" if place == 0 else None
         ax.hlines(overlap, place - 0.42, place + 0.42, color="0.2", linestyle="--", label=label)
     ax.set_xticks(range(len(codes)), [language(code).name for code in codes])

@@ -58,6 +58,16 @@ def test_tables_are_rendered_from_the_results(page, render):
     assert "\n| " in fresh.partition("<!-- rendered: ")[2].partition("<!-- end -->")[0]
 
 
+def test_a_control_is_one_of_the_same_pairs(render, tmp_path, monkeypatch):
+    function = render["control_of"]
+    monkeypatch.setitem(function.__globals__, "RESULTS", tmp_path)
+    (tmp_path / "recommended").mkdir()
+    for name, pairs in (("id-sensia", "a"), ("id-lm-only", "a"), ("tr-sensia", "b"), ("tr-lm-only", "a")):
+        text = json.dumps({"metrics": {"data": {"fingerprint": pairs}}})
+        (tmp_path / "recommended" / f"{name}.json").write_text(text)
+    assert len(function("id")) == 1 and function("tr") == []
+
+
 @pytest.mark.parametrize("name", ["recall", "curves"])
 def test_figures_are_drawn_from_the_results(name, render, tmp_path):
     render["FIGURES"][name](tmp_path / name)
