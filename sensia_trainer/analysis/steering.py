@@ -56,8 +56,8 @@ def prompts_up_to(tokenizer, occurrences, number: int, limit: int | None) -> tup
 def boosted(model, sequences, token: int, boosts, scores, *, batch_size=16, bar=None) -> np.ndarray:
     """How far the prediction behind a word moves towards each meaning when a sense of it is boosted.
 
-    What the head reads is linear in the senses: a boost of sense k of the word adds to it, in the last place, the sum of
-    alpha_k[last, s] boost_k over the places s of the word (behind the gate, where the model has one). So one pass
+    What the head reads is linear in the senses: a boost of sense k of the word adds to it, in the last place, the sum
+    of alpha_k[last, s] boost_k over the places s of the word (behind the gate, where the model has one). So one pass
     through the model tells of all senses.
 
     Args:
