@@ -25,7 +25,7 @@ from .training.pair_sums import PairSums
 from .training.parts import trained_in_part
 from .training.progress import amount
 from .training.runs import run_metrics
-from .training.sharding import check_sharding, whole_copy
+from .training.sharding import check_sharding
 from .utils.models import load_model, load_tokenizer
 
 
@@ -101,7 +101,6 @@ class BitextTrainer(ResumableTrainer):
         )
         if self.is_fsdp_enabled:
             check_sharding(model, args, self.accelerator.state.fsdp_plugin)
-            self._model_class = type(model)
         self._sums, self._tokens, self._since, self._now = {}, 0, None, None
         self._of_pairs = PairSums(len(self.pairs))
         self._idf = {}
@@ -371,7 +370,7 @@ class BitextTrainer(ResumableTrainer):
         # In the precision of training, before it as within.
         with self.accelerator.autocast():
             return measure(
-                self._whole_model(),
+                self.whole_model(),
                 self.processing_class,
                 *(texts(dataset, code).to_pylist() for code in languages),
                 batch_size=self.args.eval_batch_size,
@@ -420,17 +419,3 @@ class BitextTrainer(ResumableTrainer):
         )
 
     # ---- Checkpoints ----
-
-    def save_model(self, output_dir=None, _internal_call=False):
-        if not self.is_fsdp_enabled:
-            return super().save_model(output_dir, _internal_call)
-        model = self._whole_model()
-        if self.args.should_save:
-            for part in (model, self.processing_class):
-                part.save_pretrained(output_dir or self.args.output_dir)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
-
-    def _whole_model(self):
-        """The model with all its weights on this process; where it is sharded, all processes must ask for it."""
-        return whole_copy(self.model, self._model_class, self.args.device) if self.is_fsdp_enabled else self.model

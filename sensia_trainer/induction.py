@@ -206,8 +206,8 @@ class InductionTrainer(ResumableTrainer):
         Returns:
             `float`: the gate as training left it.
         """
-        model, states = self.model.eval(), []
-        head, trained = head_of(self.accelerator.unwrap_model(model)), self._gate().item()
+        model, states = self.whole_model().eval(), []
+        head, trained = head_of(model), self._gate().item()
         rows = range(min(GATE_BLOCKS, len(self.train_dataset)))
         for batch in self.get_eval_dataloader(self.train_dataset.select(rows)):
             input_ids = batch["input_ids"].to(self.args.device)
@@ -235,8 +235,8 @@ class InductionTrainer(ResumableTrainer):
         `sense_entropy` (nats), and `ambiguous_cosine`, the mean cosine between different senses of
         [`AMBIGUOUS_WORDS`]. All in the precision of training (`bf16`), before it as within.
         """
-        model, rows = self.model.eval(), []
-        head = head_of(self.accelerator.unwrap_model(model))
+        model, rows = self.whole_model().eval(), []
+        head = head_of(model)
         loader = self.get_eval_dataloader(self.eval_dataset if eval_dataset is None else eval_dataset)
         for batch in tqdm(loader, desc="evaluating", disable=self.args.disable_tqdm):
             input_ids = batch["input_ids"].to(self.args.device)
@@ -248,7 +248,7 @@ class InductionTrainer(ResumableTrainer):
         names += ("sense_entropy", "contribution")
         metrics = dict(zip(names, means, strict=True))
         metrics |= {"perplexity": exp(metrics["cross_entropy"]), "base_perplexity": exp(metrics["base_cross_entropy"])}
-        metrics |= {"gate": self._gate().item(), "ambiguous_cosine": self.ambiguous_cosine()}
+        metrics |= {"gate": self._gate().item(), "ambiguous_cosine": self.ambiguous_cosine(model)}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -266,13 +266,13 @@ class InductionTrainer(ResumableTrainer):
             values.append(torch.stack([*parts, alone, entropy, contribution(outputs, row)]))
         return torch.stack(values)
 
-    def ambiguous_cosine(self) -> float | None:
+    def ambiguous_cosine(self, model) -> float | None:
         """Mean cosine between different senses of those of [`AMBIGUOUS_WORDS`] that are one token; `None` without a
         tokenizer or such a word."""
         ids = one_token_words(self.processing_class, AMBIGUOUS_WORDS) if self.processing_class else {}
         if not ids:
             return None
-        senses = self.accelerator.unwrap_model(self.model).get_senses(torch.tensor(list(ids.values())))
+        senses = model.get_senses(torch.tensor(list(ids.values())))
         unit = F.normalize(senses.float(), dim=-1)
         cosines, number = unit @ unit.mT, unit.shape[-2]
         others = cosines.sum((-2, -1)) - cosines.diagonal(dim1=-2, dim2=-1).sum(-1)

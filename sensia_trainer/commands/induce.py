@@ -122,7 +122,7 @@ def induce(run, data, args):
         model, args, train_dataset=split["train"], eval_dataset=split["test"], processing_class=tokenizer
     )
 
-    def metrics(before, after):
+    def metrics(before, after, spoken=None):
         """What `metrics.json` holds; in the end, and in the rehearsal of the card before the first step."""
         return run_metrics(
             args,
@@ -143,20 +143,22 @@ def induce(run, data, args):
             },
             before={name.removeprefix("before_"): value for name, value in before.items()},
             after={name.removeprefix("eval_"): value for name, value in after.items()},
-            sense_words=sense_words(model, tokenizer, frequent),
+            sense_words=spoken,
             state=trainer.state,
         )
 
     before = run.once("before", lambda: trainer.evaluate(metric_key_prefix="before"))
-    run.rehearse(model, metrics(before, before), partial(finish_folder, to_publish=args.push_to_hub))
+    spoken = sense_words(trainer.whole_model(), tokenizer, frequent)
+    run.rehearse(model, metrics(before, before, spoken), partial(finish_folder, to_publish=args.push_to_hub))
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
     opened = {"trained_gate": trainer.open_gate()} if args.open_gate else {}
     after = trainer.evaluate() | opened
     trainer.save_model(_internal_call=True)
+    spoken = sense_words(trainer.whole_model(), tokenizer, frequent)
     if trainer.is_world_process_zero():
         induction_dynamics(trainer.state.log_history, f"{args.output_dir}/training_dynamics")
-        run.finish(metrics(before, after), finish_folder)
+        run.finish(metrics(before, after, spoken), finish_folder)
         shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
         after = {name.removeprefix("eval_"): value for name, value in after.items()}
         print(*induction_verdict(after), sep="\n")

@@ -40,6 +40,7 @@ from .estimate import blocks_batch
 from .progress import ProgressLines, amount, expected_cost
 from .pushing import PublishingTrainer
 from .sampling import LanguageSampler
+from .sharding import whole_copy
 from .trackers import keep_trackers_in
 
 
@@ -71,6 +72,7 @@ class ResumableTrainer(PublishingTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self._model_class = type(self.model)
         keep_trackers_in(self.args.output_dir, self.args.report_to)
         self._sampler = None
         self.watch = TrainingWatch(getattr(self.args, "non_finite_loss", "stop"))
@@ -176,6 +178,20 @@ class ResumableTrainer(PublishingTrainer):
         if norm is not None and self.accelerator.scaler is None:
             self.watch.gradients(norm, model, self.state.global_step + 1)
         return norm
+
+    def save_model(self, output_dir=None, _internal_call=False):
+        if not self.is_fsdp_enabled:
+            return super().save_model(output_dir, _internal_call)
+        model = self.whole_model()
+        if self.args.should_save:
+            for part in filter(None, (model, self.processing_class)):
+                part.save_pretrained(output_dir or self.args.output_dir)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def whole_model(self):
+        """The model with all its weights on this process; where it is sharded, all processes must ask for it."""
+        return whole_copy(self.model, self._model_class, self.args.device) if self.is_fsdp_enabled else self.model
 
     def running_state(self) -> dict:
         """What this process has accumulated since the last log line, as JSON holds it; a subclass adds its own."""
