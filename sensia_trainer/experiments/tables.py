@@ -85,13 +85,14 @@ def _half_width(interval: list[float] | None) -> float:
 
 
 def table_rows(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> list[dict]:
-    """The rows of the table: `labels`, `name`, `runs` (with a result), `cells` (value and interval by column), and
+    """The rows of the table: `labels`, `name`, `runs` (with a result), `cells` (value and interval by column),
     `yardsticks`: the cells of the same runs without a model (`overlap`) and with random weights (`random`), and
-    zero."""
-    rows = {}
+    zero; and `earlier`: whether one of them is [`of_an_earlier_recipe`]."""
+    rows, earlier = {}, of_an_earlier_recipe(runs, results)
     for run in runs:
         labels = {axis: value for axis, value in run.labels.items() if axis != matrix.average}
-        row = rows.setdefault("-".join(labels.values()), {"labels": labels, "results": []})
+        row = rows.setdefault("-".join(labels.values()), {"labels": labels, "results": [], "earlier": False})
+        row["earlier"] |= run.name in earlier
         if run.name in results:
             row["results"].append(results[run.name])
     for name, row in rows.items():
@@ -199,12 +200,12 @@ def judge(rows: list[dict], claim: dict) -> dict:
 
     The errors of the two rows are taken as independent. On the same test items they are not: what one model finds
     hard, so does the other, so the part of the items is rather too wide than too narrow. That of single runs is not in
-    it: another seed may differ by more.
+    it: another seed may differ by more. A row by an earlier recipe is not compared with one by that of today.
 
     Returns:
         The claim with `values`: the two cells; `difference`: better minus than, with its 95 % interval (None without
         both values); `verdict`: "holds" or "does not hold" where that interval leaves zero out, "open" where it does
-        not or a row has no interval, "not measured" where a value is missing.
+        not or a row has no interval, "not measured" where a value is missing or of another recipe.
     """
     cells = {row["name"]: row["cells"][claim["column"]] for row in rows}
     for row in rows:
@@ -215,7 +216,8 @@ def judge(rows: list[dict], claim: dict) -> dict:
         raise ValueError(f"The claim {claim['text']!r} names the rows {missing}, but there are {sorted(cells)}.")
     better, than = cells[claim["better"]], cells[claim["than"]]
     verdict, difference = "not measured", None
-    if better is not None and than is not None:
+    compared = {bool(row.get("earlier")) for row in rows if row["name"] in (claim["better"], claim["than"])}
+    if better is not None and than is not None and len(compared) == 1:
         center, interval, verdict = better[0] - than[0], None, "open"
         if better[1] is not None and than[1] is not None:
             half = math.hypot(_half_width(better[1]), _half_width(than[1]))
@@ -245,7 +247,7 @@ def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> 
         "A claim holds, or does not, where the 95 % interval of the difference leaves out zero; otherwise it is open."
     )
     if unmeasured:
-        note += f" {unmeasured} more claims are about runs or values that are not there yet."
+        note += f" {unmeasured} more claims are about runs or values that are not there yet, or of an earlier recipe."
     return f"{table(['claim', 'by', 'expected better', 'than', 'difference', 'verdict'], lines)}\n\n{note}\n"
 
 

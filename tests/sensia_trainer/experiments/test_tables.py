@@ -145,6 +145,15 @@ def test_claims_are_answered_from_the_table(matrix, results):
         judge([{"name": "full", "cells": {"R@1": None}}], CLAIM | {"better": "full", "than": "half"})
 
 
+@pytest.mark.parametrize("earlier", [(), ("full",), ("no-sense",), ("full", "no-sense")])
+def test_an_earlier_recipe_is_not_compared_with_that_of_today(matrix, results, earlier):
+    runs = expand(matrix)
+    results = {name: result | {"recipe": {"w_lm": 0.5}} for name, result in results.items()}
+    rows = [replace(r, recipe={"w_lm": 0.7 if any(r.name.startswith(e) for e in earlier) else 0.5}) for r in runs]
+    (judged,) = (judge(table_rows(matrix, rows, results), claim) for claim in matrix.claims)
+    assert judged["verdict"] == ("not measured" if len(earlier) == 1 else "holds")
+
+
 @pytest.mark.parametrize("overlap, verdict", [(0.2, "holds"), (0.9, "does not hold"), (0.51, "open")])
 def test_a_claim_about_overlap_is_a_verdict_against_that_of_the_same_runs(matrix, overlap, verdict):
     matrix.columns = [
