@@ -140,8 +140,9 @@ def results_figure(path):
         "contexts, LM loss alone": ([control_of(code) for code in codes], "context"),
         "senses, random weights": (models, "random_sense"),
     }
-    for n, (name, (runs, kind)) in enumerate(bars.items()):
-        heights = [mean_recall(one, kind) for one in runs]
+    heights_of = {name: [mean_recall(one, kind) for one in runs] for name, (runs, kind) in bars.items()}
+    heights_of = {name: heights for name, heights in heights_of.items() if any(heights)}
+    for n, (name, heights) in enumerate(heights_of.items()):
         places = [place + (n - 1.5) * width for place, height in enumerate(heights) if height is not None]
         look = {"color": COLOURS[n], "hatch": HATCHES[n], "edgecolor": "white", "linewidth": 0}
         ax.bar(places, [height for height in heights if height is not None], width * 0.92, label=name, **look)
