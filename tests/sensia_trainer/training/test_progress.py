@@ -121,7 +121,8 @@ def test_a_training_says_what_it_does_and_nothing_else(tmp_path, capsys):
     trainer.train()
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("Training: ") and " pairs (" in first and "8 steps of" in first
-    assert re.search(r"; about \d+ seconds on this machine and 1\.2 GB of memory$", first), first
+    said = re.search(r"; about \d+ seconds on this machine and ([\d.]+) GB of memory$", first)
+    assert said and float(said[1]) >= 1.2, first  # more where the tests before it took more
     assert rest[0].startswith("step 4: loss ")
     assert rest[1].startswith("about ") and "left at the rate of the first steps; memory: " in rest[1]
     assert rest[2].startswith("step 8: loss ") and len(rest) == 3
