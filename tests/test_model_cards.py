@@ -29,7 +29,8 @@ def test_the_folder_could_be_published(folder):
     report = publish(folder, f"owner/{folder.name}", dry_run=True)
     sizes = dict(report["files"])
     assert {"README.md", "config.json", "metrics.json", "tokenizer.json"} <= set(sizes)
-    assert sizes["model.safetensors"] <= 9 * MEGABYTE  # of 8,192 new words
+    weights = [size for name, size in sizes.items() if name.endswith(".safetensors")]
+    assert weights and max(weights) <= 8 * MEGABYTE
 
 
 @of_backpacks

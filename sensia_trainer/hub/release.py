@@ -27,6 +27,7 @@ from .languages import draw_matrix, reported_languages
 
 
 FIGURE = "training_dynamics"
+SHARD_SIZE = "8MB"  # of a file of weights, for repositories that take no large ones
 
 
 def release(run_folder, destination, dtype=None, license=None, title=None, **evaluations) -> Path:
@@ -70,7 +71,7 @@ def release(run_folder, destination, dtype=None, license=None, title=None, **eva
     destination.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=destination.parent, prefix="writing-") as written:
         written = Path(written)
-        model.save_pretrained(written)
+        model.save_pretrained(written, max_shard_size=SHARD_SIZE)
         load_tokenizer(run_folder).save_pretrained(written)
         write_json(written / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
         refresh(written)
