@@ -71,7 +71,8 @@ def retrieval_by_query(source: Tensor, target: Tensor, *, chunk_size=1024) -> di
             )
 
     own = (source * target).sum(-1)
-    return rank_translations(own, lambda start, stop: source[start:stop] @ target.T, chunk_size)
+    with torch.autocast(source.device.type, enabled=False):  # which would round the cosines to the model's precision
+        return rank_translations(own, lambda start, stop: source[start:stop] @ target.T, chunk_size)
 
 
 def rank_translations(own: Tensor, cosines, chunk_size=1024) -> dict[str, Tensor]:

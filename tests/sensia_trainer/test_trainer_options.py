@@ -96,6 +96,14 @@ def test_bfloat16_keeps_float32_weights_and_resumes_exactly(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
 
 
+def test_evaluation_in_bfloat16_is_that_in_float32_but_for_rounding(tmp_path):
+    exact, half = (tiny_trainer(tmp_path / str(bf16), bf16=bf16, eval_rows=12) for bf16 in (False, True))
+    measured = [trainer.evaluate() | trainer.random_weights_recall("eval") for trainer in (exact, half)]
+    assert set(measured[0]) == set(measured[1])
+    for key in ("eval_target_bits_per_byte", "eval_sense_entropy_source", "eval_overlap_recall_source_to_target"):
+        assert measured[1][key] == pytest.approx(measured[0][key], rel=0.02)
+
+
 class Scaled(SensiaTrainer):
     """With the loss scaler of fp16, which Accelerate makes for accelerators only; its first scale is far too large."""
 

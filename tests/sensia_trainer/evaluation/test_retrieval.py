@@ -39,6 +39,14 @@ def test_perfect_retrieval_and_half_precision():
     assert metrics["margin_source_to_target"] == pytest.approx(1.0)
 
 
+def test_autocast_of_the_model_does_not_round_cosines():
+    torch.manual_seed(0)
+    source, target = unit(40, 16).float(), unit(40, 16).float()
+    expected = retrieval_metrics(source, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert retrieval_metrics(source, target) == expected
+
+
 def test_directions_differ():
     source = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1]]), dim=-1)
     target = F.normalize(torch.tensor([[1.0, 0.2], [1.0, 0.1]]), dim=-1)
