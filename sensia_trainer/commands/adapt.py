@@ -75,6 +75,7 @@ def adapt(run, data, words, parts, args):
         read_control,
         source_fluency,
     )
+    from ..training.best_model import check_measured
     from ..training.by_pair import by_pair, closing_table, closing_words, draw_dynamics, mean_of_pairs, names_of
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
@@ -162,6 +163,7 @@ def adapt(run, data, words, parts, args):
     before = run.once(
         "before", lambda: trainer.evaluate(metric_key_prefix="before") | trainer.random_weights_recall("before")
     )
+    check_measured(args, before, "before_")
     before |= given
     run.rehearse(trainer.model, metrics(before, before), partial(finish_folder, to_publish=args.push_to_hub))
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)

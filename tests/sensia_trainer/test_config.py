@@ -34,6 +34,7 @@ def config(**values):
         ({"max_steps": 0}, "`max_steps` is 0, but must be 1 or more, or -1"),
         ({"max_steps": -5}, "`max_steps` is -5"),
         ({"target_language": "en"}, "`target_language` is 'en', which is `source_language` too"),
+        ({"load_best_model_at_end": True}, "`metric_for_best_model` is not; name what evaluation logs"),
         ({"replay_ratio": 3.0}, "`replay_ratio` is 3.0, but must be a number, more than 0 and 1 at most"),
     ],
 )
