@@ -1,7 +1,7 @@
 """
 Write what distinguishes a model from the one it was made of, or put such a delta and its base together.
 
-    sensia delta outputs/smollm2-id smollm2-135m smollm2-sensia-id-delta  # make it: half-precision weights
+    sensia delta outputs/smollm2-id smollm2-135m smollm2-sensia-id-delta  # make it: float16, files of 8 MB
     sensia delta smollm2-sensia-id-delta smollm2-135m smollm2-sensia-id   # and back: a folder for `from_pretrained`
 
 A model adapted by parts (`train: lora`) needs a small one. Another base than that of the delta is refused.
@@ -25,11 +25,11 @@ def main(argv):
     if Path(args.output_dir).exists():
         raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
 
-    from ..hub.delta import FACTS_FILE, WEIGHTS_FILE, apply_delta, make_delta
+    from ..hub.delta import FACTS_FILE, apply_delta, make_delta, weight_files
 
     if (Path(args.folder) / FACTS_FILE).is_file():
         print(f"model folder: {apply_delta(args.folder, args.base, args.output_dir)}")
     else:
         folder = make_delta(args.folder, args.base, args.output_dir)
-        size = (folder / WEIGHTS_FILE).stat().st_size
+        size = sum(file.stat().st_size for file in weight_files(folder))
         print(f"delta folder: {folder} ({size / 1e6:.1f} MB of weights)")

@@ -14,8 +14,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -26,6 +27,7 @@ from .folders import complete_folder
 
 
 WEIGHTS_FILE, FACTS_FILE = "delta.safetensors", "delta.json"
+FILE_SIZE = 8_000_000  # bytes of a file of weights at most, for repositories that take no large ones
 KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE)
 # Singular values below this share of the largest are rounding: less than what float16 makes of the largest.
 RANK_TOLERANCE = 2.0**-12
@@ -52,7 +54,8 @@ def make_delta(folder, base, destination) -> Path:
         parts |= _difference(name, weight, known.get(name))
     facts = {"base": portable(str(base)), "base_fingerprint": weights_fingerprint(original)}
     with _written(destination) as written:
-        save_file(parts, written / WEIGHTS_FILE)
+        pattern = WEIGHTS_FILE.replace(".", "{suffix}.")
+        save_torch_state_dict(_in_pieces(parts), str(written), filename_pattern=pattern, max_shard_size=FILE_SIZE)
         write_json(written / FACTS_FILE, facts)
         model.config.save_pretrained(written)
         load_tokenizer(folder).save_pretrained(written)
@@ -84,10 +87,13 @@ def apply_delta(folder, base, destination) -> Path:
             f"{str(base)!r} is not the model that {str(folder)!r} is a delta of: its weights have the fingerprint "
             f"{found}, those of {facts['base']!r} have {facts['base_fingerprint']}. Give that model."
         )
-    try:
-        parts = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or missing ({error}): get the delta again.") from error
+    parts = {}
+    for file in weight_files(folder):
+        try:
+            parts |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{file} is damaged or missing ({error}): get the delta again.") from error
+    parts = _of_pieces(parts)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32).eval()
     known = _as_in(model, original)
     with torch.no_grad():
@@ -101,6 +107,37 @@ def apply_delta(folder, base, destination) -> Path:
         complete_folder(written, read_json(metrics).get("config") if metrics.is_file() else None)
         _edit_card(written, lambda text: text.replace(_notice(facts["base"]), ""))
     return Path(destination)
+
+
+def weight_files(folder) -> list[Path]:
+    """The files that hold a delta's weights: one, or those that its index names."""
+    index = Path(folder, f"{WEIGHTS_FILE}.index.json")
+    names = set(read_json(index)["weight_map"].values()) if index.is_file() else {WEIGHTS_FILE}
+    return [Path(folder, name) for name in sorted(names)]
+
+
+def _in_pieces(parts):
+    """Parts of at most `FILE_SIZE` bytes: rows of a larger one under its key with `:0`, `:1`, ..."""
+    pieces = {}
+    for key, part in parts.items():
+        if part.nbytes <= FILE_SIZE:
+            pieces[key] = part
+            continue
+        rows = max(1, FILE_SIZE // part[0].nbytes)
+        pieces |= {f"{key}:{i}": piece.clone() for i, piece in enumerate(part.split(rows))}
+    return pieces
+
+
+def _of_pieces(pieces):
+    """What [`_in_pieces`] was given."""
+    parts, rows = {}, {}
+    for key, piece in pieces.items():
+        kind, name, *place = key.split(":")
+        if place:
+            rows.setdefault(f"{kind}:{name}", {})[int(place[0])] = piece
+        else:
+            parts[key] = piece
+    return parts | {key: torch.cat([piece for _, piece in sorted(found.items())]) for key, found in rows.items()}
 
 
 def _as_in(model, base):

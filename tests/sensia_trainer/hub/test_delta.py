@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.commands.delta import main
+from sensia_trainer.hub import delta
 from sensia_trainer.hub.delta import FACTS_FILE, WEIGHTS_FILE, make_delta
 from sensia_trainer.training.parts import choose_parts, merge_updates
 from sensia_trainer.training.settings import TrainedParts
@@ -106,3 +107,19 @@ def test_a_damaged_delta_is_refused(folders, tmp_path):
     (damaged / FACTS_FILE).write_text("{")
     with pytest.raises(ValueError, match=FACTS_FILE):
         main([str(damaged), str(folders / "base"), str(tmp_path / "again")])
+
+
+def test_large_weights_are_shared_out_among_files(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(delta, "FILE_SIZE", 700)  # of which the largest weight takes several
+    main([str(folders / "adapted"), str(folders / "base"), str(tmp_path / "delta")])
+    files = list((tmp_path / "delta").glob("*.safetensors"))
+    assert len(files) > 3 and max(sum(part.nbytes for part in load_file(file).values()) for file in files) <= 700
+    main([str(tmp_path / "delta"), str(folders / "base"), str(tmp_path / "again")])
+    main([str(folders / "delta"), str(folders / "base"), str(tmp_path / "of one file")])
+    shared, whole = (load_file(tmp_path / name / "model.safetensors") for name in ("again", "of one file"))
+    assert shared.keys() == whole.keys() and all(torch.equal(shared[name], whole[name]) for name in whole)
+
+    files[0].unlink()
+    with pytest.raises(ValueError, match=f"{files[0].name} is damaged or missing"):
+        main([str(tmp_path / "delta"), str(folders / "base"), str(tmp_path / "not whole")])
+    assert not (tmp_path / "not whole").exists()
