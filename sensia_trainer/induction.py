@@ -25,7 +25,7 @@ from transformers.utils import logging
 from modeling_backpack import BackpackForCausalLM
 
 from .losses import head_of, next_token_loss
-from .representations import sense_entropy, sense_probs
+from .representations import in_float64, sense_entropy, sense_probs
 from .training.checkpointing import ResumableTrainer
 from .training.distillation import distilled_loss, sense_diversity
 from .training.settings import InductionConfig
@@ -243,7 +243,7 @@ class InductionTrainer(ResumableTrainer):
             with self.accelerator.autocast():
                 values = self._measured(self.forward(model, input_ids), input_ids, head)
             rows.append(self.accelerator.gather_for_metrics(values))
-        means = torch.cat(rows).double().mean(0).tolist()
+        means = torch.cat(rows).cpu().double().mean(0).tolist()
         names = ("cross_entropy", "divergence", "base_cross_entropy", "mixture_cross_entropy")
         names += ("sense_entropy", "contribution")
         metrics = dict(zip(names, means, strict=True))
@@ -357,14 +357,14 @@ def sense_words(model, tokenizer, frequent: Tensor, words=AMBIGUOUS_WORDS, top_k
     """
     total, squares = 0, 0.0
     for part in frequent.split(512):
-        senses = model.get_senses(part).double()
+        senses = in_float64(model.get_senses(part))
         total, squares = total + senses.sum(0), squares + senses.square().sum().item()
     mean = total / len(frequent)
-    candidates = model.get_output_embeddings().weight[frequent].double()
+    candidates = in_float64(model.get_output_embeddings().weight[frequent])
     rows = []
     for word, token in one_token_words(tokenizer, words).items():
-        own = model.get_senses(torch.tensor([token], device=frequent.device))[0].double() - mean
-        nearest = frequent[(own @ candidates.T).topk(min(top_k, len(frequent))).indices]
+        own = in_float64(model.get_senses(torch.tensor([token], device=frequent.device))[0]) - mean
+        nearest = frequent.to(own.device)[(own @ candidates.T).topk(min(top_k, len(frequent))).indices]
         rows.append(
             {"word": word, "senses": [[tokenizer.decode([i]).strip() for i in sense] for sense in nearest.tolist()]}
         )

@@ -222,6 +222,11 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def in_float64(tensor: Tensor) -> Tensor:
+    """The tensor in float64, for sums; on the CPU where its device has no float64 (Apple's MPS)."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"`{name}` is {value!r}, but must be one of {', '.join(map(repr, allowed))}.")

@@ -59,8 +59,8 @@ def sentence_nll(model, sequences: list[list[int]], *, batch_size: int = 16, bar
     for indices, ids, mask in padded_batches(sequences, batch_size, device, bar):
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         losses = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        losses = losses.view(len(ids), -1).double()
-        nll[indices] = (losses * mask[:, 1:]).sum(dim=1).cpu().numpy()
+        losses = losses.view(len(ids), -1) * mask[:, 1:]
+        nll[indices] = losses.cpu().double().sum(dim=1).numpy()
     return nll, np.array([max(0, len(sequence) - 1) for sequence in sequences])
 
 

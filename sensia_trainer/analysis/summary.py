@@ -4,6 +4,7 @@ from ..utils.markdown import table, with_interval
 from .mixture import VARIANTS
 
 
+TITLE = "# Sense analyses"
 # Tables 3-5 of "Multilinguality as Sense Adaptation" (arXiv 2601.10310): GPT-2 small, two million pairs, 150k steps.
 # Model and control; for the mixture, cross-entropy of full, top-1 and uniform.
 PAPER = {
@@ -42,7 +43,7 @@ def paper_pair(language, analysis) -> str:
 
 def render_report(results) -> str:
     """The report of one or more results of `analyse`, each with `source_language`, `target_language` and `models`."""
-    return f"# Sense analyses\n\n{render_sections(results)}"
+    return f"{TITLE}\n\n{render_sections(results)}"
 
 
 def render_sections(results) -> str:

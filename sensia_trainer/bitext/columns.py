@@ -19,15 +19,18 @@ def sides(dataset: datasets.Dataset) -> list[str]:
 
 def column(dataset: datasets.Dataset, name: str) -> pa.ChunkedArray:
     """A column of the dataset; of its rows alone, in their order, where it is a selection of a larger one."""
-    values, chosen = dataset.data.column(name), dataset._indices
-    if chosen is None:
-        return values
-    rows = chosen.column(0).to_numpy()
-    if len(rows) > 1 and not (rows[1:] > rows[:-1]).all():
-        return values.take(chosen.column(0))
+    values = dataset.data.column(name)
+    return values if dataset._indices is None else select_rows(values, dataset._indices.column(0).to_numpy())
+
+
+def select_rows(values, rows: np.ndarray):
+    """Rows of a table or a column. Filtered chunk by chunk first, for `take` joins all chunks of what it is given,
+    which of a large text takes long, and fails above 2 GB."""
     mask = np.zeros(len(values), bool)
     mask[rows] = True
-    return values.filter(mask)
+    found = values.filter(pa.array(mask))
+    places = np.searchsorted(np.flatnonzero(mask), rows)
+    return found if np.array_equal(places, np.arange(len(found))) else found.take(pa.array(places))
 
 
 def key_of(dataset: datasets.Dataset, code: str) -> str | None:

@@ -17,7 +17,7 @@ from ..utils.errors import did_you_mean
 from ..utils.recipes import expand_variables
 from . import store
 from .catalogues import package_licence
-from .columns import texts
+from .columns import select_rows, texts
 from .flores import load_flores
 from .langid import check_sides
 from .sources import DATASETS, is_structured, names_in, read_bitext, recognise
@@ -36,6 +36,7 @@ from .streams import plain_name
 
 CHOOSING = 1  # the version of what is made of the sources
 JUDGED = 500  # pairs of which the languages are looked at
+SHOWN = 20  # values of a column: crawled text may have a domain a page
 DESCRIBED = {"corpus": "corpora", "domain": "domains", "licence_class": "licence_classes"}
 
 
@@ -298,9 +299,12 @@ def _joined(labels: list[str], parts: list[datasets.Dataset], languages) -> Iter
 def batches(dataset: datasets.Dataset, size: int = 50_000) -> Iterator[pa.Table]:
     """The rows of a dataset in order, some at a time; of its rows alone where it is a selection of a larger one."""
     table, chosen = dataset.data.table, dataset._indices
-    rows = None if chosen is None else chosen.column(0).combine_chunks()
-    for start in range(0, len(dataset), size):
-        yield table.slice(start, size) if rows is None else table.take(rows.slice(start, size))
+    rows = np.arange(len(table)) if chosen is None else chosen.column(0).to_numpy()
+    if (rows[1:] < rows[:-1]).any():
+        table, rows = select_rows(table, rows), np.arange(len(rows))
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield select_rows(table.slice(part[0], part[-1] - part[0] + 1), part - part[0])
 
 
 def _described(pairs, held_out, sources, data, languages, problems) -> dict:
@@ -317,8 +321,11 @@ def _described(pairs, held_out, sources, data, languages, problems) -> dict:
     if len(known) > 1:
         facts["licences"] = {label: licence or "not stated" for label, licence in licences.items()}
     for column, name in DESCRIBED.items():
-        if column in pairs.column_names:
-            facts[name] = value_counts(pairs, column)
+        if column in pairs.column_names and not pa.types.is_nested(pairs.data.schema.field(column).type):
+            counts = list(value_counts(pairs, column).items())
+            facts[name] = dict(counts[:SHOWN])
+            if len(counts) > SHOWN:
+                facts[name]["others"] = sum(count for _, count in counts[SHOWN:])
     if problems:
         facts["met while reading"] = {name.replace("_", " "): count for name, count in problems.items()}
     rows = np.unique(np.linspace(0, len(pairs) - 1, JUDGED).astype(int))

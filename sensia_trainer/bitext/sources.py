@@ -175,14 +175,14 @@ def _exists(path) -> bool:
 
 def is_hub_id(name: str) -> bool:
     """Whether a name can be that of a repository: `owner/name` or `name`; a path, a URL or a scheme never is."""
-    is_file_name = Path(plain_name(name)).suffix in KINDS
+    is_file_name = Path(plain_name(name)).suffix.lower() in KINDS
     return not is_file_name and re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", name) is not None
 
 
 def is_structured(path) -> bool:
     """Whether a path names one file or folder that holds both languages, and not one side of two aligned files."""
     place = Path(path).expanduser()
-    return not place.is_file() or Path(plain_name(place)).suffix in KINDS or is_zip(place)
+    return not place.is_file() or Path(plain_name(place)).suffix.lower() in KINDS or is_zip(place)
 
 
 def _kind_of_file(where: Path, path) -> str:
@@ -345,12 +345,18 @@ def _is_nested(dataset: datasets.Dataset) -> bool:
 
 
 def _saved(where: Path, split: str) -> datasets.Dataset:
-    dataset = datasets.load_from_disk(str(where))
-    if isinstance(dataset, datasets.DatasetDict):
-        if split not in dataset:
-            raise ValueError(f"split={split!r} is not in {where}; its splits are: {', '.join(dataset)}")
-        dataset = dataset[split]
-    return dataset
+    saved = datasets.load_from_disk(str(where))
+    saved = saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+    name, _, part = split.partition("[")
+    if name not in saved:
+        raise ValueError(f"split={split!r} is not in {where}; its splits are: {', '.join(saved)}")
+    if not part:
+        return saved[name]
+    try:
+        (rows,) = datasets.ReadInstruction.from_spec(split).to_absolute({name: len(saved[name])})
+    except (ValueError, AssertionError) as error:
+        raise ValueError(f"split={split!r} cannot be read ({error}); give such as {name}[:1000].") from error
+    return saved[name].select(range(rows.from_ or 0, len(saved[name]) if rows.to is None else rows.to))
 
 
 def _by_datasets(kind: str, where, source: str, target: str, split: str, name: str | None) -> datasets.Dataset:

@@ -37,10 +37,11 @@ def kept(key, build: Callable[[Path], dict]) -> tuple[dict[str, datasets.Dataset
         partial.mkdir(parents=True)
         try:
             write_json(partial / FACTS, build(partial))
-            shutil.rmtree(folder, ignore_errors=True)
+            if not (folder / FACTS).is_file():  # what was left half made; a whole one is of a process that was faster
+                shutil.rmtree(folder, ignore_errors=True)
             os.rename(partial, folder)
         except OSError:
-            if not (folder / FACTS).is_file():  # else another process was faster
+            if not (folder / FACTS).is_file():
                 raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)

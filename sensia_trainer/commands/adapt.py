@@ -93,6 +93,11 @@ def adapt(run, data, words, parts, args):
         train, held_out, facts = load_bitext(data, args)
         facts_of, facts = (facts, facts_of_all(facts)) if isinstance(train, dict) else ({}, facts)
         texts, beside = load_texts(data, args, held_out)
+    if facts_of and words.vocabulary_dictionary:
+        raise ValueError(
+            "`vocabulary_dictionary` is of one pair of languages, but `bitext` names several; leave it out, or give "
+            "the words before (`sensia vocabulary`), a language at a time."
+        )
     begun = base
     if data.induce_steps and has_senses:
         sentences = (pair[args.source_language] for pair in first_of(train)["translation"])
@@ -110,7 +115,7 @@ def adapt(run, data, words, parts, args):
             **{f"text of the {side}": fingerprint(part["text"][:])[:16] for side, part in texts.items()},
         }
     )
-    vocabulary, new, given = None, words_added(begun), {}
+    vocabulary, new, given = None, words_added(base), {}
     if words.vocabulary_size:
         given = run.once("given", lambda: source_fluency(model, tokenizer, held_out, args))
         tokenizer, vocabulary = new_words(run, words, args, model, tokenizer, train)

@@ -94,6 +94,7 @@ def check(arguments):
     if not arguments.temperature > 0:
         raise ValueError(f"`temperature` is {arguments.temperature}, but must be above 0.")
     check_writable(arguments.output)
+    check_report(Path(arguments.output).parent)
 
 
 def read_lines(path, limit):
@@ -158,6 +159,7 @@ def run_on_geometry(arguments):
     """All analyses of a model on translated sentences, beside its control."""
     from ..analysis.analyse import analyse
     from ..analysis.corpus import AlignedCorpus, check_same_vocabulary, told_pairs
+    from ..evaluation.batching import max_positions
     from ..utils.models import load_device, load_tokenizer
     from ..vocabulary.extension import apply_extension, load_extension
 
@@ -184,9 +186,9 @@ def run_on_geometry(arguments):
         arguments.encoder,
         layer=arguments.layer,
         minimum_count=arguments.minimum_count,
-        max_length=models["model"].config.get_text_config(decoder=True).max_position_embeddings,
+        max_length=max_positions(models["model"]),
         cache_dir=arguments.cache_dir,
-        device=arguments.device,
+        device=str(device),
         progress=True,
     )
     names = ("definitions", "temperature", "top_k", "batch_size", "iterations", "seed")
@@ -205,17 +207,37 @@ def run_on_geometry(arguments):
     return result | analyse(models["model"], corpus, **beside, told=told, **settings, progress=True)
 
 
+def check_report(folder: Path) -> None:
+    """Refuses a folder whose README.md tells of something else: it would be written over."""
+    from ..analysis.summary import TITLE
+
+    report = folder / "README.md"
+    if report.is_file() and not report.read_text(encoding="utf-8", errors="replace").startswith(TITLE):
+        raise ValueError(
+            f"The report of the analyses in {str(folder)!r} would replace its README.md, which is of something else: "
+            "name a file in a folder of its own, such as analysis/result.json."
+        )
+
+
+def _content(file):
+    try:
+        return read_json(file)
+    except ValueError:  # not whole, so none of ours
+        return None
+
+
 def render(folder):
+    check_report(folder)
     from ..analysis.benchmarks import render_benchmarks
     from ..analysis.drawings import save_figures
-    from ..analysis.summary import render_report
+    from ..analysis.summary import TITLE, render_report
 
-    contents = [read_json(file) for file in sorted(folder.glob("*.json"))]
+    contents = [content for content in map(_content, sorted(folder.glob("*.json"))) if isinstance(content, dict)]
     results = [content for content in contents if content.get("kind") == "analysis"]
     benchmarks = [content for content in contents if content.get("kind") == "sense_benchmarks"]
     if not (results or benchmarks):
         raise ValueError(f"There are no results of an analysis in {folder}.")
-    report = render_report(results) if results else "# Sense analyses\n"
+    report = render_report(results) if results else f"{TITLE}\n"
     parts = [part for part in (report, render_benchmarks(benchmarks)) if part]
     write_text(folder / "README.md", "\n".join(parts))
     if results:

@@ -100,6 +100,7 @@ def induce(run, data, args):
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..training.text import TEXT_FOLDER, frequent_tokens, text_blocks
     from ..utils.models import load_tokenizer
+    from ..vocabulary.extension import keep_report
 
     set_seed(args.seed)
     model, base_licence = with_senses(data.model, **data.backpack_config), licence_of_model(data.model)
@@ -158,6 +159,7 @@ def induce(run, data, args):
     spoken = sense_words(trainer.whole_model(), tokenizer, frequent)
     if trainer.is_world_process_zero():
         induction_dynamics(trainer.state.log_history, f"{args.output_dir}/training_dynamics")
+        keep_report(data.model, args.output_dir)
         run.finish(metrics(before, after, spoken), finish_folder)
         shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
         after = {name.removeprefix("eval_"): value for name, value in after.items()}

@@ -39,7 +39,8 @@ def load_choices(
             backslash of `\\n` may be typed as such.
         answers (`list[str]`): One template for each choice, `[" {option_a}", " {option_b}"]`; or a single one with a
             column that holds a list, `[" {options}"]`.
-        label (`str`): Column of the right choice: its number, its letter (A is the first), or its text.
+        label (`str`): Column of the right choice: its number, its letter (A is the first), or its text. What can be
+            read in two ways is refused; an integer of JSON is a number.
         first_label (`int`): The number of the first choice where choices are numbered.
         split (`str`): "test", or "validation" for items that choose scoring parameters.
         max_items (`int`, *optional*): The first items only.
@@ -132,15 +133,24 @@ def _choices(answers: list[str], row: dict, where: str) -> list[tuple[str, str]]
 def _label(row: dict, column: str, first_label: int, choices: tuple[str, ...], where: str) -> int:
     if row.get(column) is None:
         raise ValueError(f"{where}: there is no column {column!r} with the right choice; it has {list(row)}.")
-    value = str(row[column]).strip()
-    if value in choices:
-        return choices.index(value)
-    if len(value) == 1 and value.upper() in LETTERS[: len(choices)]:
-        return LETTERS.index(value.upper())
+    cell = row[column]
+    value = str(cell).strip()
     number = int(value) - first_label if value.lstrip("-").isdigit() else -1
-    if not 0 <= number < len(choices):
+    readings = {"number": number} if 0 <= number < len(choices) else {}
+    if isinstance(cell, str) or not readings:  # an integer of JSON is a number where it can be
+        if value in choices:
+            readings["text"] = choices.index(value)
+        if len(value) == 1 and value.upper() in LETTERS[: len(choices)]:
+            readings["letter"] = LETTERS.index(value.upper())
+    if len(set(readings.values())) > 1:
+        each = ", ".join(f"the {kind} of choice {LETTERS[index]}" for kind, index in readings.items())
+        raise ValueError(
+            f"{where}: {column!r} is {value!r}, which is {each}. Name the right choices by letters that are no "
+            "choices themselves, or in JSON by integers."
+        )
+    if not readings:
         raise ValueError(
             f"{where}: {column!r} is {value!r}, which is neither the text nor the letter of one of its "
             f"{len(choices)} choices, nor its number counted from {first_label} (`choices_first_label`)."
         )
-    return number
+    return next(iter(readings.values()))

@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, set_seed
 
 from ..analysis.words import segment_words
-from ..bitext.langid import identified
+from ..bitext.langid import identified, identified_code
 from ..languages import language
 from .batching import evaluating, max_positions, right_pad, start_token
 
@@ -131,7 +131,7 @@ def fluency(model, tokenizer, sentences, code: str, *, seed=0, batch_size=32, pr
     for length, (_, rest) in zip(lengths, cut, strict=True):
         words = segment_words(rest)[: max(length, 1)]
         texts["human"].append(rest[: words[-1].end])
-    found, iso = {"prompts": len(prompts)}, language(code).code.partition("_")[0]
+    found, iso = {"prompts": len(prompts)}, identified_code(code)
     for name, written in texts.items():
         rates = [rate for rate in map(repetition, written) if rate is not None]
         said = [text for text in written if text.strip()]

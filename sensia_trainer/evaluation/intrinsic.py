@@ -14,6 +14,7 @@ from ..representations import (
     context_hidden_state,
     context_sentence_vectors,
     hidden_state_after,
+    in_float64,
     mixture_of,
     sense_entropy,
     sense_sentence_vectors,
@@ -213,7 +214,7 @@ def encode_side(model, encoded, name, *, batch_size, progress, accelerator, **op
         input_ids, attention_mask = right_pad([mine[i] for i in batch], weight.device)
         for key, value in forward(model, input_ids, attention_mask, **options).items():
             rows.setdefault(key, value.new_zeros(len(mine), *value.shape[1:]))[batch] = value
-    back = torch.tensor(sorted(range(len(order)), key=order.__getitem__), device=weight.device)
+    back = torch.tensor(sorted(range(len(order)), key=order.__getitem__))
     return {key: gather_rows(value, len(encoded), accelerator)[back] for key, value in rows.items()}
 
 
@@ -241,7 +242,7 @@ def _backpack_forward(model, input_ids, attention_mask, *, pooling, temperature,
     entropy = torch.stack([sense_entropy(p[None], m[None]) for p, m in zip(probs, attention_mask, strict=True)])
     rows = {"sense": sense, "context": context_sentence_vectors(state, attention_mask)}
     nll = nll_per_row(mixture, model.compute_logits, input_ids, attention_mask)
-    return rows | {"entropy": entropy.double() * tokens, "tokens": tokens, "nll": nll}
+    return rows | {"entropy": in_float64(entropy * tokens), "tokens": tokens, "nll": nll}
 
 
 def _causal_lm_forward(model, input_ids, attention_mask, *, context_layer, **_) -> dict:

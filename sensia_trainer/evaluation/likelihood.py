@@ -251,5 +251,5 @@ def _score_rows(model, encoded, *, max_tokens, progress=iter) -> np.ndarray:
             context, continuation = rows[i]
             read = at_least_float32(logits[row, len(context) - 1 : len(context) - 1 + len(continuation)])
             labels = torch.tensor(continuation, device=read.device)
-            sums[i] = torch.log_softmax(read, -1).gather(-1, labels[:, None]).double().sum()
+            sums[i] = torch.log_softmax(read, -1).gather(-1, labels[:, None]).cpu().double().sum()
     return sums.view(len(encoded), -1).numpy()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..representations import in_float64
 from ..utils.statistics import bootstrap_ratio_interval
 from .batching import (
     LOGITS_BUDGET,
@@ -36,16 +37,16 @@ def nll_per_row(hidden: Tensor, head, input_ids: Tensor, attention_mask: Tensor,
         F.cross_entropy(head(h).float(), y, reduction="none")
         for h, y in zip(states.split(chunk_size), labels.split(chunk_size), strict=True)
     ]
-    nll = hidden.new_zeros(read.shape, dtype=torch.float64)
+    nll = in_float64(hidden.new_zeros(read.shape))
     if pieces:
-        nll[read] = torch.cat(pieces).double()
+        nll[read.to(nll.device)] = in_float64(torch.cat(pieces))
     return nll.sum(1)
 
 
 def nll_per_row_from_logits(logits: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Summed next-token NLL (B,) in nats from logits (B, T, V)."""
     nll = F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), input_ids[:, 1:], reduction="none")
-    return (nll.double() * attention_mask[:, 1:]).sum(1)
+    return in_float64(nll * attention_mask[:, 1:]).sum(1)
 
 
 def summarize_nll(nll: float, tokens: int, num_bytes: int, words: int) -> dict:
@@ -116,7 +117,7 @@ def perplexity(
     vocabulary = model.get_input_embeddings().weight.shape[0]
     batches = batches_by_length([len(e.ids) for e in mine], batch_size, LOGITS_BUDGET // vocabulary)
     device = model.get_input_embeddings().weight.device
-    nll = torch.zeros(len(mine), dtype=torch.float64, device=device)
+    nll = in_float64(torch.zeros(len(mine), device=device))
     with evaluating(model):
         for batch in tqdm(batches, desc="perplexity", disable=not progress):
             input_ids, attention_mask = right_pad([mine[i].ids for i in batch], device)

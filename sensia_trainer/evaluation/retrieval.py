@@ -29,7 +29,7 @@ def summarize_retrieval(found: dict[str, Tensor], bootstrap=0, seed=0) -> dict:
     metrics = {}
     for i, direction in enumerate(DIRECTIONS):
         for name, key in (("recall", "hits"), ("margin", "margins"), ("mean_rank", "ranks")):
-            values = found[key][i].double().cpu()
+            values = found[key][i].cpu().double()
             metrics[f"{name}_{direction}"] = values.mean().item()
             if bootstrap:
                 interval = bootstrap_interval(values, samples=bootstrap, seed=seed)

@@ -20,7 +20,7 @@ from ..utils import models
 from ..utils.files import fingerprint, portable
 from ..utils.recipes import expand_variables, find_model
 from .choices import load_choices
-from .generation import fluency, generate_examples, prompts_for
+from .generation import cut_prompts, fluency, generate_examples, prompts_for
 from .intrinsic import evaluate_bitext, random_weights_recall
 from .languages import language_matrix, matrix_figure
 from .likelihood import choice_likelihoods
@@ -31,7 +31,7 @@ from .references import evaluate_writing, load_writing
 from .results import Parts, write_result
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
 from .settings import GENERATION_TASKS, KNOWN_TASKS, PAIR_TASKS, EvaluationConfig
-from .tasks import TASKS, TEMPLATES, TaskData, load_task, make_items
+from .tasks import TASKS, TEMPLATES, TaskData, can_ask, load_task, make_items
 
 
 logger = logging.get_logger(__name__)
@@ -119,7 +119,7 @@ def run(config: EvaluationConfig) -> dict:
     model, tokenizer = load_model(config)
     settings = portable(asdict(config))
     decisive = {key: value for key, value in settings.items() if key not in FREE}
-    parts = Parts(config.output, decisive | {"files": _files_of(config.model)})
+    parts = Parts(config.output, decisive | {"files": _files_of(config.model, Path(config.output).stem)})
     result = {
         "kind": "evaluation",
         "name": config.name or Path(config.model).name + (" (random)" if config.random_weights else ""),
@@ -149,7 +149,7 @@ def run(config: EvaluationConfig) -> dict:
         matrix_figure(result["matrix"], Path(config.output).with_name(f"{Path(config.output).stem}-languages"))
     for test, validation in tasks:
         for template in ["own"] if test.kind == "own" else config.templates:
-            if template in TEMPLATES[test.kind]:
+            if can_ask(test, template):
                 digest = test.fingerprint + (validation.fingerprint if validation else "")
                 key = f"{test.task}/{test.language}/{template}"
                 result["tasks"].append(part(key, digest, evaluate_task, test, validation, template))
@@ -161,7 +161,9 @@ def run(config: EvaluationConfig) -> dict:
         result["generation"] = part("generation", fingerprint(prompts), _generate, prompts)
     wanted = (found for found in pairs if config.generate and found.languages[1] == config.target)
     sentences = next((found.target[:FLUENCY_PROMPTS] for found in wanted), [])
-    if sentences:
+    if sentences and not cut_prompts(sentences, config.target):
+        logger.warning("Fluency is not measured: none of the sentences is long enough to be begun and gone on with.")
+    elif sentences:
         result["fluency"] = part("fluency", fingerprint(sentences), _fluency, sentences)
     result["seconds"] = round(time.perf_counter() - started, 1)
     result = write_result(config.output, result, items)
@@ -169,10 +171,13 @@ def run(config: EvaluationConfig) -> dict:
     return result
 
 
-def _files_of(model: str) -> list:
-    """What tells whether a model folder is still the same; a model of the Hub is known by its name."""
+def _files_of(model: str, results: str) -> list:
+    """What tells whether a model folder is still the same, but for `results` in it; a model of the Hub is known by its
+    name."""
     folder = Path(model)
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    files = (
+        [file for file in sorted(folder.iterdir()) if file.name.split(".")[0] != results] if folder.is_dir() else []
+    )
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 
 

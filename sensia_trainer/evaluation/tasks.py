@@ -11,6 +11,7 @@ Items come from the Hub or from a local folder in the published formats:
 
 import csv
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,9 @@ from typing import NamedTuple
 from ..bitext.hub_data import load_hub
 from ..languages import language
 from ..utils.files import fingerprint
+
+
+logger = logging.getLogger(__name__)
 
 
 class TaskSource(NamedTuple):
@@ -211,6 +215,18 @@ TEMPLATES = {
     "own": {"own": lambda row, iso: (row["context"], row["choices"])},  # asked as its file says: `choices.py`
     "reading": {"plain": _reading_plain, "harness": _reading_harness, "goldfish": _reading_goldfish},
 }
+
+
+def can_ask(data: TaskData, template: str) -> bool:
+    """Whether there are the words for a template in the language of a task; a warning says so where there are none."""
+    there = template in TEMPLATES[data.kind]
+    if there and TEMPLATES[data.kind][template] is _causal_harness and data.language not in CONNECTORS:
+        logger.warning(
+            f"{data.task} is not asked by the template 'harness': it has no connector for {data.language!r}, but for "
+            f"{sorted(CONNECTORS)}."
+        )
+        return False
+    return there
 
 
 def make_items(data: TaskData, template: str) -> list[Item]:

@@ -128,8 +128,8 @@ def score_trees(model, trees: list[Tree], *, max_tokens: int, width: int, progre
                 position_ids=torch.from_numpy(positions).to(device),
                 use_cache=False,
             ).logits[0]
-        log_probs = torch.log_softmax(at_least_float32(logits), -1)[which, tokens].double()
-        np.add.at(sums, wanted.cpu().numpy(), log_probs.cpu().numpy())
+        log_probs = torch.log_softmax(at_least_float32(logits), -1)[which, tokens]
+        np.add.at(sums, wanted.cpu().numpy(), log_probs.cpu().double().numpy())
     return sums.reshape(len(trees), choices)
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from ..training.parts import merge_updates
 from ..training.runs import METRICS_FILE, weights_fingerprint
 from ..utils.files import portable, read_json, write_json, write_text
 from ..utils.models import load_model, load_tokenizer
@@ -48,7 +49,7 @@ def make_delta(folder, base, destination) -> Path:
     Raises:
         `ValueError`: for a destination that exists, and weights of `base` that are not those of the model by shape.
     """
-    model, original = load_model(folder), load_model(base)
+    model, original = merge_updates(load_model(folder)), load_model(base)
     known, parts = _as_in(model, original), {}
     for name, weight in tqdm(_distinct(model).items(), desc="comparing weights", disable=None):
         parts |= _difference(name, weight, known.get(name))
@@ -95,9 +96,14 @@ def apply_delta(folder, base, destination) -> Path:
             raise ValueError(f"{file} is damaged or missing ({error}): get the delta again.") from error
     parts = _of_pieces(parts)
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32).eval()
-    known = _as_in(model, original)
+    known, weights = _as_in(model, original), _distinct(model)
+    if unknown := sorted({key.split(":")[1] for key in parts} - weights.keys()):
+        raise ValueError(
+            f"{str(folder)!r} holds weights that its configuration has no place for ({', '.join(unknown[:3])}): make "
+            "the delta again."
+        )
     with torch.no_grad():
-        for name, weight in _distinct(model).items():
+        for name, weight in weights.items():
             weight.copy_(_restored(name, weight.shape, known.get(name), parts))
     with _written(destination) as written:
         model.save_pretrained(written)

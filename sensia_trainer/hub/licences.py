@@ -100,6 +100,8 @@ def _parts(licence: str) -> list[str]:
 def _terms_of(base: dict | None) -> set[str | None]:
     """The families of a base model's licence; that of one without a card, or with an unknown one, says nothing."""
     license = (base or {}).get("license")
+    if isinstance(license, list):  # of a repository under several
+        return set().union(*(_terms_of(base | {"license": one}) for one in license))
     if not license or license == UNKNOWN:
         return set()
     if license == "other":

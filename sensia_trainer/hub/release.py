@@ -160,13 +160,15 @@ def reported(after, before=None, control=None):
     """
     results = {"after": after, "before": before, "control": control}
     results = {name: result for name, result in results.items() if result}
-    prints = {name: result["flores"]["fingerprint"] for name, result in results.items()}
+    found = {name: _of_pairs(name, result) for name, result in results.items()}
+    prints = {name: pairs["fingerprint"] for name, pairs in found.items()}
     if len(set(prints.values())) > 1:
         raise ValueError(f"The results are not of the same sentences: {prints}. Evaluate all with one recipe.")
-    flores = after["flores"]
     facts = ("split", "purpose", "source", "target", "fingerprint", "source_from_start", "target_from_start")
-    intrinsic = {name: {k: v for k, v in r["flores"].items() if k not in facts} for name, r in results.items()}
-    place = {"name": "FLORES-200", "type": "openlanguagedata/flores_plus", "split": flores["split"]}
+    intrinsic = {name: {k: v for k, v in pairs.items() if k not in facts} for name, pairs in found.items()}
+    place = {"name": "FLORES-200", "type": "openlanguagedata/flores_plus", "split": found["after"].get("split")}
+    if not after.get("flores"):
+        place = {"name": next(iter(after["bitexts"])), "split": found["after"].get("split")}
     scores = {name: _task_scores(result) for name, result in results.items()}
     benchmarks = []
     for key, (task, score) in scores["after"].items():
@@ -183,6 +185,17 @@ def reported(after, before=None, control=None):
         benchmarks.append(row)
     writing = {name: after[name] for name in ("fluency", "generation") if name in after}
     return intrinsic | {"evaluation": place, "benchmarks": benchmarks} | ({"writing": writing} if writing else {})
+
+
+def _of_pairs(name, result):
+    """What a result holds of sentence pairs: of FLORES-200, or else of a bitext."""
+    pairs = result.get("flores") or next(iter(result.get("bitexts", {}).values()), None)
+    if pairs is None:
+        raise ValueError(
+            f"`{name}` holds no results on sentence pairs, which the card is about: evaluate with `flores`, or with a "
+            "`bitext` of your own."
+        )
+    return pairs
 
 
 def _task_scores(result):

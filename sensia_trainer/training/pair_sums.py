@@ -2,6 +2,8 @@
 
 import torch
 
+from ..representations import in_float64
+
 
 class PairSums:
     """
@@ -18,10 +20,8 @@ class PairSums:
 
     def add(self, name: str, pairs: torch.Tensor, values: torch.Tensor, counts=1) -> None:
         """Note the values `(n,)` of a term of these pairs of languages `(n,)`, until [`keep`] or [`drop`]."""
-        sums = torch.zeros(self.number, 2, dtype=torch.float64, device=values.device)
-        pairs = pairs.to(values.device)
-        sums[:, 0].index_add_(0, pairs, values.double())
-        sums[:, 1].index_add_(0, pairs, torch.ones_like(values, dtype=torch.float64) * counts)
+        columns = in_float64(torch.stack([values.float(), torch.ones_like(values).float() * counts], dim=1))
+        sums = columns.new_zeros(self.number, 2).index_add_(0, pairs.to(columns.device), columns)
         self.pending.append((name, sums))
 
     def keep(self) -> None:
@@ -38,7 +38,8 @@ class PairSums:
         """Means by term and name of the pair over all processes, `{"loss_lm_en-id": …}`; of pairs that were met."""
         found = {}
         for term in sorted(self.sums):
-            totals = accelerator.gather(self.sums[term].float()[None]).double().sum(0)
+            sums = self.sums[term].float().to(accelerator.device)
+            totals = accelerator.gather(sums[None]).cpu().double().sum(0)
             for name, (total, count) in zip(names, totals.tolist(), strict=True):
                 if count:
                     found[f"{term}_{name}"] = total / count

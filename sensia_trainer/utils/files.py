@@ -147,7 +147,13 @@ def portable(content):
         if not isinstance(value, str):
             return value
         if data:
-            value = value.replace(str(Path(data)), "${SENSIA_DATA}")
+            value = _whole_path(str(Path(data))).sub("${SENSIA_DATA}", value)
         return redact(without_folders(value.replace(here + os.sep, "")))
 
     return shorten(content)
+
+
+def _whole_path(folder: str) -> re.Pattern:
+    """A folder where a text names it as a path and not by chance: a relative one at the beginning only."""
+    begins = r"(?<![\w.~/:-])" if os.path.isabs(folder) else r"\A(?:\./)?"
+    return re.compile(begins + re.escape(folder) + ("(?=/)" if not os.path.isabs(folder) else r"(?=/|\Z|[^\w.-])"))

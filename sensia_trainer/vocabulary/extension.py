@@ -14,11 +14,12 @@ from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 from transformers import PreTrainedTokenizerFast
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from ..bitext.columns import texts
 from ..languages import language
 from ..utils.files import read_json, write_json
+from ..utils.models import find_model
 from .settings import METHODS
 from .tokenizer import continue_tokenizer
 from .transfer import add_rows, check_model, mixtures
@@ -233,12 +234,26 @@ def learned_before(folder, learn):
     return load_extension(folder)
 
 
-def words_added(folder) -> range:
-    """Ids of the words that `sensia vocabulary` gave the model in a folder; none for any other model."""
-    file = Path(folder) / REPORT_FILE
-    report = read_json(file) if file.is_file() else {}
+def words_added(model) -> range:
+    """Ids of the words that `sensia vocabulary` gave a model (folder or Hub id); none for any other."""
+    file = _report_of(model)
+    report = read_json(file) if file else {}
     first = report.get("first_token", 0)
     return range(first, first + report.get("new_tokens", 0))
+
+
+def keep_report(model, folder) -> None:
+    """Write into a folder that was made of a model (folder or Hub id) which words that one was given, if any."""
+    if words_added(model):
+        shutil.copyfile(_report_of(model), Path(folder) / REPORT_FILE)
+
+
+def _report_of(model):
+    place = str(find_model(model))
+    try:
+        return cached_file(place, REPORT_FILE)
+    except OSError:  # there is none
+        return None
 
 
 def sense_votes(model, tokenizer, tokens, *, number=5):

@@ -151,3 +151,18 @@ def test_benchmarks_of_the_senses_by_a_field(arguments, tmp_path):
         main([*argv[:6], "--benchmarks", "substitution"])
     with pytest.raises(ValueError, match="`source_file` is not set"):
         main(argv[:6])
+
+
+def test_a_report_replaces_no_other_readme_and_reads_results_alone(arguments, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text("# My project\n")
+    with pytest.raises(ValueError, match="would replace its README.md, which is of something else"):
+        run(arguments)
+    assert (out / "README.md").read_text() == "# My project\n" and len(list(out.iterdir())) == 1
+    (out / "README.md").unlink()
+    (out / "modules.json").write_text("[]")
+    (out / "broken.json").write_text("{")
+    run(arguments)
+    run(arguments)
+    assert (out / "README.md").read_text(encoding="utf-8").startswith("# Sense analyses")

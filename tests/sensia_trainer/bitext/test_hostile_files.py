@@ -6,13 +6,14 @@ import io
 import json
 import lzma
 import os
+import shutil
 import zipfile
 
 import datasets
 import pyarrow as pa
 import pytest
 
-from sensia_trainer.bitext import load_bitext, streams
+from sensia_trainer.bitext import load_bitext, store, streams
 from sensia_trainer.bitext.sources import read_bitext
 
 
@@ -246,3 +247,19 @@ def test_what_was_cut_short_while_it_was_kept_is_not_there(tmp_path, monkeypatch
         load_bitext(tmp_path / "a.tsv", "en", "id")
     monkeypatch.setattr("os.rename", rename)
     assert texts(load_bitext(tmp_path / "a.tsv", "en", "id")) == ROWS
+
+
+def test_a_process_that_was_faster_keeps_what_it_made(tmp_path, monkeypatch):
+    """Of two that start together the later one must not take the files from under the earlier one."""
+    (tmp_path / "a.tsv").write_bytes(TSV)
+    write, made = store.write_json, []
+
+    def slower(path, content):
+        write(path, content)
+        theirs = path.parent.with_name(path.parent.name.split(".")[0])
+        shutil.copytree(path.parent, theirs)
+        made.append((theirs / store.FACTS, (theirs / store.FACTS).stat().st_ino))
+
+    monkeypatch.setattr(store, "write_json", slower)
+    assert texts(load_bitext(tmp_path / "a.tsv", "en", "id")) == ROWS
+    assert made and all(file.stat().st_ino == number for file, number in made)

@@ -11,7 +11,7 @@ import yaml
 from datasets import Dataset
 
 from sensia_trainer.bitext import fingerprint, langid
-from sensia_trainer.bitext.pairs import held_out_name, load_pairs, parse_sources
+from sensia_trainer.bitext.pairs import batches, held_out_name, load_pairs, parse_sources
 from sensia_trainer.bitext.splits import hold_out
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.training.settings import AdaptationData
@@ -274,3 +274,24 @@ def test_real_bitexts_are_in_their_languages(sensia_data, code):
     data = AdaptationData(model="m", bitext=f"{sensia_data}/train/en-{code}.tsv.gz")
     _, _, facts = load_pairs(data, config("run", target_language=code))
     assert min(facts["in the language of its side"].values()) > 0.96
+
+
+def test_labels_of_rows_may_be_lists_or_many(tmp_path):
+    rows = [{"en": f"word{i}", "id": f"kata{i}", "corpus": [str(i)], "domain": f"site{i % 30}"} for i in range(90)]
+    Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
+    _, _, facts = load_pairs(
+        AdaptationData(model="m", bitext=str(tmp_path / "saved"), held_out_pairs=4), config(tmp_path / "run")
+    )
+    assert "corpora" not in facts
+    assert len(facts["domains"]) == 21 and sum(facts["domains"].values()) == facts["pairs"]
+
+
+@pytest.mark.parametrize("order", ["as it is", "ascending", "drawn"])
+def test_batches_of_a_selection_are_its_rows(order):
+    whole = bitext([(f"e{i}", f"i{i}") for i in range(50)])
+    rows = {"as it is": range(50), "ascending": range(3, 40, 2), "drawn": random.Random(0).sample(range(50), 21)}[
+        order
+    ]
+    part = whole if order == "as it is" else whole.select(list(rows))
+    found = [pair for table in batches(part, size=7) for pair in table["translation"].to_pylist()]
+    assert found == [whole[i]["translation"] for i in rows]

@@ -8,6 +8,7 @@ import polib
 import pytest
 
 from sensia_trainer.bitext import cap_per_group, fingerprint, hub_data, keep_rows, load_bitext
+from sensia_trainer.bitext.sources import is_hub_id, is_structured
 
 
 PAIRS = [
@@ -206,6 +207,29 @@ def test_saved_dataset(tmp_path, flat):
     with pytest.raises(ValueError, match="target.*'tr'.*its columns are: eng, ind.*target_column"):
         load_bitext(tmp_path / "saved", "en", "tr")
     assert texts(load_bitext(tmp_path / "saved", "en", "tr", target_column="ind"), target="tr") == PAIRS
+
+
+def test_a_part_of_a_saved_dataset(tmp_path):
+    rows = [{"en": f"e{n}", "id": f"i{n}"} for n in range(20)]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(dev=datasets.Dataset.from_list(rows)).save_to_disk(tmp_path / "several")
+    for folder, split, expected in (
+        ("one", "train", rows),
+        ("one", "train[:5]", rows[:5]),
+        ("one", "train[-5:]", rows[-5:]),
+        ("one", "train[:10%]", rows[:2]),
+        ("several", "dev[5:8]", rows[5:8]),
+    ):
+        assert texts(load_bitext(tmp_path / folder, "en", "id", split=split)) == [tuple(r.values()) for r in expected]
+    for split, message in (("test", "splits are: train"), ("train[a:]", "give such as")):
+        with pytest.raises(ValueError, match=message):
+            load_bitext(tmp_path / "one", "en", "id", split=split)
+
+
+def test_suffixes_in_capitals(tmp_path):
+    (tmp_path / "PAIRS.TSV").write_text("en\tid\n" + "\n".join("\t".join(pair) for pair in PAIRS) + "\n")
+    assert is_structured(tmp_path / "PAIRS.TSV") and not is_hub_id("PAIRS.TSV")
+    assert texts(load_bitext(tmp_path / "PAIRS.TSV", "en", "id")) == PAIRS
 
 
 def test_a_folder_of_parquet_files_is_a_dataset(tmp_path):

@@ -5,7 +5,7 @@ from transformers import AutoTokenizer
 
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.commands.vocabulary import main
-from sensia_trainer.vocabulary.extension import words_added
+from sensia_trainer.vocabulary.extension import keep_report, words_added
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
 
@@ -37,3 +37,12 @@ def test_an_error_writes_nothing(arguments, tmp_path):
     with pytest.raises(ValueError, match="is not a file"):
         main([*arguments, "--dictionary", "none.tsv"])
     assert {path.name for path in tmp_path.iterdir()} == {"base", "pairs.tsv"}
+
+
+def test_which_words_are_new_goes_into_a_folder_made_of_the_model(arguments, tmp_path):
+    main(arguments)
+    for folder in ("made", "other"):
+        (tmp_path / folder).mkdir()
+    keep_report("words", "made")
+    keep_report("base", "other")
+    assert words_added("made") == words_added("words") and not list((tmp_path / "other").iterdir())

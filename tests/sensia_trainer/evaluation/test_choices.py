@@ -11,15 +11,13 @@ OWN = {"name": "quiz", "context": "{question}\\nAnswer:", "answers": [" {a}", " 
 
 def test_columns_and_templates(tmp_path):
     file = tmp_path / "quiz.csv"
-    text = 'question,a,b,c,label\n"Where, then?",here,"over ""there""",nowhere,B\n"two\nlines {x}",1,2,3,2\n'
+    text = 'question,a,b,c,label\n"Where, then?",here,"over ""there""",nowhere,B\n"two\nlines {x}",1,2,3,C\n'
     file.write_text(text, encoding="utf-8")
     data = load_choices(file, "ind_Latn", **OWN)
     items = make_items(data, "own")
     assert items[0].context == "Where, then?\nAnswer:"
     assert items[0].continuations == (" here", ' over "there"', " nowhere") and items[0].label == 1
-    assert (
-        items[1].context == "two\nlines {x}\nAnswer:" and items[1].label == 1
-    )  # the text of a choice, not its number
+    assert items[1].context == "two\nlines {x}\nAnswer:" and items[1].label == 2
     assert (data.task, data.language, data.kind, data.split) == ("quiz", "id", "own", "test")
     assert load_choices(file, "id", **OWN, max_items=1).rows == data.rows[:1]
 
@@ -54,6 +52,25 @@ def test_what_cannot_be_asked(tmp_path, change, row, message):
     file.write_text(json.dumps({"question": "Q", "a": "x", "b": "y", "c": "z", "label": 0} | row))
     with pytest.raises(ValueError, match=message):
         load_choices(file, "en", **OWN | change)
+
+
+def test_choices_that_are_numbers_or_letters_themselves(tmp_path):
+    own = {"name": "quiz", "context": "{q}", "answers": [" {options}"]}
+    rows = [{"q": "2 + 1", "options": ["1", "2", "3", "4"], "label": label} for label in range(4)]
+    (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [row["label"] for row in load_choices(tmp_path / "quiz.jsonl", "en", **own).rows] == [0, 1, 2, 3]
+    for label, index in (("2", None), ("4", 3), ("B", 1)):
+        (tmp_path / "quiz.json").write_text(json.dumps([rows[0] | {"label": label}]))
+        if index is None:
+            with pytest.raises(
+                ValueError, match="item 1: 'label' is '2', which is the number of choice C, the text of"
+            ):
+                load_choices(tmp_path / "quiz.json", "en", **own)
+        else:
+            assert load_choices(tmp_path / "quiz.json", "en", **own).rows[0]["label"] == index
+    (tmp_path / "quiz.json").write_text(json.dumps([{"q": "?", "options": ["B", "A"], "label": "A"}]))
+    with pytest.raises(ValueError, match="which is the text of choice B, the letter of choice A"):
+        load_choices(tmp_path / "quiz.json", "en", **own)
 
 
 def test_files_that_are_none(tmp_path):

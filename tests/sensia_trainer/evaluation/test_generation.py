@@ -68,3 +68,10 @@ def test_fluency_stands_beside_that_of_people(tiny_model, tokenizer):
         assert 0 <= found[name]["in_language"] <= 1 and 0 <= found[name]["empty"] <= 1
     with pytest.raises(ValueError, match="None of the 1 sentences"):
         fluency(tiny_model(), tokenizer, ["Kucing"], "id")
+
+
+def test_norwegian_is_known_by_the_name_that_the_identifier_gives_it(tiny_model, tokenizer):
+    pytest.importorskip("py3langid")
+    sentences = ["Jeg vet ikke hva som skjedde med huset i går kveld.", "Barna leker ute i snøen hele dagen."]
+    found, _ = fluency(tiny_model(), tokenizer, sentences, "nob_Latn")
+    assert found["human"]["in_language"] == 1.0

@@ -289,3 +289,24 @@ def test_a_published_backpack_is_evaluated_as_what_it_is(tmp_path, tokenizer):
 
 def test_settings_name_the_tasks_that_there_are():
     assert tuple(TASKS) == CHOICE_TASKS
+
+
+def test_results_in_the_folder_of_the_model_are_no_part_of_it(config, tmp_path, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    config.output = str(tmp_path / "model" / "result.json")
+    with monkeypatch.context() as patch:
+        patch.setattr("sensia_trainer.evaluation.suite.generate_examples", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    monkeypatch.setattr("sensia_trainer.evaluation.suite.evaluate_bitext", interrupted)
+    assert run(config)["complete"]
+
+
+def test_short_sentences_and_languages_without_connectors_leave_parts_out(config, caplog, monkeypatch):
+    monkeypatch.setattr("sensia_trainer.evaluation.tasks.CONNECTORS", {"en": {}})
+    monkeypatch.setattr("sensia_trainer.evaluation.generation.PROMPT_WORDS", 99)
+    result = run(config)
+    assert [task["template"] for task in result["tasks"]] == ["plain"] and "fluency" not in result
+    assert "no connector for 'id'" in caplog.text and "Fluency is not measured" in caplog.text

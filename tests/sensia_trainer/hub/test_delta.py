@@ -1,10 +1,11 @@
 """A delta and its base are the model again, within the precision of what is stored; another base is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from modeling_backpack import BackpackForCausalLM
@@ -123,3 +124,28 @@ def test_large_weights_are_shared_out_among_files(folders, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=f"{files[0].name} is damaged or missing"):
         main([str(tmp_path / "delta"), str(folders / "base"), str(tmp_path / "not whole")])
     assert not (tmp_path / "not whole").exists()
+
+
+def test_the_delta_of_an_adapter_folder_is_that_of_the_whole_model(folders, tmp_path):
+    peft = pytest.importorskip("peft")
+    base = BackpackForCausalLM.from_pretrained(folders / "adapted")
+    updated = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    with torch.no_grad():
+        for name, parameter in updated.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    updated.save_pretrained(tmp_path / "adapter")
+    tiny_tokenizer().save_pretrained(tmp_path / "adapter")
+    expected = updated.eval()(IDS).logits
+    main([str(tmp_path / "adapter"), str(folders / "adapted"), str(tmp_path / "delta")])
+    main([str(tmp_path / "delta"), str(folders / "adapted"), str(tmp_path / "again")])
+    got = BackpackForCausalLM.from_pretrained(tmp_path / "again").eval()(IDS).logits
+    torch.testing.assert_close(got, expected, rtol=0, atol=2e-3 * expected.abs().max().item())
+
+
+def test_parts_that_no_weight_takes_are_refused(folders, tmp_path):
+    shutil.copytree(folders / "delta", tmp_path / "delta")
+    file = tmp_path / "delta" / WEIGHTS_FILE
+    save_file(load_file(file) | {"whole:backpack.elsewhere": torch.zeros(2)}, file)
+    with pytest.raises(ValueError, match="no place for \\(backpack.elsewhere\\)"):
+        main([str(tmp_path / "delta"), str(folders / "base"), str(tmp_path / "again")])

@@ -62,3 +62,9 @@ def test_the_licence_of_a_model_stands_on_its_card(tmp_path):
     assert licence_of_model(tmp_path) is None and licence_of_model("owner/nowhere") is None
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# A model\n")
     assert licence_of_model(tmp_path) == {"license": "mit"}
+
+
+def test_a_base_model_under_several_licences():
+    data = {"licence": "CC0"}
+    assert weights_licence(data, {"license": ["mit", "apache-2.0"]}) == {"license": "apache-2.0"}
+    assert weights_licence(data, {"license": ["mit", "cc-by-sa-4.0"]}) == {"license": "cc-by-sa-4.0"}

@@ -198,3 +198,13 @@ def test_what_cannot_be_released(run, tmp_path):
         main([str(run)])
     with pytest.raises(UsageError, match="--refresh takes folders alone, not --dtype"):
         main(["--refresh", str(run), "--dtype", "float16"])
+
+
+def test_results_on_a_bitext_of_your_own_are_reported():
+    own = evaluation(0.7, 0.5)
+    own |= {"flores": None, "bitexts": {"news": own["flores"] | {"split": "test"}}}
+    entries = reported(own)
+    assert entries["after"]["sense_recall_source_to_target"] == 0.7
+    assert entries["evaluation"] == {"name": "news", "split": "test"}
+    with pytest.raises(ValueError, match="`after` holds no results on sentence pairs"):
+        reported(own | {"bitexts": {}})

@@ -38,6 +38,22 @@ def test_portable_results_name_no_folder_of_the_machine(monkeypatch):
     }
 
 
+@pytest.mark.parametrize(
+    ("folder", "text", "expected"),
+    [
+        ("data", "me/my-dataset-model", "me/my-dataset-model"),
+        ("data", "datasets 4.4", "datasets 4.4"),
+        ("data", "data/train/a.tsv", "${SENSIA_DATA}/train/a.tsv"),
+        (".", "transformers 5.2.0", "transformers 5.2.0"),
+        ("/data", "https://somewhere.org/data/a", "https://somewhere.org/data/a"),
+        ("/data", "--bitext=/data/a.tsv", "--bitext=${SENSIA_DATA}/a.tsv"),
+    ],
+)
+def test_the_data_folder_is_a_path_and_not_any_text(folder, text, expected, monkeypatch):
+    monkeypatch.setenv("SENSIA_DATA", folder)
+    assert portable(text) == expected
+
+
 def test_portable_results_hold_no_secrets():
     token = "hf_" + "a1B2" * 9
     content = {"hub_token": "anything", "name": [f"run {token}"], "pad_token": "<pad>", "api_key": None}
