@@ -69,11 +69,6 @@ class BitextTrainer(ResumableTrainer):
             processing_class = load_tokenizer(model.name_or_path, model)
         self.base_model = model.name_or_path or "a model without a name"
         self.pairs = list(train_dataset) if isinstance(train_dataset, dict) else []
-        if args.n_gpu > 1:
-            raise ValueError(
-                f"One process sees {args.n_gpu} GPUs and would split packed rows among them. Start with `accelerate "
-                "launch`, which makes a process for each, or set CUDA_VISIBLE_DEVICES to one."
-            )
         words = [model.get_input_embeddings(), model.get_output_embeddings()]
         if args.source_lm_weight > 0 and not any(part.weight.requires_grad for part in words if part is not None):
             raise ValueError(

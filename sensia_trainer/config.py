@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from .languages import language
 from .schedule import PHASES, PhaseSchedule
-from .training.best_model import set_direction
+from .training.best_model import check_named, set_direction
 from .utils.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_ranges, check_training_arguments
 
 
@@ -297,6 +297,7 @@ class SensiaConfig(TrainingArguments):
                 f"`num_train_epochs` is {self.num_train_epochs}, but `max_steps` is {self.max_steps} and goes first; "
                 "set `max_steps` to -1 to train for epochs, or leave `num_train_epochs` out."
             )
+        check_named(self, "target_bits_per_byte (of several languages en-id_target_bits_per_byte)")
         set_direction(self)
         super().__post_init__()
         if self.non_finite_loss == "skip" and self.gradient_accumulation_steps > 1 and self.world_size > 1:

@@ -115,17 +115,27 @@ class SensiaTrainer(BitextTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
         checkpoint = Path(resume_from_checkpoint)
-        # Checkpoints of a `PeftModel` hold no configuration; its embeddings are frozen and need no copy.
-        is_whole = (checkpoint / CONFIG_NAME).is_file()
-        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False) if is_whole else None
-        if config and not getattr(config, "tie_sense_embeddings", True):
-            # Frozen before the optimizer is made: it knew nothing of them when the checkpoint was written.
+        if not _ties_senses(checkpoint) and self.backpack.sense_embeddings is None:
+            # Polish untied them. Frozen before the optimizer is made, which knew nothing of them at the checkpoint.
             self.backpack.untie_sense_embeddings()
             self.backpack.sense_embeddings.requires_grad_(False)
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         reference = checkpoint / SENSE_REFERENCE_FILE
         if reference.is_file():
             self.phase_callback.references = load_file(reference)
+
+    def _load_best_model(self):
+        if _ties_senses(self.state.best_model_checkpoint) and self.backpack.sense_embeddings is not None:
+            # It is of a step before polish, where these were the word embeddings.
+            self.backpack.sense_embeddings, self.backpack.config.tie_sense_embeddings = None, True
+        super()._load_best_model()
+
+
+def _ties_senses(checkpoint) -> bool:
+    # Checkpoints of a `PeftModel` hold no configuration; its embeddings are frozen and need no copy.
+    if not (Path(checkpoint) / CONFIG_NAME).is_file():
+        return True
+    return getattr(AutoConfig.from_pretrained(checkpoint, trust_remote_code=False), "tie_sense_embeddings", True)
 
 
 def _backpack_of(model):

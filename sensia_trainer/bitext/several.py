@@ -2,6 +2,7 @@
 out."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import datasets
 
 from ..languages import language
-from .columns import texts
+from .columns import key_of, texts
 from .pairs import PairSource, load_pairs, names_languages, parse_sources
 from .splits import fingerprint, without_texts
 
@@ -190,6 +191,8 @@ def _columns(entry: PairSource, pair: LanguagePair):
             yield str(entry.path), column, code
 
 
-def first_of(parts: dict[str, datasets.Dataset] | datasets.Dataset) -> datasets.Dataset:
-    """The bitext itself, or the first of several."""
-    return next(iter(parts.values())) if isinstance(parts, dict) else parts
+def sentences_of(parts: dict[str, datasets.Dataset] | datasets.Dataset, code: str) -> Iterator[str]:
+    """The sentences of one language in a bitext, or in all of several that have it."""
+    for part in parts.values() if isinstance(parts, dict) else [parts]:
+        if key_of(part, code) is not None:
+            yield from texts(part, code).to_pylist()

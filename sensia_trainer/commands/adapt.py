@@ -63,7 +63,7 @@ def adapt(run, data, words, parts, args):
 
     from ..baselines import DenseTrainer
     from ..bitext.pairs import held_out_name
-    from ..bitext.several import facts_of_all, first_of, languages_of
+    from ..bitext.several import facts_of_all, languages_of, sentences_of
     from ..hub.folders import finish_folder
     from ..hub.licences import licence_of_model
     from ..trainer import SensiaTrainer
@@ -100,7 +100,7 @@ def adapt(run, data, words, parts, args):
         )
     begun = base
     if data.induce_steps and has_senses:
-        sentences = (pair[args.source_language] for pair in first_of(train)["translation"])
+        sentences = sentences_of(train, args.source_language)
         folder, steps = run.path / "induced", data.induce_steps
         begun = induced(folder, base, sentences, args, steps=steps, licence=data.licence, sense_intermediate_scale=1)
     model = load_model(begun)
@@ -136,8 +136,9 @@ def adapt(run, data, words, parts, args):
             f"{trainer.truncated_pairs} of {facts['pairs']} pairs were cut at `max_length` or at the model's positions"
         )
 
-    def metrics(before, after):
-        """What `metrics.json` holds; in the end, and in the rehearsal of the card before the first step."""
+    def metrics(before, after, trained=None):
+        """What `metrics.json` holds; in the end (of the whole model), and in the rehearsal of the card before the
+        first step."""
         before, after = ({key.split("_", 1)[1]: value for key, value in part.items()} for part in (before, after))
         after |= {name: value for name, value in before.items() if "random_" in name}
         shown, names = {}, trainer.pairs
@@ -146,8 +147,7 @@ def adapt(run, data, words, parts, args):
             shown["by_pair"] = {n: {"before": before[n], "after": after[n], "data": facts_of[n]} for n in names}
             before, after = mean_of_pairs(before), mean_of_pairs(after)
         if vocabulary:
-            trained = trainer.accelerator.unwrap_model(trainer.model)
-            shown["vocabulary"] = with_votes(vocabulary, trained, tokenizer, "after")
+            shown["vocabulary"] = with_votes(vocabulary, trained, tokenizer, "after") if trained else vocabulary
         return run_metrics(
             args,
             kind="adaptation" if has_senses else "baseline",
@@ -170,15 +170,18 @@ def adapt(run, data, words, parts, args):
     )
     check_measured(args, before, "before_")
     before |= given
-    run.rehearse(trainer.model, metrics(before, before), partial(finish_folder, to_publish=args.push_to_hub))
+    run.rehearse(
+        trainer.model, metrics(before, before, trainer.model), partial(finish_folder, to_publish=args.push_to_hub)
+    )
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
     merge_updates(trainer.accelerator.unwrap_model(trainer.model))
     after = trainer.evaluate()
     trainer.save_model(_internal_call=True)
+    trained = trainer.whole_model()  # of which all processes have a part
 
     if trainer.is_world_process_zero():
-        measured = metrics(before, after)
+        measured = metrics(before, after, trained)
         starts = [round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries]
         draw_dynamics(measured, f"{args.output_dir}/training_dynamics", starts)
         if vocabulary:

@@ -8,6 +8,9 @@ Every field can be overridden on the command line; arguments of `accelerate laun
 interrupted goes on from its last checkpoint. `sensia adapt --model outputs/induced` adapts it then.
 """
 
+from pathlib import Path
+
+from ..training.best_model import check_measured
 from ..training.settings import InductionConfig, InductionData
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import RECIPES, parse_recipe
@@ -53,12 +56,27 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
         config_kwargs: Fields of `BackpackConfig`.
     """
     from ..training.runs import on_first_process, run_folder
-    from ..utils.files import write_text
+    from ..utils.files import fingerprint, read_json, write_json, write_text
     from ..utils.models import load_config
 
     positions = getattr(load_config(model).get_text_config(), "max_position_embeddings", None)
-    text = folder.with_name(f"{folder.name}.txt")
-    on_first_process(lambda: None if text.is_file() else write_text(text, "\n".join(sentences) + "\n"))
+    text, facts = (folder.with_name(f"{folder.name}{suffix}") for suffix in (".txt", ".json"))
+
+    def prepare():
+        content = "\n".join(sentences) + "\n"
+        made_of = {"model": Path(model).name, "text": fingerprint(content), "number of steps": steps}
+        if not facts.is_file():
+            write_text(text, content)
+            write_json(facts, made_of)
+        found = read_json(facts)
+        if changed := [name for name, value in made_of.items() if found.get(name) != value]:
+            raise ValueError(
+                f"{str(folder)!r} has, or was getting, senses from another {' and '.join(changed)} than this run "
+                f"({found['model']}, {found['number of steps']} steps): name another `output_dir`, or "
+                f"remove {folder}* to begin anew."
+            )
+
+    on_first_process(prepare)
     data = InductionData(
         model=str(model),
         text_files=[str(text)],
@@ -149,6 +167,7 @@ def induce(run, data, args):
         )
 
     before = run.once("before", lambda: trainer.evaluate(metric_key_prefix="before"))
+    check_measured(args, before, "before_")
     spoken = sense_words(trainer.whole_model(), tokenizer, frequent)
     run.rehearse(model, metrics(before, before, spoken), partial(finish_folder, to_publish=args.push_to_hub))
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)

@@ -84,6 +84,12 @@ def main(argv, launch=None):
     from ..training.by_pair import draw_dynamics_of_runs
 
     names = {find_recipe(name): name for name in arguments.matrices}
+    stems = [path.stem for path in names]
+    if twice := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise ValueError(
+            f"`matrices` holds two of the name {twice[0]!r}, whose results would be written over each other; run them "
+            "one at a time, with a `--results_dir` for each."
+        )
     matrices = {path: load_matrix(path) for path in names}
     expanded = {path: expand(matrix) for path, matrix in matrices.items()}
     chosen = select([run for runs in expanded.values() for run in runs], arguments.only)

@@ -23,18 +23,8 @@ from .validation import check_uploads
 OF_DATASETS = ("*.arrow", "state.json", "dataset_info.json", "dataset_dict.json", "recipe.json")
 # What a run leaves behind for its own resumption, and no repository needs.
 LEFT_OUT = ("__pycache__", "checkpoint-*", "writing-*", "runs", "settings.json", "before.json", "given.json")
-LEFT_OUT += (
-    "induced",
-    "induced.txt",
-    "vocabulary",
-    "vocabulary-*",
-    ".*",
-    "*.pyc",
-    "*.lock",
-    "*.part",
-    "stages",
-    "downloads",
-)  # the last two: of `sensia bitext`
+LEFT_OUT += ("damaged-*", "induced", "induced.txt", "induced.json", "vocabulary", "vocabulary-*")
+LEFT_OUT += (".*", "*.pyc", "*.lock", "*.part", "stages", "downloads")  # the last two: of `sensia bitext`
 KEPT = (".gitattributes", ".eval_results")
 ROWS_A_FILE = 500_000  # of a dataset
 

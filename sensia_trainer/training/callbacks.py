@@ -69,6 +69,7 @@ class PhaseCallback(TrainerCallback):
         everywhere = torch.linspace(0, size - 1, min(DRIFT_TOKENS, size)).long()
         self.tokens = {"sense": everywhere, "source_sense": torch.tensor(source_tokens, dtype=torch.long)}
         self.references = {}
+        self.frozen = []  # parameters that polish froze
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._keep("source_sense")
@@ -77,8 +78,15 @@ class PhaseCallback(TrainerCallback):
         if args.at_step(state.global_step, state.max_steps).phase != "polish":
             return
         if args.polish_freeze != "none" and self._trainable():
+            trained = [parameter for parameter in self.backpack.parameters() if parameter.requires_grad]
             freeze_senses(self.backpack, args.polish_freeze)
+            self.frozen = [parameter for parameter in trained if not parameter.requires_grad]
         self._keep("sense")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        # Another training of the same model begins with all that this one began with.
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
 
     def drifts(self):
         """

@@ -66,12 +66,18 @@ class ResumableTrainer(PublishingTrainer):
     newest checkpoint that is whole. A run that has trained all its steps takes none more.
 
     Raises:
+        `ValueError`: for a process that sees several GPUs.
         `CheckpointError`: where a checkpoint is damaged, was written by another number of processes, or lacks what
             going on from it needs.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {self.args.n_gpu} GPUs and would split packed rows among them. Start with "
+                "`accelerate launch`, which makes a process for each, or set CUDA_VISIBLE_DEVICES to one."
+            )
         self._model_class = type(self.model)
         keep_trackers_in(self.args.output_dir, self.args.report_to)
         self._sampler = None
@@ -274,6 +280,10 @@ class ResumableTrainer(PublishingTrainer):
             best = run_folder / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
             if best == being_written or best.is_dir():
                 self.state.best_model_checkpoint = str(best)
+
+    def _determine_best_metric(self, metrics, trial):
+        # With `save_strategy` "best" the library saves what this says alone; who stops wants a checkpoint.
+        return super()._determine_best_metric(metrics, trial) or bool(self._stop.requested)
 
     def _load_best_model(self):
         check_checkpoint(self.state.best_model_checkpoint)

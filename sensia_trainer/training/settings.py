@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..utils.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, Range, check_ranges, check_training_arguments
+from .best_model import check_named, set_direction
 
 
 TRAININGS = ("all", "senses", "lora")
@@ -303,6 +304,7 @@ class PretrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         check_training_arguments(self)
+        set_direction(self)
         super().__post_init__()
 
 
@@ -374,6 +376,8 @@ class InductionConfig(TrainingArguments):
 
     def __post_init__(self):
         check_training_arguments(self)
+        check_named(self, "perplexity")
+        set_direction(self)
         super().__post_init__()
         check_ranges(self, INDUCTION_RANGES)
         if self.gate_learning_rate is None:

@@ -3,13 +3,16 @@
 import json
 import math
 import re
+import shutil
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from sensia_trainer.cli import main
+from sensia_trainer.commands.induce import induced as senses_from
 from sensia_trainer.commands.induce import with_model_first
+from sensia_trainer.config import SensiaConfig
 from tests.conftest import SENTENCES
 
 
@@ -64,6 +67,25 @@ def test_the_same_command_again_does_nothing(induced, capsys):
     assert {name: before.get(name) for name in after if ".lock" not in name} == {
         name: time for name, time in after.items() if ".lock" not in name
     }
+
+
+def test_senses_of_another_model_or_text_are_not_taken(base, tmp_path, monkeypatch):
+    monkeypatch.setattr("sensia_trainer.commands.induce.induce", lambda *_: None)
+    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True)
+    other = shutil.copytree(base, tmp_path / "other")
+
+    def induce(model=base, sentences=SENTENCES, steps=2):
+        senses_from(tmp_path / "induced", model, sentences, args, steps=steps)
+
+    induce()
+    induce()
+    for change, message in (
+        ({"model": other}, "another model"),
+        ({"sentences": SENTENCES[1:]}, "another text"),
+        ({"steps": 3}, "another number of steps"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            induce(**change)
 
 
 def test_a_backpack_is_not_induced(tmp_path, tiny_model, tokenizer, capsys):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.trainer_utils import get_last_checkpoint
@@ -394,3 +395,42 @@ def test_senses_behind_a_gate_are_adapted(tmp_path, tiny_model, context_state):
     start = snapshot(model)
     trainer.train()
     assert len(moved(start, model)) > len(start) / 2
+
+
+@pytest.mark.parametrize("polish_freeze", ["modules", "vectors"])
+def test_another_training_of_the_same_model_trains_its_senses(tmp_path, polish_freeze):
+    trainer = tiny_trainer(tmp_path / "one", polish_freeze=polish_freeze)
+    trained = {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    trainer.train()
+    assert {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad} == trained
+
+
+def test_the_best_model_may_be_of_before_polish(tmp_path):
+    fields = dict(eval_rows=8, eval_steps=2, save_strategy="steps", save_steps=2, load_best_model_at_end=True)
+    fields |= dict(polish_freeze="vectors", metric_for_best_model="target_perplexity", greater_is_better=True)
+    trainer = tiny_trainer(tmp_path, **fields)
+    trainer.train()
+    assert trainer.state.best_global_step <= 6  # of the highest perplexity, which is not the aim here
+    assert trainer.backpack.sense_embeddings is None and trainer.model.config.tie_sense_embeddings
+    best = load_file(f"{trainer.state.best_model_checkpoint}/model.safetensors")
+    weights = trainer.model.state_dict()
+    assert all(torch.equal(weights[name], weight) for name, weight in best.items())
+
+
+def test_a_model_with_sense_embeddings_of_its_own_resumes(tmp_path):
+    def trainer(folder):
+        made = tiny_trainer(folder, polish_freeze="none", save_strategy="steps", save_steps=5)
+        made.backpack.untie_sense_embeddings()
+        return made
+
+    whole = trainer(tmp_path / "whole")
+    whole.train()
+    resumed = trainer(tmp_path / "resumed")
+    resumed.train(resume_from_checkpoint=f"{tmp_path}/whole/checkpoint-5")
+    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
+
+
+def test_one_process_of_several_gpus_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(SensiaConfig, "n_gpu", 2)
+    with pytest.raises(ValueError, match="One process sees 2 GPUs"):
+        tiny_trainer(tmp_path)

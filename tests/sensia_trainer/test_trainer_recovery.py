@@ -48,10 +48,15 @@ def adapt(folder, settings, signal_number=None, step=None, trainer_class=SensiaT
     trainer.train(resume_from_checkpoint=get_last_checkpoint(folder) if Path(folder).is_dir() else None)
     trainer.save_model(folder)
     rows = [{k: v for k, v in row.items() if "per_second" not in k} for row in trainer.state.log_history]
+    frozen = {id(parameter) for parameter in trainer.phase_callback.frozen}  # until the end
     result = {
         "history": [row for row in rows if "train_loss" not in row],
         "best": [trainer.state.best_global_step, trainer.state.best_metric],
-        "frozen": [name for name, parameter in trainer.model.named_parameters() if not parameter.requires_grad],
+        "frozen": [
+            name
+            for name, weight in trainer.model.named_parameters()
+            if id(weight) in frozen or not weight.requires_grad
+        ],
     }
     if trainer.is_world_process_zero():
         Path(folder, "result.json").write_text(json.dumps(result))
@@ -103,3 +108,21 @@ def test_sigterm_to_one_of_two_processes_stops_both_and_resumes_exactly(tmp_path
     assert get_last_checkpoint(str(stopped)) == str(stopped / "checkpoint-7")
     assert run_on_processes(adapt_on_ranks, str(stopped), settings) == [0, 0]
     assert_same_run(stopped, whole)
+
+
+class StoppedLater(TrainerCallback):
+    """Asks to stop at a step, as SIGTERM does, where nothing else would be saved."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_is_a_checkpoint_where_only_the_best_are_saved(tmp_path):
+    fields = dict(SETTINGS, save_strategy="best", eval_steps=3, learning_rate=0.2, save_total_limit=None)
+    fields |= dict(metric_for_best_model="overlap_recall_source_to_target", greater_is_better=True)  # never a new best
+    trainer = tiny_trainer(tmp_path, callbacks=[StoppedLater()], **fields)
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    assert stopped.value.code == EXIT_PREEMPTED
+    assert get_last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-9")

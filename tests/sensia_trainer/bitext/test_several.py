@@ -6,10 +6,11 @@ import pytest
 
 from sensia_trainer.bitext.columns import texts
 from sensia_trainer.bitext.pairs import names_languages
-from sensia_trainer.bitext.several import facts_of_all, language_pairs, languages_of, load_several
+from sensia_trainer.bitext.several import facts_of_all, language_pairs, languages_of, load_several, sentences_of
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.training.adaptation import load_bitext
 from sensia_trainer.training.settings import AdaptationData
+from tests.tiny import tiny_languages
 
 
 def write(folder, name, rows, header):
@@ -139,3 +140,10 @@ def test_sources_of_a_pair_and_its_own_limits(files, tmp_path):
     assert joined["pairs"] == sum(map(len, train.values()))
     facts["en-sw"]["licence"] = None
     assert facts_of_all(facts)["licence"] is None  # one that nobody stated makes the whole unknown
+
+
+def test_sentences_of_a_language_are_those_of_all_pairs_that_have_it():
+    parts = tiny_languages(en_id=3, en_sw=2, id_sw=4)
+    english = [pair["en"] for name in ("en-id", "en-sw") for pair in parts[name]["translation"]]
+    assert list(sentences_of({"id-sw": parts["id-sw"]} | parts, "en")) == english
+    assert list(sentences_of(parts["en-id"], "en")) == english[:3]

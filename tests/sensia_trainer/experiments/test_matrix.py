@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from sensia_trainer.commands.reproduce import fields_of
+from sensia_trainer.commands.reproduce import fields_of, main
 from sensia_trainer.evaluation.report_tables import PAPER
 from sensia_trainer.experiments import matrix
 from sensia_trainer.experiments.matrix import (
@@ -461,3 +462,18 @@ def test_scripts_of_ones_own_where_they_are_allowed(matrix_file):
 def test_the_name_of_the_file_in_examples_is_the_same_run(matrix_file):
     long, short = (expand(load_matrix(matrix_file(script=name)))[0] for name in ("examples/adapt.py", "adapt"))
     assert long == short and long.fingerprint == short.fingerprint
+
+
+def test_no_two_matrices_write_into_one_folder_of_results():
+    """The paper's and those of micro scale may be given with the same `--results_dir`."""
+    stems = Counter(path.stem for path in RECIPES_FOLDER.rglob("*.yaml") if "axes" in yaml.safe_load(path.read_text()))
+    assert stems and max(stems.values()) == 1
+
+
+def test_two_matrices_of_one_name_are_refused(matrix_file, tmp_path):
+    path = Path(matrix_file())
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / path.name
+    other.write_text(path.read_text())
+    with pytest.raises(ValueError, match="would be written over each other"):
+        main([str(path), str(other), "--results_dir", str(tmp_path / "results"), "--list"])

@@ -131,12 +131,14 @@ def test_what_a_run_made_on_its_way_stays_here(model_folder, capsys):
         "vocabulary/tokenizer.json",
         "vocabulary-id/tokenizer.json",
         "induced.txt",
+        "damaged-checkpoint-3/optimizer.pt",
     ):
         (model_folder / name).parent.mkdir(exist_ok=True)
         (model_folder / name).write_text("text that may not be passed on")
     main([str(model_folder), "owner/backpack-tiny", "--dry-run"])
     listed = capsys.readouterr().out
     assert "model.safetensors" in listed and "induced" not in listed and "vocabulary" not in listed
+    assert "damaged" not in listed
 
 
 def test_dry_run_lists_files_and_sizes_and_sends_nothing(world, capsys):

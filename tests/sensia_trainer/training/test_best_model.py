@@ -5,6 +5,7 @@ import pytest
 from sensia_trainer.commands.adapt import main
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.training.best_model import check_measured
+from sensia_trainer.training.settings import InductionConfig, PretrainingArguments
 from sensia_trainer.utils.files import read_json
 from tests.tiny import tiny_bitext, tiny_model, tiny_tokenizer
 
@@ -28,6 +29,14 @@ def config(metric, **values):
 def test_best_is_lowest_where_low_is_good(metric, greater):
     assert config(metric).greater_is_better is greater
     assert config(metric, greater_is_better=not greater).greater_is_better is not greater
+
+
+def test_induction_and_pretraining_choose_likewise():
+    for arguments in (InductionConfig, PretrainingArguments):
+        asked = arguments(output_dir="folder", use_cpu=True, metric_for_best_model="perplexity")
+        assert asked.greater_is_better is False
+    with pytest.raises(ValueError, match="`metric_for_best_model` is not; name what evaluation logs, e.g. perplexity"):
+        InductionConfig(output_dir="folder", use_cpu=True, load_best_model_at_end=True)
 
 
 def test_a_metric_that_is_not_measured_is_named_with_those_that_are():
