@@ -7,9 +7,11 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
+from sensia_trainer.commands.adapt import main
+from sensia_trainer.utils.files import read_json
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 from tests.distributed import allow_fsdp_on_cpu, run_on_processes
-from tests.tiny import KeepsRows, tiny_trainer, without_intervals
+from tests.tiny import KeepsRows, tiny_bitext, tiny_model, tiny_tokenizer, tiny_trainer, without_intervals
 
 
 pytestmark = pytest.mark.distributed
@@ -41,10 +43,11 @@ def adapt(folder, pairs, fields, resume_from=None):
     trainer.train(resume_from_checkpoint=resume_from)
     trainer.save_model(folder)
     kept = ("loss", "grad_norm", "eval_", "sense_")
+    frozen = {id(parameter) for parameter in trainer.phase_callback.frozen}
     return {
         "before": before,
         "history": [{n: v for n, v in row.items() if n.startswith(kept)} for row in trainer.state.log_history[1:]],
-        "frozen": [name for name, parameter in trainer.model.named_parameters() if not parameter.requires_grad],
+        "frozen": [name for name, weight in trainer.model.named_parameters() if id(weight) in frozen],
         "sharded": [type(m).__name__ for m in trainer.model.modules() if isinstance(m, FSDPModule)],
         "rows": [row for batch in trainer.seen for row in batch],
     }
@@ -113,3 +116,27 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
     (vectors, loading), _ = run_on_processes(refusals, str(tmp_path))
     assert "`polish_freeze` is 'vectors'" in vectors and "'modules'" in vectors
     assert "`fsdp_cpu_ram_efficient_loading` is true" in loading and "to false" in loading
+
+
+def adapt_by_command(folder):
+    allow_fsdp_on_cpu()
+    main([f"{folder}/recipe.yaml"])
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_what_the_new_words_vote_for(tmp_path):
+    tokenizer = tiny_tokenizer()
+    for part in (tiny_model(tokenizer), tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    lines = ["en\tid", *(f"{pair['en']}\t{pair['id']}" for pair in tiny_bitext(120)["translation"])]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    places = {"model": "base", "bitext": "pairs.tsv", "output_dir": "out"}
+    recipe = {name: str(tmp_path / place) for name, place in places.items()}
+    recipe |= dict(target_language="id", max_steps=4)
+    recipe |= dict(held_out_pairs=9, vocabulary_size=12, per_device_train_batch_size=4, logging_steps=2, licence="CC0")
+    recipe |= dict(eval_strategy="no", save_strategy="no", use_cpu=True, report_to="none", disable_tqdm=True)
+    recipe |= dict(fsdp="full_shard", fsdp_config=yaml.safe_load(RECIPE.read_text())["fsdp_config"])
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    run_on_processes(adapt_by_command, str(tmp_path))
+    words = read_json(tmp_path / "out" / "metrics.json")["vocabulary"]["words"]
+    assert words and all(word["votes_before"] and word["votes_after"] for word in words)
