@@ -104,6 +104,8 @@ def adapt(run, data, words, parts, args):
         folder, steps = run.path / "induced", data.induce_steps
         begun = induced(folder, base, sentences, args, steps=steps, licence=data.licence, sense_intermediate_scale=1)
     model = load_model(begun)
+    if args.bf16 and args.device.type == "cpu":
+        model.set_attn_implementation("eager")  # the CPU's fused kernel takes three times as long in bfloat16
     tokenizer = load_tokenizer(data.tokenizer or begun, model)
     run.settle(
         lambda: {
