@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ..languages import language
 from ..utils.figures import save_figure
+from .summary import with_names
 
 
 STYLES = {
@@ -29,7 +30,7 @@ def save_figures(results, folder) -> list[Path]:
         "drift": drift,
         "neighbours": neighbours,
     }
-    files = []
+    results, files = with_names(results), []
     for name, draw in drawings.items():
         figure = draw(results)
         if figure is not None:
@@ -108,7 +109,7 @@ def topology(results):
                 zorder=3,
                 label=f"{name}, shuffled",
             )
-        axis.set_title(f"{result['target_language']} (n = {entry['items']})")
+        axis.set_title(f"{result['shown']} (n = {entry['items']})")
         axis.set_xlabel("topology score ρ; lines: means")
     # After the last panel: it ends the automatic scaling of the shared axes. Fewer than 1 % of pairs lie further left.
     axes[0, 0].set_ylim(bottom=0)
@@ -133,7 +134,7 @@ def procrustes(results):
             values = [(compared[g][name]["mean"], compared[g][name]["interval"]) for g in list(groups)[:2]]
             series[name] = values + [(entry[name][g]["mean"], None) for g in list(groups)[2:]]
         _bars(axis, list(groups.values()), series)
-        axis.set_title(f"{result['target_language']} (n = {entry['model']['pairs_used']}, {label})")
+        axis.set_title(f"{result['shown']} (n = {entry['model']['pairs_used']}, {label})")
     axes[0, 0].set_ylabel("mean cosine after rotation")
     _legend(figure, axes[0, 0])
     return figure
@@ -153,7 +154,7 @@ def mixture(results):
         _bars(axis, list(groups.values()), series, digits=1)
         guess = np.log(result["settings"]["vocab_size"])
         axis.axhline(guess, color="black", linewidth=1, linestyle=":", label="ln V (all tokens alike)")
-        axis.set_title(result["target_language"])
+        axis.set_title(result["shown"])
     axes[0, 0].set_ylabel("cross-entropy (nats per token)")
     _legend(figure, axes[0, 0])
     return figure
@@ -178,7 +179,7 @@ def recall_by_sense(results):
     for column, result in zip(axes.T, results):
         recall = {name: result["senses"]["recall"][name]["source_to_target"] for name in result["senses"]["recall"]}
         everything = {name: entry["all"] for name, entry in recall.items()}
-        language = result["target_language"]
+        language = result["shown"]
         for axis, key, title in zip(column, ("without", "alone"), ("without sense k", "sense k alone")):
             series = {name: entry[key] for name, entry in recall.items()}
             _by_sense(axis, series, title=f"{language}: {title}", reference=everything)
@@ -201,7 +202,7 @@ def precision_by_sense(results):
         _by_sense(
             axis,
             {name: entry["by_sense"] for name, entry in precision.items()},
-            title=result["target_language"],
+            title=result["shown"],
             reference={name: entry["all_senses"] for name, entry in precision.items()},
         )
     axes[0, 0].set_ylim(bottom=0)
@@ -218,7 +219,7 @@ def information(results):
         values = result["senses"]["mutual_information"]
         series = {name: [(values[name]["target"][d], None) for d in definitions] for name in _present(values)}
         _bars(axis, [d.replace("_", "\n") for d in definitions], series)
-        axis.set_title(f"{result['target_language']}, target words")
+        axis.set_title(f"{result['shown']}, target words")
     axes[0, 0].set_ylabel("I(word; sense) in nats")
     _legend(figure, axes[0, 0])
     return figure
@@ -233,7 +234,7 @@ def drift(results):
     for column, result in zip(axes.T, usable):
         for axis, side in zip(column, ("source", "target")):
             series = {name: entry[side]["cosine_by_sense"] for name, entry in result["senses"]["drift"].items()}
-            _by_sense(axis, series, title=f"{result['target_language']}: {side} words")
+            _by_sense(axis, series, title=f"{result['shown']}: {side} words")
         column[0].set_xlabel("")
     axes[0, 0].set_ylim(min(0, axes[0, 0].get_ylim()[0]), 1.02)
     axes[0, 0].set_ylabel("cosine to base")

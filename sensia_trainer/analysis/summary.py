@@ -46,8 +46,20 @@ def render_report(results) -> str:
     return f"{TITLE}\n\n{render_sections(results)}"
 
 
+def with_names(results) -> list[dict]:
+    """Results with the name that tables and figures call them by, `shown`: the target language, and the model where
+    several results are of that language."""
+    languages = [result["target_language"] for result in results]
+    several = {language for language in languages if languages.count(language) > 1}
+    return [
+        result | {"shown": f"{language}, {result['models']['model']}" if language in several else language}
+        for language, result in zip(languages, results, strict=True)
+    ]
+
+
 def render_sections(results) -> str:
     """The same without a title, to stand in another report."""
+    results = with_names(results)
     sections = [
         "Rendered from the result files beside it. Intervals are 95 % percentile intervals of a paired bootstrap; "
         "p-values are two-sided, from the same resamples. The paper's numbers are of a GPT-2 small trained on two "
@@ -69,9 +81,9 @@ def _inputs(results):
     header += ["without a shared subword"]
     keys = ["sentences", "links", "one_to_one", "content", "pairs", "pairs_of_different_words"]
     keys += ["pairs_without_shared_subword"]
-    rows = [[r["target_language"], *(r["corpus"][key] for key in keys)] for r in results]
+    rows = [[r["shown"], *(r["corpus"][key] for key in keys)] for r in results]
     filters = "\n".join(
-        f"- {r['target_language']}: model `{r['models']['model']}`, control `{r['models']['control'] or 'none'}`, "
+        f"- {r['shown']}: model `{r['models']['model']}`, control `{r['models']['control'] or 'none'}`, "
         f"base `{r['models']['base'] or 'none'}`; links by {r['corpus']['aligner']} over layer {r['corpus']['layer']} "
         f"of `{r['corpus']['encoder']}`; {r['source_language']} words by {r['corpus']['source_filter']}, "
         f"{r['target_language']} words by {r['corpus']['target_filter']}; "
@@ -95,11 +107,11 @@ def _topology(results):
             cells += [p_value(entry["difference"])]
             shuffled, above = entry["shuffled"], entry["above_shuffled"]
             estimates = [*(shuffled[name] for name in ("model", "control")), *above.values()]
-            above_rows.append([r["target_language"], label, *map(estimate, estimates), p_value(above["difference"])])
+            above_rows.append([r["shown"], label, *map(estimate, estimates), p_value(above["difference"])])
             discarded = f" ({entry['discarded']} discarded)" if entry["discarded"] else ""
-            rows.append([r["target_language"], label, f"{entry['items']}{discarded}", *cells])
+            rows.append([r["shown"], label, f"{entry['items']}{discarded}", *cells])
         rows.append(
-            [r["target_language"], "paper (model / control)", "", paper_pair(r["target_language"], "topology")]
+            [r["shown"], "paper (model / control)", "", paper_pair(r["target_language"], "topology")]
         )
         rows[-1] += [""] * (len(header) - len(rows[-1]))
     return (
@@ -142,8 +154,8 @@ def _procrustes(results):
             cells += [number(entry["model"][f"random_{name}"]["mean"]) for name in ("in_sample", "held_out")]
             warning = " (under-determined)" if entry["model"]["underdetermined"] else ""
             size = [f"{entry['model']['pairs_used']}{warning}", entry["model"]["dimensions"]]
-            rows.append([r["target_language"], label, *size, *cells])
-        rows.append([r["target_language"], "paper (model / control)", "10000", "768"])
+            rows.append([r["shown"], label, *size, *cells])
+        rows.append([r["shown"], "paper (model / control)", "10000", "768"])
         rows[-1] += [paper_pair(r["target_language"], "procrustes")] + [""] * (len(header) - 5)
     return (
         "## Procrustes analysis (Table 4)\n\n"
@@ -166,11 +178,11 @@ def _mixture(results):
         for which in ("model", "control"):
             entry = r["mixture"][which]
             if entry is not None:
-                rows.append([r["target_language"], which, *(estimate(entry[v], 2) for v in ("full", *names))])
+                rows.append([r["shown"], which, *(estimate(entry[v], 2) for v in ("full", *names))])
         paper = PAPER.get(r["target_language"], {}).get("mixture")
         if paper is not None:
             rows.append(
-                [r["target_language"], "paper", *(number(v, 2) for v in paper[:2]), "", number(paper[2], 2), ""]
+                [r["shown"], "paper", *(number(v, 2) for v in paper[:2]), "", number(paper[2], 2), ""]
             )
     isolates = "; ".join(f"**{names.get(v, v).format(k=k)}**: {what}" for v, what in VARIANTS.items())
     return (
@@ -207,7 +219,7 @@ def _senses(results):
             cells += [number(precision and precision["chance"])]
             drift = senses.get("drift", {}).get(name)
             cells += [number(drift and drift[side]["cosine"]) for side in ("source", "target")]
-            rows.append([r["target_language"], name, *cells])
+            rows.append([r["shown"], name, *cells])
     return (
         "## Single senses\n\n"
         "Recall@1 of sentence sense vectors, with the sense whose removal costs most and the best sense alone; how "
@@ -231,7 +243,7 @@ def _beyond_the_dictionary(results):
             if found:
                 cells = [number((found.get(name) or {}).get("all_senses")) for name in ("model", "control", "base")]
                 cells.append(number((found.get("model") or {}).get("chance")))
-                rows.append([r["target_language"], label, found["words"], *cells])
+                rows.append([r["shown"], label, found["words"], *cells])
     if not rows:
         return []
     header = ["language", "source words", "n", "model", "control", "base with the same new words", "chance"]
@@ -257,7 +269,7 @@ def _neighbours(results):
             [entry["word"], *(", ".join(names) for names in entry["by_sense"][:count])]
             for entry in r["senses"]["neighbours"]
         ]
-        sections.append(f"**{r['target_language']}**\n\n{table(header, rows)}")
+        sections.append(f"**{r['shown']}**\n\n{table(header, rows)}")
     return "\n\n".join(sections)
 
 
@@ -265,7 +277,7 @@ def _findings(results):
     """Which of the paper's findings these results show, decided by the intervals."""
     lines = []
     for r in results:
-        language, top = r["target_language"], r["mixture"]["model"]
+        language, top = r["shown"], r["mixture"]["model"]
         untold = ["not_told"] if "not_told" in r["topology"] else []
         for subset in ("all", "distinct_pairs", *untold):
             entry = r["topology"][subset]

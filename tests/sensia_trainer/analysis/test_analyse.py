@@ -246,3 +246,11 @@ def test_spearman_of_scipy_agrees_on_model_senses(models, corpus):
     scores, _ = topology_scores(*map(standardised_ranks, geometries))
     oracle = [stats.spearmanr(a, b).statistic for a, b in zip(*geometries)]
     np.testing.assert_allclose(scores, oracle, atol=1e-9)
+
+
+def test_two_models_of_one_language_are_told_apart(result, tmp_path):
+    half = result | {"models": result["models"] | {"model": "half"}}
+    other = result | {"target_language": "sw"}
+    report = render_report([result, half, other])
+    assert f"| {result['target_language']}, half | all pairs" in report and "| sw | all pairs" in report
+    assert f"\n| {result['target_language']} | all pairs" not in report
