@@ -248,9 +248,12 @@ def test_spearman_of_scipy_agrees_on_model_senses(models, corpus):
     np.testing.assert_allclose(scores, oracle, atol=1e-9)
 
 
-def test_two_models_of_one_language_are_told_apart(result, tmp_path):
-    half = result | {"models": result["models"] | {"model": "half"}}
-    other = result | {"target_language": "sw"}
-    report = render_report([result, half, other])
-    assert f"| {result['target_language']}, half | all pairs" in report and "| sw | all pairs" in report
-    assert f"\n| {result['target_language']} | all pairs" not in report
+def test_two_models_of_one_language_are_told_apart(result):
+    results = [
+        result | {"source_language": "en", "target_language": code}
+        | {"models": {"model": model, "control": "lm-only", "base": "english"}}
+        for code, model in (("id", "all"), ("id", "half"), ("sw", "all"))
+    ]  # fmt: skip
+    report = render_report(results)
+    assert "| id, half | all pairs" in report and "| id, all | all pairs" in report and "| sw | all pairs" in report
+    assert "\n| id | all pairs" not in report
