@@ -110,9 +110,7 @@ def _topology(results):
             above_rows.append([r["shown"], label, *map(estimate, estimates), p_value(above["difference"])])
             discarded = f" ({entry['discarded']} discarded)" if entry["discarded"] else ""
             rows.append([r["shown"], label, f"{entry['items']}{discarded}", *cells])
-        rows.append(
-            [r["shown"], "paper (model / control)", "", paper_pair(r["target_language"], "topology")]
-        )
+        rows.append([r["shown"], "paper (model / control)", "", paper_pair(r["target_language"], "topology")])
         rows[-1] += [""] * (len(header) - len(rows[-1]))
     return (
         "## Sense topology (Table 3)\n\n"
@@ -181,9 +179,7 @@ def _mixture(results):
                 rows.append([r["shown"], which, *(estimate(entry[v], 2) for v in ("full", *names))])
         paper = PAPER.get(r["target_language"], {}).get("mixture")
         if paper is not None:
-            rows.append(
-                [r["shown"], "paper", *(number(v, 2) for v in paper[:2]), "", number(paper[2], 2), ""]
-            )
+            rows.append([r["shown"], "paper", *(number(v, 2) for v in paper[:2]), "", number(paper[2], 2), ""])
     isolates = "; ".join(f"**{names.get(v, v).format(k=k)}**: {what}" for v, what in VARIANTS.items())
     return (
         "## Sense-mixture ablation (Table 5)\n\n"
