@@ -131,7 +131,7 @@ class BackpackSenseWeightNetwork(GradientCheckpointingLayer):
 
     def _weigh(self, query, key, mask):
         scores = torch.matmul(query, key.transpose(2, 3)) * self.scaling
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(~mask.to(scores.device), torch.finfo(scores.dtype).min)
         # At least float32 inside, whatever the precision of the model.
         return torch.softmax(scores, dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
 

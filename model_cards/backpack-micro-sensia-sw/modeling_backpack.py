@@ -271,7 +271,7 @@ class BackpackModel(BackpackPreTrainedModel):
         # A row of tokens: hooks on embeddings (NEFTune's) expect a batch.
         senses = self._intervened(self.sense_network(embeddings(distinct[None])[0]), distinct)
         # An embedding lookup, because the backward of advanced indexing is slow on CPU.
-        return nn.functional.embedding(inverse, senses.flatten(1)).unflatten(-1, senses.shape[1:])
+        return nn.functional.embedding(inverse.to(senses.device), senses.flatten(1)).unflatten(-1, senses.shape[1:])
 
     def _check_ids(self, distinct, name="input_ids"):
         if distinct.device.type == "meta" or distinct.numel() == 0:

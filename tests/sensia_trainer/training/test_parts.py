@@ -133,7 +133,9 @@ def test_polish_freezes_the_senses_and_leaves_the_rest(tmp_path, senses):
     trainer = tiny_trainer(tmp_path, trainer_class=trainer_of("gated", train="lora", lora_r=2, lora_senses=senses))
     everything = trainable(trainer.model)
     trainer.train()
-    assert everything - trainable(trainer.model) == {name for name in everything if is_of_senses(name)}
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    frozen = {names[id(parameter)] for parameter in trainer.phase_callback.frozen}  # until the end
+    assert frozen == {name for name in everything if is_of_senses(name)} and trainable(trainer.model) == everything
     # The senses of old words are constant from then on; those of new words move with their rows.
     drifts = [row["sense_drift_cosine"] for row in trainer.state.log_history if "sense_drift_cosine" in row]
     assert len(drifts) == 6 and all(0.9 < drift < 1 + 1e-6 for drift in drifts)
