@@ -67,7 +67,8 @@ def test_the_snippets_of_the_card_run_without_this_package(folder, tmp_path):
     assert count == len(blocks) == (2 if folder in BACKPACKS else 1)
     script = tmp_path / "snippet.py"
     if "nearest = " in snippet:
-        snippet += "\nassert len(source) > 1 and nearest.tolist() == [i % len(source) for i in range(len(target))], nearest\n"
+        expected = "[i % len(source) for i in range(len(target))]"
+        snippet += f"\nassert len(source) > 1 and nearest.tolist() == {expected}, nearest\n"
     script.write_text(f"import sys\nsys.modules.update(modeling_backpack=None, sensia_trainer=None)\n{snippet}")
     run = {"cwd": tmp_path, "stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
     done = subprocess.run([sys.executable, script], **run)
