@@ -28,7 +28,7 @@ from .overlap import token_idf
 from .parallel import Pairs, check_pairs, flores_languages, flores_pairs, own_pairs, tatoeba_pairs
 from .perplexity import perplexity
 from .references import evaluate_writing, load_writing
-from .results import Parts, write_result
+from .results import Parts, items_file, parts_file, write_result
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
 from .settings import GENERATION_TASKS, KNOWN_TASKS, PAIR_TASKS, EvaluationConfig
 from .tasks import TASKS, TEMPLATES, TaskData, can_ask, load_task, make_items
@@ -119,7 +119,7 @@ def run(config: EvaluationConfig) -> dict:
     model, tokenizer = load_model(config)
     settings = portable(asdict(config))
     decisive = {key: value for key, value in settings.items() if key not in FREE}
-    parts = Parts(config.output, decisive | {"files": _files_of(config.model, Path(config.output).stem)})
+    parts = Parts(config.output, decisive | {"files": _files_of(config.model, config.output)})
     result = {
         "kind": "evaluation",
         "name": config.name or Path(config.model).name + (" (random)" if config.random_weights else ""),
@@ -171,12 +171,14 @@ def run(config: EvaluationConfig) -> dict:
     return result
 
 
-def _files_of(model: str, results: str) -> list:
-    """What tells whether a model folder is still the same, but for `results` in it; a model of the Hub is known by its
+def _files_of(model: str, output: str) -> list:
+    """What tells whether a model folder is still the same, but for results in it; a model of the Hub is known by its
     name."""
-    folder = Path(model)
+    stem = Path(output).stem
+    results = {Path(output).name, items_file(output).name, parts_file(output).name}
+    results |= {f"{stem}-languages.png", f"{stem}-languages.svg"}
     files = (
-        [file for file in sorted(folder.iterdir()) if file.name.split(".")[0] != results] if folder.is_dir() else []
+        [file for file in sorted(Path(model).iterdir()) if file.name not in results] if Path(model).is_dir() else []
     )
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 

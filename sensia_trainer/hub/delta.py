@@ -24,11 +24,10 @@ from ..training.parts import merge_updates
 from ..training.runs import METRICS_FILE, weights_fingerprint
 from ..utils.files import portable, read_json, write_json, write_text
 from ..utils.models import load_model, load_tokenizer
-from .folders import complete_folder
+from .folders import FILE_SIZE, complete_folder
 
 
 WEIGHTS_FILE, FACTS_FILE = "delta.safetensors", "delta.json"
-FILE_SIZE = 8_000_000  # bytes of a file of weights at most, for repositories that take no large ones
 KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE)
 # Singular values below this share of the largest are rounding: less than what float16 makes of the largest.
 RANK_TOLERANCE = 2.0**-12

@@ -10,6 +10,7 @@ from .model_card import write_card
 from .validation import validate_card
 
 
+FILE_SIZE = 8_000_000  # bytes of a file of weights at most, for repositories that take no large ones
 CODE = Path(modeling_backpack.__file__).parent
 SENTENCE_CODE = "sentence_backpack.py"
 SENTENCE_SETTINGS = "sentence_backpack.json"

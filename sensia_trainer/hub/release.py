@@ -22,12 +22,11 @@ from ..training.runs import METRICS_FILE
 from ..utils.files import portable, read_json, write_json
 from ..utils.models import load_model, load_tokenizer
 from .card_tables import SCHEDULE_FIELDS
-from .folders import finish_folder, without_origin
+from .folders import FILE_SIZE, finish_folder, without_origin
 from .languages import draw_matrix, reported_languages
 
 
 FIGURE = "training_dynamics"
-SHARD_SIZE = "8MB"  # of a file of weights, for repositories that take no large ones
 
 
 def release(run_folder, destination, dtype=None, license=None, title=None, **evaluations) -> Path:
@@ -71,7 +70,7 @@ def release(run_folder, destination, dtype=None, license=None, title=None, **eva
     destination.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=destination.parent, prefix="writing-") as written:
         written = Path(written)
-        model.save_pretrained(written, max_shard_size=SHARD_SIZE)
+        model.save_pretrained(written, max_shard_size=FILE_SIZE)
         load_tokenizer(run_folder).save_pretrained(written)
         write_json(written / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
         refresh(written)

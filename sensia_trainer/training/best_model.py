@@ -1,7 +1,7 @@
 """By which metric `load_best_model_at_end` chooses: its direction, and whether evaluation gives it at all."""
 
 LOWER_IS_BETTER = ("loss", "perplexity", "perplexity_per_word", "nll_per_byte", "bits_per_byte", "rank")
-LOWER_IS_BETTER += ("divergence", "entropy", "cosine")  # of an induction
+LOWER_IS_BETTER += ("cross_entropy", "divergence", "ambiguous_cosine")  # of an induction
 
 
 def set_direction(args) -> None:
