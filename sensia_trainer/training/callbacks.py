@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 from transformers.utils import logging
 
+from ..utils.memory import return_freed_memory
+
 
 logger = logging.get_logger(__name__)
 
@@ -121,6 +123,14 @@ class PhaseCallback(TrainerCallback):
 
 class NonFiniteError(RuntimeError):
     """A loss, a gradient or a weight became NaN or infinite."""
+
+
+class MemoryGuard(TrainerCallback):
+    """Before a step on a CPU, gives freed memory back where the machine has little left (see `utils/memory.py`)."""
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if args.device.type == "cpu":
+            return_freed_memory()
 
 
 class TrainingWatch(TrainerCallback):

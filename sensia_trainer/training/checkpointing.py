@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from ..utils.files import read_json, write_json
 from .batches import LengthGroupedSampler
-from .callbacks import TrainingWatch
+from .callbacks import MemoryGuard, TrainingWatch
 from .checkpoint_files import (
     CheckpointError,
     check_checkpoint,
@@ -83,6 +83,7 @@ class ResumableTrainer(PublishingTrainer):
         self._sampler = None
         self.watch = TrainingWatch(getattr(self.args, "non_finite_loss", "stop"))
         self.add_callback(self.watch)
+        self.add_callback(MemoryGuard())
         self._seconds_before, self._started = 0.0, None
         self._stop = StopOnSignal()
         self.add_callback(self._stop)

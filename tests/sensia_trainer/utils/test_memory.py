@@ -56,3 +56,28 @@ def test_commands_that_train_keep_it(name, keeps, monkeypatch):
     monkeypatch.setattr("sensia_trainer.utils.launching.wants_launcher", lambda *_, **__: False)
     assert cli.run(name, []) == 0
     assert bool(called) == keeps
+
+
+RETURNED = """
+import psutil, sys
+from types import SimpleNamespace
+from sensia_trainer.utils import memory
+memory.keep_freed_memory()
+before = psutil.Process().memory_info().rss
+blocks = [bytes(range(256)) * 2**14 for _ in range(32)]  # 128 MB
+del blocks
+free = 0.4 if "little" in sys.argv else 0.6
+memory.psutil.virtual_memory = lambda: SimpleNamespace(available=free * 8e9, total=8e9)
+given = memory.return_freed_memory()
+print(given, psutil.Process().memory_info().rss - before)
+"""
+
+
+@pytest.mark.parametrize("left", ["little", "much"])
+def test_where_little_is_left_it_is_given_back(left):
+    command = [sys.executable, "-c", RETURNED, left]
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    given, held = output.split()
+    assert given == str(left == "little")
+    assert (int(held) < 2**25) == (left == "little")
