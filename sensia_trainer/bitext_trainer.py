@@ -16,7 +16,7 @@ from .evaluation.overlap import token_idf
 from .hub.licences import licence_of_model
 from .losses import head_of, info_nce, last_state, next_token_loss
 from .schedule import PHASES
-from .training.batches import SIDES, select_labelled, select_pairs
+from .training.batches import SIDES, longest_lengths, select_labelled, select_pairs
 from .training.checkpointing import ResumableTrainer
 from .training.estimate import is_chunked, pairs_at_once, step_batch
 from .training.grad_cache import cached_backward
@@ -279,10 +279,11 @@ class BitextTrainer(ResumableTrainer):
 
     def expected_cost(self):
         table = self.train_dataset.data
-        lengths = [pc.mean(pc.list_value_length(table[f"{side}_ids"])).as_py() for side in SIDES]
+        tokens = [pc.list_value_length(table[f"{side}_ids"]).to_numpy() for side in SIDES]
+        longest = longest_lengths(*tokens, self.args.train_sampling_strategy)
         return self._expected(
-            lambda pairs, vocabulary: step_batch(lengths, pairs, vocabulary, self.args),
-            pairs_at_once(self.args),
+            lambda pairs, vocabulary: step_batch([n.mean() for n in tokens], pairs, vocabulary, self.args),
+            lambda _, vocabulary: step_batch(longest, pairs_at_once(self.args), vocabulary, self.args),
             chunked=is_chunked(self.args),
         )
 

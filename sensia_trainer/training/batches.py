@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -20,6 +21,9 @@ SIDES = ("source", "target")
 # Backbones (`model_type`) that tell packed texts apart by their positions, each shown by a test. Others, OPT and
 # Falcon among them, do not, and say nothing.
 KEEP_TEXTS_APART = ("gpt2", "gpt_neox", "llama", "qwen3")
+
+# More make lengths within a batch more alike, and the order less random.
+BATCHES_PER_GROUP = 50
 
 
 class LengthGroupedSampler(Sampler[int]):
@@ -33,11 +37,12 @@ class LengthGroupedSampler(Sampler[int]):
         lengths (`Sequence[int]`): Length of each row.
         batch_size (`int`): Rows that are processed together, over all processes.
         seed (`int`, *optional*, defaults to 0): Seed.
-        batches_per_group (`int`, *optional*, defaults to 50): More make lengths within a batch more alike, and the
-            order less random.
+        batches_per_group (`int`, *optional*, defaults to `BATCHES_PER_GROUP`): Batches among which rows are sorted.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, *, seed: int = 0, batches_per_group: int = 50):
+    def __init__(
+        self, lengths: Sequence[int], batch_size: int, *, seed: int = 0, batches_per_group: int = BATCHES_PER_GROUP
+    ):
         self.lengths = torch.as_tensor(lengths)
         self.batch_size = batch_size
         self.seed = seed
@@ -65,6 +70,22 @@ def alike_in_length(rows: Tensor, lengths: Tensor, batch_size: int, batches_per_
     whole, rest = rows.split([len(rows) - len(rows) % batch_size, len(rows) % batch_size])
     groups = whole.split(batch_size * batches_per_group)
     return torch.cat([group[lengths[group].argsort(stable=True)] for group in groups]).reshape(-1, batch_size), rest
+
+
+def longest_lengths(source, target, sampling: str) -> tuple[float, float]:
+    """
+    Mean tokens of either side in the longest batch, the one that takes the most memory.
+
+    Args:
+        source (sequence of `int`, shape `(n,)`), target (the same): Tokens of the sides of each pair.
+        sampling (`str`): `train_sampling_strategy`. With `"group_by_length"` the longest batch of a group has its
+            longest pairs, one of `BATCHES_PER_GROUP`; other batches are all alike.
+    """
+    pairs = np.stack([source, target])
+    if sampling == "group_by_length":
+        number = max(1, pairs.shape[1] // BATCHES_PER_GROUP)
+        pairs = pairs[:, pairs.sum(axis=0).argsort()[-number:]]
+    return tuple(pairs.mean(axis=1).tolist())
 
 
 class Texts(NamedTuple):

@@ -119,12 +119,12 @@ class ResumableTrainer(PublishingTrainer):
         return self._expected(lambda number, vocabulary: blocks_batch(number, len(rows[0]["input_ids"]), vocabulary))
 
     def _expected(self, batch, at_once=None, **kwargs):
-        """[`expected_cost`] of batches of so many rows, of which `at_once` are computed at a time."""
+        """[`expected_cost`] of batches of so many rows, and of what of a batch is computed `at_once`."""
         number = self.args.train_batch_size
         return expected_cost(
             self.accelerator.unwrap_model(self.model),
             partial(batch, number * self.args.gradient_accumulation_steps),
-            partial(batch, at_once or number),
+            partial(at_once or batch, number),
             self.args,
             **kwargs,
         )

@@ -35,6 +35,8 @@ class Sizes(NamedTuple):
         tied (`bool`): Whether the head shares the embeddings.
         senses (`int`): K; 0 for a model without senses.
         sense_inner (`int`): Width inside the last MLP of the sense network.
+        kept_inner (`int`): Vectors of width `inner` that an MLP keeps of a token for its backward pass: 2 (before and
+            behind the activation), 4 where it is gated, 5 with `gelu_new`, which is computed in several steps.
     """
 
     hidden: int
@@ -48,6 +50,7 @@ class Sizes(NamedTuple):
     tied: bool = True
     senses: int = 0
     sense_inner: int = 0
+    kept_inner: int = 2
 
 
 class Trained(NamedTuple):
@@ -111,18 +114,21 @@ def sizes_of(config) -> Sizes:
     inner = getattr(backbone, "intermediate_size", None) or getattr(backbone, "n_inner", None) or 4 * d
     learned = getattr(backbone, "max_position_embeddings", 0) if backbone.model_type in ("gpt2", "opt") else 0
     senses = getattr(config, "num_senses", 0)
+    matrices = 2 if backbone.model_type in ("gpt2", "gpt_neox", "opt", "phi") else 3
+    activation = getattr(backbone, "activation_function", None) or getattr(backbone, "hidden_act", None)
     return Sizes(
         hidden=d,
         layers=backbone.num_hidden_layers,
         attention=heads * width,
         keys=(getattr(backbone, "num_key_value_heads", None) or heads) * width,
         inner=inner,
-        mlp_matrices=2 if backbone.model_type in ("gpt2", "gpt_neox", "opt", "phi") else 3,
+        mlp_matrices=matrices,
         vocabulary=backbone.vocab_size,
         positions=learned or 0,
         tied=bool(config.tie_word_embeddings),
         senses=senses,
         sense_inner=senses and config.sense_intermediate_scale * d,
+        kept_inner=4 if matrices == 3 else 5 if activation == "gelu_new" else 2,
     )
 
 
@@ -210,8 +216,8 @@ def training_memory(
 
     Args:
         batch ([`Batch`]): What is computed at once, on one process.
-        half (`bool`, *optional*, defaults to `False`): bfloat16 or float16 autocast: activations take two bytes, and
-            the matrices have a copy in half precision.
+        half (`bool`, *optional*, defaults to `False`): bfloat16 or float16 autocast: what matrices give takes two
+            bytes, norms and sums four, and the matrices have a copy in half precision.
         processes (`int`, *optional*, defaults to 1): Processes among which FSDP shards weights, gradients and
             optimizer; the largest block is whole while it is computed.
         tensor_parallel (`int`, *optional*, defaults to 1): Processes among which each matrix is split. The states
@@ -227,16 +233,20 @@ def training_memory(
     if processes > 1:
         whole = max(layer_weights(sizes), sense_network_weights(sizes), sizes.vocabulary * d) / tensor_parallel
         states += whole * (bytes_of + 4)  # gathered, and its gradient before it is scattered
-    # Of a block: inputs of both norms and what they give, both sums; of the split matrices: queries, keys, values and
-    # what attention gives, and of the MLP each product and the activation.
-    split = 2 * sizes.attention + 2 * sizes.keys + sizes.mlp_matrices * sizes.inner
-    of_token = sizes.layers * (6 * d + split / tensor_parallel) if trained.through_blocks else 0
-    activations = batch.tokens * of_token * bytes_of
+    # Of a block: inputs of both norms and what they give, both sums, which autocast leaves in float32; of the split
+    # matrices: queries, keys, values and what attention gives, with rotary positions queries and keys once more, in
+    # float32, and what the MLP keeps.
+    split = (2 * sizes.attention + 2 * sizes.keys + sizes.kept_inner * sizes.inner) * bytes_of
+    split += 0 if sizes.positions else (sizes.attention + sizes.keys) * 4
+    of_token = sizes.layers * (6 * d * 4 + split / tensor_parallel) if trained.through_blocks else 0
+    activations = batch.tokens * of_token
     if sizes.senses:
-        # Senses of distinct tokens and the layers before them; of every token its senses and their gradient.
-        kept = batch.distinct * (14 * d + 2 * sizes.sense_inner + 2 * sizes.senses * d)
-        kept += batch.tokens * (2 * sizes.senses * d + 4 * d) + 4 * sizes.senses * batch.seen
-        activations += kept * bytes_of
+        # Senses of distinct tokens and the layers before them; of every token its senses and their gradient, and the
+        # sense weights. Norms, sums and softmax are in float32 here, too.
+        kept = batch.distinct * (8 * d + 2 * sizes.sense_inner + 2 * sizes.senses * d)
+        kept += batch.tokens * 2 * sizes.senses * d
+        in_float32 = batch.distinct * 6 * d + batch.tokens * 4 * d + 4 * sizes.senses * batch.seen
+        activations += kept * bytes_of + in_float32 * 4
     return Memory(states, activations + LOGITS_BYTES)
 
 

@@ -1,9 +1,9 @@
 """What a recipe of `sensia adapt` will take, read off the model's configuration and some pairs before anything is
 loaded. The arithmetic is in `estimate.py`."""
 
-from collections import defaultdict
 from math import ceil
 
+import numpy as np
 import torch
 from transformers import AutoConfig
 
@@ -19,6 +19,7 @@ from ..utils.models import load_tokenizer
 from ..utils.recipes import find_model
 from ..vocabulary.extension import words_added
 from .adaptation import base_model
+from .batches import longest_lengths
 from .estimate import (
     GPUS,
     SHARE_OF_CPU,
@@ -59,7 +60,8 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
     config = _with_senses(AutoConfig.from_pretrained(find_model(place)), data)
     sizes = sizes_of(config)
     sizes = sizes._replace(vocabulary=sizes.vocabulary + words.vocabulary_size)
-    lengths = mean_lengths(bitexts, load_tokenizer(data.tokenizer or place), args.max_length)
+    tokens = some_lengths(bitexts, load_tokenizer(data.tokenizer or place), args.max_length)
+    lengths = tuple(tokens.mean(axis=1))
     batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     if args.max_steps > 0:
         steps = args.max_steps
@@ -71,7 +73,8 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
     trained = _trained(parts, bool(words.vocabulary_size or words_added(place)), sizes)
     step = step_batch(lengths, batch_size, sizes.vocabulary, args)
     operations = steps * training_operations(sizes, step, chunked=is_chunked(args), trained=trained)
-    computed = step_batch(lengths, pairs_at_once(args), sizes.vocabulary, args)
+    longest = longest_lengths(*tokens, args.train_sampling_strategy)
+    computed = step_batch(longest, pairs_at_once(args), sizes.vocabulary, args)
     memory = training_memory(sizes, computed, half=args.bf16 or args.fp16, trained=trained)
 
     rate = rate or matrix_product_rate()
@@ -144,16 +147,14 @@ def _trained(parts, new_words: bool, sizes) -> Trained:
     return Trained(backbone=False, words=new_words, senses=senses, updates=updates)
 
 
-def mean_lengths(bitexts, tokenizer, limit=None) -> tuple[float, float]:
-    """Tokens of a sentence of each side, the mean of some pairs that are there without the network; 25 where none
-    are."""
-    tokens = defaultdict(list)
+def some_lengths(bitexts, tokenizer, limit=None) -> np.ndarray:
+    """Tokens of both sides, `(2, n)`, of some pairs that are there without the network; 25 where none are."""
+    tokens = []
     for languages, sources in bitexts.items():
         pairs = [pair for one in sources for pair in some_pairs(one, languages, SEEN_PAIRS) if all(pair)]
-        for side, texts in enumerate(zip(*pairs)):
-            ids = tokenizer(list(texts), verbose=False)["input_ids"]
-            tokens[side] += [min(len(i), limit or len(i)) for i in ids]
-    return tuple(sum(tokens[side]) / len(tokens[side]) if tokens[side] else 25.0 for side in (0, 1))
+        sides = [tokenizer(list(texts), verbose=False)["input_ids"] for texts in zip(*pairs)]
+        tokens += zip(*[[min(len(ids), limit or len(ids)) for ids in side] for side in sides])
+    return np.array(tokens or [(25, 25)]).T
 
 
 def _duration(hours: float) -> str:

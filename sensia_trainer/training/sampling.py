@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from .batches import alike_in_length
+from .batches import BATCHES_PER_GROUP, alike_in_length
 
 
 class LanguageSampler(Sampler[int]):
@@ -25,7 +25,7 @@ class LanguageSampler(Sampler[int]):
         temperature (`float`): T.
         mixed (`bool`): Whether a batch has rows of all pairs, or of one.
         seed (`int`, *optional*, defaults to 0): Seed.
-        batches_per_group (`int`, *optional*, defaults to 50): See [`batches.LengthGroupedSampler`].
+        batches_per_group (`int`, *optional*, defaults to `BATCHES_PER_GROUP`): See [`batches.LengthGroupedSampler`].
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class LanguageSampler(Sampler[int]):
         temperature: float,
         mixed: bool,
         seed: int = 0,
-        batches_per_group: int = 50,
+        batches_per_group: int = BATCHES_PER_GROUP,
     ):
         self.lengths = torch.as_tensor(lengths)
         self.sizes = list(sizes)

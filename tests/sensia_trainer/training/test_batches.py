@@ -14,6 +14,7 @@ from sensia_trainer.training.batches import (
     Texts,
     best_fit,
     keeps_texts_apart,
+    longest_lengths,
     pack,
     select,
     select_labelled,
@@ -188,6 +189,21 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert order(seed=3, epoch=2) == first
     assert order(seed=3, epoch=1) != first
     assert order(seed=7, epoch=2) != first
+
+
+@pytest.mark.parametrize("sampling", ["group_by_length", "random"])
+def test_the_longest_batch(sampling):
+    numbers = random.Random(0)
+    source, target = ([numbers.randint(1, 30) for _ in range(800)] for _ in range(2))
+    found = longest_lengths(source, target, sampling)
+    if sampling == "random":
+        assert found == pytest.approx((sum(source) / 800, sum(target) / 800))
+        return
+    # Fifty batches of 16; which of the pairs of one length are in the longest is left to chance.
+    lengths = [sum(pair) for pair in zip(source, target)]
+    order = list(LengthGroupedSampler(lengths, 16))
+    totals = [sum(lengths[row] for row in order[first : first + 16]) for first in range(0, 800, 16)]
+    assert max(totals) == pytest.approx(16 * sum(found))
 
 
 def test_lengths_are_alike_within_batches_and_batches_are_shuffled():

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import GPT2Config, LlamaConfig
+from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from sensia_trainer.training.estimate import (
+    LOGITS_BYTES,
     Batch,
     Sizes,
     Trained,
@@ -102,20 +103,55 @@ def test_memory_by_hand():
     batch = Batch(tokens=7, seen=12, distinct=5, labels=3)
     memory = training_memory(SMALL, batch)
     assert memory.states == 5600 * 16
-    block = 2 * (60 + 20 + 20 + 80)  # both: 6 d, queries and what attention gives, keys and values, MLP
-    kept = 7 * block + 5 * (140 + 40 + 100) + 7 * (100 + 40) + 4 * 5 * 12
-    assert memory.activations == 4 * kept + 2**28
+    between, inside = 2 * 60, 2 * (20 + 20 + 80)  # 6 d; queries and what attention gives, keys and values, MLP
+    rotated = 2 * (10 + 10)  # queries and keys, for lack of learned positions
+    senses, in_float32 = 5 * (80 + 40 + 100) + 7 * 100, 5 * 60 + 7 * 40 + 4 * 5 * 12
+    assert memory.activations == 4 * (7 * (between + inside + rotated) + senses + in_float32) + 2**28
     half = training_memory(SMALL, batch, half=True)
-    assert half.states == 5600 * 18 and half.activations == 2 * kept + 2**28
+    assert half.states == 5600 * 18
+    assert half.activations == 4 * (7 * (between + rotated) + in_float32) + 2 * (7 * inside + senses) + 2**28
     # The senses alone learn: 16 bytes each, the rest 4; no block keeps anything.
     frozen = training_memory(SMALL, batch, trained=FROZEN_BACKBONE)
-    assert frozen.states == 2200 * 16 + 3400 * 4 and memory.activations - frozen.activations == 4 * 7 * block
+    assert frozen.states == 2200 * 16 + 3400 * 4 and memory.activations - frozen.activations == 4 * 7 * (
+        between + inside + rotated
+    )
     # Sharded by FSDP: a quarter, and the largest part whole (the sense network) with its gradient.
     assert training_memory(SMALL, batch, half=True, processes=4).states == 5600 * 18 / 4 + 2000 * (2 + 4)
     # By tensor parallelism: half of each matrix, and of a block what lies inside it.
     split = training_memory(SMALL, batch, tensor_parallel=2)
     assert split.states == 5600 * 8
-    assert memory.activations - split.activations == 4 * 7 * 2 * (20 + 20 + 80) / 2
+    assert memory.activations - split.activations == 4 * 7 * (inside + rotated) / 2
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("kind", ["gpt2", "gpt2 in one kernel", "gpt_neox", "llama"])
+def test_memory_is_what_autograd_keeps(kind, half):
+    no_dropout = {"resid_pdrop": 0.0, "attn_pdrop": 0.0, "embd_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
+    wide = {"vocab_size": 300, "hidden_size": 96, "num_attention_heads": 6, "num_hidden_layers": 3}
+    gpt2 = {"vocab_size": 300, "n_embd": 96, "n_head": 6, "n_layer": 3, "n_positions": 32, **no_dropout}
+    backbone = {
+        "gpt2": lambda: GPT2Config(**gpt2),
+        "gpt2 in one kernel": lambda: GPT2Config(activation_function="gelu_pytorch_tanh", **gpt2),
+        "gpt_neox": lambda: GPTNeoXConfig(intermediate_size=384, **wide),
+        "llama": lambda: LlamaConfig(num_key_value_heads=2, intermediate_size=256, **wide),
+    }[kind]()
+    config = BackpackConfig(backbone_config=backbone, num_senses=4, sense_intermediate_scale=2)
+    model = BackpackForCausalLM(config).train()
+    ids = torch.randint(0, 300, (8, 24), generator=torch.Generator().manual_seed(0))
+    kept, alive = {}, []
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        alive.append(tensor)
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with hooks, torch.autocast("cpu", torch.bfloat16, enabled=half):
+        model.backpack(ids, use_cache=False)
+    counted = sum(kept.values()) - sum(kept.get(p.untyped_storage().data_ptr(), 0) for p in model.parameters())
+    batch = Batch(tokens=192, seen=8 * 24 * 25 / 2, distinct=len(ids.unique()), labels=0)
+    formula = training_memory(sizes_of(config), batch, half=half).activations - LOGITS_BYTES
+    assert 0.85 < formula / counted < 1.2
 
 
 def test_batches_by_hand():

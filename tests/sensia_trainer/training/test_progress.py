@@ -58,8 +58,10 @@ def test_the_cost_is_that_of_the_formulas(tmp_path, kind):
     if kind == "pairs":
         trainer = tiny_trainer(tmp_path, per_device_train_batch_size=6, gradient_accumulation_steps=2)
         rows = trainer.train_dataset
-        lengths = [sum(map(len, rows[f"{side}_ids"])) / len(rows) for side in ("source", "target")]
-        step, at_once = (average_batch(pairs, *lengths, 280) for pairs in (12, 6))
+        tokens = [[len(ids) for ids in rows[f"{side}_ids"]] for side in ("source", "target")]
+        step = average_batch(12, *(sum(side) / len(rows) for side in tokens), 280)
+        longest = max(range(len(rows)), key=lambda row: tokens[0][row] + tokens[1][row])  # fewer than 100 rows
+        at_once = average_batch(6, *(side[longest] for side in tokens), 280)
     else:
         model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=8))
         args = TrainingArguments(tmp_path, use_cpu=True, per_device_train_batch_size=3, report_to="none")
