@@ -28,12 +28,12 @@ from sensia_trainer.training.estimate import (
 
 # GPT-2 with senses as in the paper (an MLP of 4 d), decoders of today with those that induction gives them (of d).
 MODELS = {
-    "GPT-2 small": Sizes(768, 12, 768, 768, 3072, 2, 50257, 1024, True, 16, 3072),
-    "GPT-2 medium": Sizes(1024, 24, 1024, 1024, 4096, 2, 50257, 1024, True, 16, 4096),
-    "GPT-2 large": Sizes(1280, 36, 1280, 1280, 5120, 2, 50257, 1024, True, 16, 5120),
-    "TinyLlama 1.1B": Sizes(2048, 22, 2048, 256, 5632, 3, 32000, 0, False, 16, 2048),
-    "Llama 3.2 3B": Sizes(3072, 28, 3072, 1024, 8192, 3, 128256, 0, True, 16, 3072),
-    "Llama 2 7B": Sizes(4096, 32, 4096, 4096, 11008, 3, 32000, 0, False, 16, 4096),
+    "GPT-2 small": Sizes(768, 12, 768, 768, 3072, 2, 50257, 1024, True, 16, 3072, kept_inner=5),
+    "GPT-2 medium": Sizes(1024, 24, 1024, 1024, 4096, 2, 50257, 1024, True, 16, 4096, kept_inner=5),
+    "GPT-2 large": Sizes(1280, 36, 1280, 1280, 5120, 2, 50257, 1024, True, 16, 5120, kept_inner=5),
+    "TinyLlama 1.1B": Sizes(2048, 22, 2048, 256, 5632, 3, 32000, 0, False, 16, 2048, kept_inner=4),
+    "Llama 3.2 3B": Sizes(3072, 28, 3072, 1024, 8192, 3, 128256, 0, True, 16, 3072, kept_inner=4),
+    "Llama 2 7B": Sizes(4096, 32, 4096, 4096, 11008, 3, 32000, 0, False, 16, 4096, kept_inner=4),
 }
 LENGTHS = (25, 30)  # tokens of a sentence of either side
 PAIRS, STEPS = 64, 150_000  # the paper's batch, here of each process, and its steps
