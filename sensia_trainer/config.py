@@ -292,11 +292,6 @@ class SensiaConfig(TrainingArguments):
                 "`non_finite_loss` is 'skip', but with `contrastive_chunk_size` the gradients of one chunk are taken "
                 "before the loss of the next is known; use 'stop', or compute whole batches."
             )
-        if self.max_steps > 0 and self.num_train_epochs != type(self).num_train_epochs:
-            raise ValueError(
-                f"`num_train_epochs` is {self.num_train_epochs}, but `max_steps` is {self.max_steps} and goes first; "
-                "set `max_steps` to -1 to train for epochs, or leave `num_train_epochs` out."
-            )
         check_named(self, "target_bits_per_byte (of several languages en-id_target_bits_per_byte)")
         set_direction(self)
         super().__post_init__()

@@ -173,8 +173,11 @@ class Head(NamedTuple):
 
 
 def head_of(model) -> Head:
-    """The [`Head`] of a causal language model of transformers, from its output embeddings and its configuration."""
+    """The [`Head`] of a causal language model of transformers, from its output embeddings and its configuration. A
+    Backpack without a gate predicts from its mixture, by the bare head, whatever its backbone's own was like."""
     config, head = model.config.get_text_config(), model.get_output_embeddings()
+    if getattr(model.config, "residual_gate", None) is False:
+        return Head(head.weight, getattr(head, "bias", None))
     scale = getattr(config, "logit_scale", None) or 1.0  # Cohere multiplies
     scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite divides
     softcap = getattr(config, "final_logit_softcapping", None)

@@ -251,6 +251,7 @@ ODD = [
     Fault("convert nowhere c1", "nowhere"),
     Fault("convert empty-folder c2", "empty-folder|config"),
     Fault("convert headless c3", "headless|weights|model.safetensors"),
+    Fault("convert dense c7", "dense.*GPT2LMHeadModel.*sensia induce"),
     Fault("convert base c4 --text text.txt", "tokenizer"),
     Fault("convert base c5 --tokenizer nowhere", "nowhere"),
     Fault("convert base c6 --tokenizer base --text nowhere.txt", "nowhere.txt"),

@@ -102,7 +102,8 @@ def adapt(run, data, words, parts, args):
     if data.induce_steps and has_senses:
         sentences = sentences_of(train, args.source_language)
         folder, steps = run.path / "induced", data.induce_steps
-        begun = induced(folder, base, sentences, args, steps=steps, licence=data.licence, sense_intermediate_scale=1)
+        taken = {"steps": steps, "tokenizer": data.tokenizer, "licence": data.licence}
+        begun = induced(folder, base, sentences, args, **taken, sense_intermediate_scale=1)
     model = load_model(begun)
     if args.bf16 and args.device.type == "cpu":
         model.set_attn_implementation("eager")  # the CPU's fused kernel takes three times as long in bfloat16
@@ -121,7 +122,8 @@ def adapt(run, data, words, parts, args):
     if words.vocabulary_size:
         given = run.once("given", lambda: source_fluency(model, tokenizer, held_out, args))
         tokenizer, vocabulary = new_words(run, words, args, model, tokenizer, train)
-        new = range(vocabulary["first_token"], vocabulary["first_token"] + vocabulary["new_tokens"])
+        first = vocabulary["first_token"]
+        new = range(new.start if new else first, first + vocabulary["new_tokens"])
     choose_parts(model, parts, new)
     trainer = (SensiaTrainer if has_senses else DenseTrainer)(
         model,

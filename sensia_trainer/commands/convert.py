@@ -10,6 +10,7 @@ words of plain text that the model should know, decides: the setting with the lo
 
 from pathlib import Path
 
+from modeling_backpack import BackpackForCausalLM
 from modeling_backpack.conversion_backpack import inverse_layer_losses, set_inverse_layer_scaling
 
 from ..utils.arguments import Parser
@@ -31,6 +32,11 @@ def main(argv):
         parser().error("--text needs --tokenizer")
 
     model = load_model(args.checkpoint)
+    if not isinstance(model, BackpackForCausalLM):
+        raise ValueError(
+            f"`checkpoint` is {args.checkpoint!r}, a {type(model).__name__}, which has no senses to convert: `sensia "
+            "induce` gives it some."
+        )
     print(
         f"{model.num_parameters():,} parameters, {model.config.num_senses} senses, scale {model.config.sense_scale:g}"
     )

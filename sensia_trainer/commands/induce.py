@@ -42,7 +42,7 @@ def with_model_first(argv: list[str]) -> list[str]:
     return ["--model", *argv]
 
 
-def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwargs):
+def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=None, **config_kwargs):
     """
     The folder of `model` with senses that some sentences gave it, made the first time it is asked for.
 
@@ -52,6 +52,7 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
         sentences (`Iterable[str]`): Text of the language it knows.
         args ([`SensiaConfig`]): Of the adaptation that follows: its device, precision, seed and languages.
         steps (`int`): Steps of 8 blocks of 256 tokens, or of the model's positions where they are fewer.
+        tokenizer (`str`, *optional*): That of the model by default.
         licence (`str`, *optional*): Of the text.
         config_kwargs: Fields of `BackpackConfig`.
     """
@@ -79,6 +80,7 @@ def induced(folder, model, sentences, args, *, steps, licence=None, **config_kwa
     on_first_process(prepare)
     data = InductionData(
         model=str(model),
+        tokenizer=tokenizer,
         text_files=[str(text)],
         language=args.source_language,
         licence=licence,
@@ -125,7 +127,7 @@ def induce(run, data, args):
     blocks, tokenizer, facts = text_blocks(
         data,
         run.path,
-        tokenizer=load_tokenizer(data.model, model),
+        tokenizer=load_tokenizer(data.tokenizer or data.model, model),
         makes=args.process_index == 0 or args.save_on_each_node and args.local_process_index == 0,
     )
     run.settle(

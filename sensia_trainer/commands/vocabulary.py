@@ -42,7 +42,7 @@ def main(argv):
     from ..utils.files import write_json
     from ..utils.models import load_model, load_tokenizer
     from ..utils.recipes import expand_variables
-    from ..vocabulary.extension import extend_vocabulary, with_votes
+    from ..vocabulary.extension import extend_vocabulary, with_earlier_words, with_votes
 
     paths = [expand_variables(path) for path in args.bitext]
     languages = args.source_language, args.target_language
@@ -61,7 +61,7 @@ def main(argv):
         seed=args.seed,
         progress=True,
     )
-    report = with_votes(report, model, tokenizer, "before")
+    report = with_earlier_words(with_votes(report, model, tokenizer, "before"), args.model)
     partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)

@@ -24,11 +24,12 @@ from ..training.parts import merge_updates
 from ..training.runs import METRICS_FILE, weights_fingerprint
 from ..utils.files import portable, read_json, write_json, write_text
 from ..utils.models import load_model, load_tokenizer
+from ..vocabulary.extension import keep_report
 from .folders import FILE_SIZE, complete_folder
 
 
 WEIGHTS_FILE, FACTS_FILE = "delta.safetensors", "delta.json"
-KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE)
+KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE, "generation_config.json")
 # Singular values below this share of the largest are rounding: less than what float16 makes of the largest.
 RANK_TOLERANCE = 2.0**-12
 
@@ -235,6 +236,7 @@ def _copy(folder, written):
     for pattern in KEPT:
         for file in Path(folder).glob(pattern):
             shutil.copyfile(file, written / file.name)
+    keep_report(folder, written)
 
 
 @contextmanager

@@ -312,11 +312,12 @@ class PretrainingArguments(TrainingArguments):
 class InductionData(TextData):
     """The language model that gets senses, and the text they are trained on."""
 
-    FREE = (*TextData.FREE, "model")
+    FREE = (*TextData.FREE, "model", "tokenizer")
 
     model: str | None = field(
         default=None, metadata={"help": "Causal language model without senses (Hub id or folder), or one begun here."}
     )
+    tokenizer: str | None = field(default=None, metadata={"help": "Tokenizer; that of the model by default."})
     backpack_config: dict | None = field(
         default_factory=dict,
         metadata={"help": "Fields of BackpackConfig, e.g. num_senses, sense_intermediate_scale."},

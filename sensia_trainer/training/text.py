@@ -20,6 +20,7 @@ from transformers import GPT2Tokenizer
 from transformers.utils import logging
 
 from ..bitext.streams import Problems, open_binary, plain_name, read_lines, refuse_other_encodings
+from ..evaluation.batching import own_start_token
 from ..utils.files import fingerprint, read_json, write_json
 from ..utils.recipes import expand_variables
 from .runs import tokenizer_fingerprint
@@ -99,7 +100,9 @@ def _make_blocks(data, files, folder, tokenizer, vocab_size, key):
             raise ValueError(
                 f"`text_column` is {data.text_column!r}, but {data.dataset} has the columns {documents.column_names}."
             )
-        documents = documents.select_columns([data.text_column]).rename_column(data.text_column, "text")
+        documents = documents.select_columns([data.text_column])
+        if data.text_column != "text":
+            documents = documents.rename_column(data.text_column, "text")
     else:
         documents = _on_disk(distinct_documents(data, files, problems), folder / "documents.arrow")
     for sentence in problems.described():
@@ -201,7 +204,8 @@ def train_tokenizer(documents, vocab_size: int, model_max_length: int):
 def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | None = None) -> Dataset:
     """
     Tokenize and cut into blocks: documents, each behind an end-of-text token, joined; nothing padded. Of every
-    `PACKED_TOGETHER` documents, the rest that fills no block is dropped.
+    `PACKED_TOGETHER` documents, the rest that fills no block is dropped. A token of its own that the tokenizer puts
+    before a text (BOS of Llama and Gemma, which predicts badly without) also begins each document and each block.
 
     Args:
         documents (`Dataset`): With a column `text`.
@@ -220,13 +224,16 @@ def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | N
         raise ValueError(
             f"{tokenizer.name_or_path or 'The tokenizer'} has no end-of-text token, which parts documents."
         )
+    start = own_start_token(tokenizer)
+    begin = [] if start in (None, tokenizer.eos_token_id) else [start]
+    length = block_size - len(begin)
 
     def cut(batch):
         texts = documents[batch["start"][0] : batch["start"][0] + PACKED_TOGETHER]["text"]
         ids = tokenizer([text or "" for text in texts], add_special_tokens=False, verbose=False)["input_ids"]
-        stream = [token for text in ids for token in (tokenizer.eos_token_id, *text)]
-        stop = len(stream) - len(stream) % block_size
-        return {"input_ids": [stream[i : i + block_size] for i in range(0, stop, block_size)]}
+        stream = [token for text in ids for token in (tokenizer.eos_token_id, *begin, *text)]
+        stop = len(stream) - len(stream) % length
+        return {"input_ids": [begin + stream[i : i + length] for i in range(0, stop, length)]}
 
     # Each row stands for the documents that are packed together, so that no process parts them.
     parts = Dataset.from_dict({"start": list(range(0, len(documents), PACKED_TOGETHER))})

@@ -5,6 +5,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from modeling_backpack import BackpackForCausalLM, is_published_layout
+from modeling_backpack.conversion_backpack import wrong_weights
 
 from .recipes import find_model
 
@@ -49,7 +50,7 @@ def load_model(name_or_path: str, **kwargs) -> PreTrainedModel:
             f"{str(given)!r} is {what} ({' '.join(str(error).split())}). Give the folder of a causal language "
             "model, or its id on the Hub."
         ) from error
-    wrong = {kind.replace("_", " "): sorted(map(str, keys)) for kind, keys in info.items() if keys}
+    wrong = {kind.replace("_", " "): names for kind, names in wrong_weights(info).items()}
     if wrong:
         counts = "; ".join(f"{len(names)} {kind}: {_first(names)}" for kind, names in wrong.items())
         raise ValueError(

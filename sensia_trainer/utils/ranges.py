@@ -82,9 +82,15 @@ def check_ranges(settings, ranges: Mapping[str, Range]) -> None:
 
 
 def check_training_arguments(args) -> None:
-    """[`check_ranges`] of `TRAINING_RANGES`, and `max_steps`, which is 1 or more, or -1 to train for epochs."""
+    """[`check_ranges`] of `TRAINING_RANGES`, and `max_steps`, which is 1 or more, or -1 to train for epochs; a number
+    of epochs beside steps would be left out without a word."""
     check_ranges(args, TRAINING_RANGES)
     if args.max_steps != -1 and args.max_steps not in COUNT:
         raise ValueError(
             f"`max_steps` is {args.max_steps!r}, but must be 1 or more, or -1 to train for `num_train_epochs`."
+        )
+    if args.max_steps > 0 and args.num_train_epochs != type(args).num_train_epochs:
+        raise ValueError(
+            f"`num_train_epochs` is {args.num_train_epochs}, but `max_steps` is {args.max_steps} and goes first; "
+            "set `max_steps` to -1 to train for epochs, or leave `num_train_epochs` out."
         )

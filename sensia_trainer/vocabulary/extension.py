@@ -235,11 +235,18 @@ def learned_before(folder, learn):
 
 
 def words_added(model) -> range:
-    """Ids of the words that `sensia vocabulary` gave a model (folder or Hub id); none for any other."""
+    """Ids of the words that `sensia vocabulary` gave a model (folder or Hub id), in one call or in several; none for
+    any other."""
     file = _report_of(model)
     report = read_json(file) if file else {}
     first = report.get("first_token", 0)
-    return range(first, first + report.get("new_tokens", 0))
+    return range(first - report.get("earlier_words", 0), first + report.get("new_tokens", 0))
+
+
+def with_earlier_words(report: dict, model) -> dict:
+    """A report about new words, with the number of those that the model (folder or Hub id) had been given before."""
+    earlier = words_added(model)
+    return report | {"earlier_words": report["first_token"] - earlier.start} if earlier else report
 
 
 def keep_report(model, folder) -> None:
@@ -340,7 +347,7 @@ def _shown(tokenizer, tokens, translations):
     """Up to `SHOWN_WORDS` new words at equal distances, and their translations with probabilities."""
     whole = [token for token in tokens if "\ufffd" not in _text(tokenizer, token)]
     words = []
-    for token in whole[:: -(-len(whole) // SHOWN_WORDS)]:
+    for token in whole[:: max(1, -(-len(whole) // SHOWN_WORDS))]:
         word = {"token": token, "word": _text(tokenizer, token)}
         if translations is not None:
             row = translations[[token - tokens[0]]].tocoo()

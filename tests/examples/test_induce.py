@@ -117,3 +117,15 @@ def test_a_plain_model_is_adapted_in_one_command(tmp_path, base, capsys):
     assert model.backpack.residual_gate.weight.item() != 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["base_model"] == base.name
     assert main([*argv, "--induce_steps", "2"]) == 0 and "nothing is left to train" in capsys.readouterr().out
+
+
+def test_the_tokenizer_may_lie_elsewhere(tmp_path, base):
+    bare = shutil.copytree(base, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
+    args = SensiaConfig(output_dir=str(tmp_path / "out"), use_cpu=True, disable_tqdm=True)
+    sentences = [f"{sentence} {n}" for n in range(60) for sentence in SENTENCES]
+    with pytest.raises(ValueError, match="tokenizer"):
+        senses_from(tmp_path / "induced", bare, sentences, args, steps=1, sense_intermediate_scale=1)
+    folder = senses_from(
+        tmp_path / "induced", bare, sentences, args, steps=1, tokenizer=str(base), sense_intermediate_scale=1
+    )
+    assert AutoModelForCausalLM.from_pretrained(folder).config.num_senses == 16

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, PreTrainedModel, T5Config
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, GenerationConfig, PreTrainedModel, T5Config
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM, BackpackModel
 from tests.modeling_backpack.tiny import GPT2, ROTARY, SIZES, random_ids, spread, tiny_backpack, tiny_published
@@ -231,6 +231,36 @@ def test_the_base_is_not_touched_and_float32_is_the_default(tmp_path):
             parameter.add_(1.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
     assert base.config.vocab_size == 97
+
+
+def test_own_sense_embeddings_begin_as_the_word_embeddings():
+    base = language_model("gemma2")  # whose embeddings scale what they give
+    model = BackpackForCausalLM.from_backbone(base, num_senses=4, tie_sense_embeddings=False)
+    own, words = model.backpack.sense_embeddings, model.get_input_embeddings()
+    ids = random_ids(1, 5)
+    assert (
+        own is not words
+        and torch.equal(own(ids), words(ids))
+        and torch.equal(words(ids), base.model.embed_tokens(ids))
+    )
+
+
+def test_the_settings_of_generation_are_those_of_the_base():
+    base = language_model("llama")
+    base.generation_config = GenerationConfig(eos_token_id=[1, 2], do_sample=True, temperature=0.3)
+    settings = BackpackForCausalLM.from_backbone(base, num_senses=4).generation_config
+    assert (settings.eos_token_id, settings.do_sample, settings.temperature) == ([1, 2], True, 0.3)
+    assert settings is not base.generation_config
+
+
+@pytest.mark.parametrize("name", ["hidden_states", "attentions"])
+def test_the_configuration_asks_for_the_states_of_the_backbone(name):
+    model = gated("llama")
+    model.set_attn_implementation("eager")
+    ids = random_ids(1, 5)
+    setattr(model.config, f"output_{name}", True)
+    assert len(model(ids)[name]) == model.config.num_hidden_layers + (name == "hidden_states")
+    assert model(ids, **{f"output_{name}": False}).get(name) is None
 
 
 def test_a_small_sense_network_at_the_size_of_smollm2():

@@ -189,6 +189,7 @@ def test_a_stuck_gate_is_told(tmp_path, caplog):
         ({"distill_temperature": 0.0}, "`distill_temperature` is 0.0"),
         ({"gate_learning_rate": 0.0}, "`gate_learning_rate` is 0.0"),
         ({"train_backbone": True}, "changes the base that `distill_share` distils from"),
+        ({"num_train_epochs": 1}, "`num_train_epochs` is 1, but `max_steps` is 40000 and goes first"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, fields, message):

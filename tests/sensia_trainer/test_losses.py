@@ -240,6 +240,20 @@ def test_the_heads_of_other_models(kind, fields):
     torch.testing.assert_close(loss, outputs.loss, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("field", [{"final_logit_softcapping": 0.5}, {"logit_scale": 0.1}, {"logits_scaling": 4.0}])
+def test_a_backpack_without_a_gate_has_a_bare_head(field, tiny_model):
+    model = tiny_model()
+    for name, value in field.items():  # of the backbone's family
+        setattr(model.config.backbone_config, name, value)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    check_head(model.eval())
+    ids = torch.randint(0, 250, (2, 6))
+    outputs = model(ids, labels=ids)
+    shifted = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
+    torch.testing.assert_close(next_token_loss(last_state(outputs), head_of(model), shifted), outputs.loss)
+
+
 def test_a_backpack_reads_its_mixture(tiny_model):
     model = tiny_model()
     check_head(model)

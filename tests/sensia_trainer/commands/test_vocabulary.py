@@ -33,6 +33,15 @@ def test_the_folder_holds_a_model_with_new_words(arguments, tmp_path, capsys):
         main(arguments)
 
 
+def test_words_of_several_calls_are_all_new(arguments):
+    main(arguments)
+    once = words_added("words")
+    again = ["words" if word == "base" else "more" if word == "words" else word for word in arguments]
+    main(["5" if word == "10" else word for word in again])
+    assert words_added("more") == range(once.start, len(AutoTokenizer.from_pretrained("more")))
+    assert len(words_added("more")) > len(once)
+
+
 def test_an_error_writes_nothing(arguments, tmp_path):
     with pytest.raises(ValueError, match="is not a file"):
         main([*arguments, "--dictionary", "none.tsv"])

@@ -14,6 +14,7 @@ from sensia_trainer.hub import delta
 from sensia_trainer.hub.delta import FACTS_FILE, WEIGHTS_FILE, make_delta
 from sensia_trainer.training.parts import choose_parts, merge_updates
 from sensia_trainer.training.settings import TrainedParts
+from sensia_trainer.vocabulary.extension import words_added
 from tests.tiny import tiny_tokenizer
 
 
@@ -141,6 +142,17 @@ def test_the_delta_of_an_adapter_folder_is_that_of_the_whole_model(folders, tmp_
     main([str(tmp_path / "delta"), str(folders / "adapted"), str(tmp_path / "again")])
     got = BackpackForCausalLM.from_pretrained(tmp_path / "again").eval()(IDS).logits
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-3 * expected.abs().max().item())
+
+
+def test_which_words_are_new_and_how_to_generate_go_along(folders, tmp_path):
+    adapted = shutil.copytree(folders / "adapted", tmp_path / "adapted")
+    size = len(tiny_tokenizer())
+    (adapted / "vocabulary.json").write_text(json.dumps({"first_token": size, "new_tokens": 2}))
+    (adapted / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2], "max_length": 33}))
+    main([str(adapted), str(folders / "base"), str(tmp_path / "delta")])
+    main([str(tmp_path / "delta"), str(folders / "base"), str(tmp_path / "again")])
+    assert words_added(tmp_path / "again") == range(size, size + 2)
+    assert BackpackForCausalLM.from_pretrained(tmp_path / "again").generation_config.eos_token_id == [1, 2]
 
 
 def test_parts_that_no_weight_takes_are_refused(folders, tmp_path):

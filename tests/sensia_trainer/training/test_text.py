@@ -7,6 +7,7 @@ import time
 
 import pytest
 from datasets import Dataset
+from tokenizers.processors import TemplateProcessing
 from transformers import DataCollatorForLanguageModeling
 
 from sensia_trainer.bitext.streams import Problems
@@ -102,6 +103,30 @@ def test_packing_joins_documents_by_the_end_of_text(tmp_path):
     stream = [token for row in blocks["input_ids"] for token in row]
     whole = [i for text in documents["text"] for i in tokenizer(text)["input_ids"]]
     assert stream == whole[: len(stream)] and len(whole) - len(stream) < 8
+
+
+def test_what_a_tokenizer_begins_with_begins_documents_and_blocks():
+    tokenizer = tiny_tokenizer()
+    start, end = tokenizer.convert_tokens_to_ids(["q", "z"])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="q $A", special_tokens=[("q", start)])
+    tokenizer.eos_token = "z"
+    assert tokenizer("the cat")["input_ids"][0] == start != tokenizer.eos_token_id == end
+    blocks = pack(Dataset.from_dict({"text": ["the cat", "the dog and the sea"] * 3}), tokenizer, 8)["input_ids"]
+    assert all(len(block) == 8 and block[0] == start for block in blocks)
+    stream = [token for block in blocks for token in block[1:]]
+    whole = [i for text in ["the cat", "the dog and the sea"] * 3 for i in [end, *tokenizer(text)["input_ids"]]]
+    assert stream == whole[: len(stream)] and len(whole) - len(stream) < 7
+
+
+@pytest.mark.parametrize("column", ["text", "content"])
+def test_a_dataset_is_read_by_its_column(tmp_path, column):
+    (tmp_path / "texts").mkdir()
+    rows = [json.dumps({column: line, "other": 1}) for line in LINES]
+    (tmp_path / "texts" / "train.jsonl").write_text("\n".join(rows))
+    settings = {"block_size": 16, "held_out_blocks": 2}
+    some = TextData(dataset=str(tmp_path / "texts"), text_column=column, **settings)
+    blocks, _, facts = text_blocks(some, tmp_path / "run", tokenizer=tiny_tokenizer())
+    assert facts["documents"] == len(LINES) and len(blocks) > 2
 
 
 def test_blocks_do_not_depend_on_the_number_of_processes(monkeypatch):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from modeling_backpack import BackpackForCausalLM, is_published_layout
 from sensia_trainer.utils.models import load_model, load_tokenizer
 from tests.modeling_backpack.test_published import write
-from tests.modeling_backpack.tiny import BACKBONES, random_ids, tiny_backpack, tiny_published
+from tests.modeling_backpack.tiny import BACKBONES, GPT2, SIZES, random_ids, tiny_backpack, tiny_published
 
 
 def test_a_published_backpack_is_not_a_gpt2(tmp_path):
@@ -52,6 +52,15 @@ def test_missing_unexpected_and_misshapen_weights_are_named(tmp_path):
     model.config.save_pretrained(tmp_path / "more")
     with pytest.raises(ValueError, match=r"mismatched keys: .*wte.*\[97, 32\].*\[98, 32\]"):
         load_model(tmp_path / "more")
+
+
+@pytest.mark.parametrize("name", ["transformer.h.0.attn.masked_bias", "transformer.h.0.attn.attention.bias"])
+def test_masks_that_old_releases_saved_are_no_weights(tmp_path, name):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **SIZES | GPT2))
+    model.save_pretrained(tmp_path, state_dict=model.state_dict() | {name: torch.ones(1)})
+    loaded, made = load_model(tmp_path), BackpackForCausalLM.from_backbone(tmp_path, num_senses=4)
+    assert torch.equal(loaded.transformer.wte.weight, model.transformer.wte.weight)
+    assert torch.equal(made.get_input_embeddings().weight, model.transformer.wte.weight)
 
 
 def test_a_folder_without_a_model(tmp_path):
