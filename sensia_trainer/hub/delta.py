@@ -26,6 +26,7 @@ from ..utils.files import portable, read_json, write_json, write_text
 from ..utils.models import load_model, load_tokenizer
 from ..vocabulary.extension import keep_report
 from .folders import FILE_SIZE, complete_folder
+from .model_card import model_facts, write_card
 
 
 WEIGHTS_FILE, FACTS_FILE = "delta.safetensors", "delta.json"
@@ -54,6 +55,7 @@ def make_delta(folder, base, destination) -> Path:
     for name, weight in tqdm(_distinct(model).items(), desc="comparing weights", disable=None):
         parts |= _difference(name, weight, known.get(name))
     facts = {"base": portable(str(base)), "base_fingerprint": weights_fingerprint(original)}
+    facts["model"] = model_facts(folder)
     with _written(destination) as written:
         pattern = WEIGHTS_FILE.replace(".", "{suffix}.")
         save_torch_state_dict(_in_pieces(parts), str(written), filename_pattern=pattern, max_shard_size=FILE_SIZE)
@@ -61,7 +63,7 @@ def make_delta(folder, base, destination) -> Path:
         model.config.save_pretrained(written)
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
-        _edit_card(written, lambda text: text.replace("## Use\n", f"{_notice(facts['base'])}## Use\n", 1))
+        _edit_card(written, lambda text: _with_notice(text, facts["base"]))
     return Path(destination)
 
 
@@ -113,6 +115,14 @@ def apply_delta(folder, base, destination) -> Path:
         complete_folder(written, read_json(metrics).get("config") if metrics.is_file() else None)
         _edit_card(written, lambda text: text.replace(_notice(facts["base"]), ""))
     return Path(destination)
+
+
+def refresh_card(folder) -> Path:
+    """Render the card of a delta again, from its `metrics.json`; returns its path."""
+    folder = Path(folder)
+    card = write_card(folder)
+    _edit_card(folder, lambda text: _with_notice(text, read_json(folder / FACTS_FILE)["base"]))
+    return card
 
 
 def weight_files(folder) -> list[Path]:
@@ -225,6 +235,10 @@ def _notice(base):
         f"`{base}`. `sensia delta FOLDER BASE MODEL` puts both together into the folder `MODEL`, for which the rest "
         "of this card was written; another base is refused.\n\n"
     )
+
+
+def _with_notice(text, base):
+    return text.replace("## Use\n", f"{_notice(base)}## Use\n", 1)
 
 
 def _edit_card(folder, edit):

@@ -208,8 +208,11 @@ def write_card(folder, repo_id: str | None = None, metrics: dict | None = None) 
 
 
 def model_facts(folder) -> dict:
-    """Parameters, weights' dtype and sizes of a model folder, for the card's first table."""
+    """Parameters, weights' dtype and sizes of a model folder, for the card's first table; of a delta, those of the
+    model that it is put together to."""
     folder = Path(folder)
+    if (folder / "delta.json").is_file():
+        return read_json(folder / "delta.json")["model"]
     if (folder / "adapter_config.json").is_file():
         config = read_json(folder / "adapter_config.json")
         facts = {"Adapter": config["peft_type"], "Rank": config.get("r"), "Adapted modules": config["target_modules"]}

@@ -22,6 +22,7 @@ from ..training.runs import METRICS_FILE
 from ..utils.files import portable, read_json, write_json
 from ..utils.models import load_model, load_tokenizer
 from .card_tables import SCHEDULE_FIELDS
+from .delta import FACTS_FILE, refresh_card
 from .folders import FILE_SIZE, finish_folder, without_origin
 from .languages import draw_matrix, reported_languages
 
@@ -122,7 +123,8 @@ def storable(model, dtype: str | None = None) -> str:
 
 def refresh(folder) -> Path:
     """
-    Bring a released folder up to date with this version: its code, its figure and its card; the weights stay.
+    Bring a released folder up to date with this version: its code, its figure and its card; the weights stay. A delta
+    has no code, since what it is put together to has.
 
     Returns:
         The path of the card.
@@ -139,7 +141,7 @@ def refresh(folder) -> Path:
         schedule = PhaseSchedule(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
         starts = [round(boundary * config["steps"]) for boundary in schedule.boundaries]
         draw_dynamics(metrics, folder / FIGURE, starts)
-    return finish_folder(folder)
+    return refresh_card(folder) if (folder / FACTS_FILE).is_file() else finish_folder(folder)
 
 
 def reported(after, before=None, control=None):

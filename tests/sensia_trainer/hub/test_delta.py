@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,12 +13,14 @@ from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.commands.delta import main
 from sensia_trainer.hub import delta
 from sensia_trainer.hub.delta import FACTS_FILE, WEIGHTS_FILE, make_delta
+from sensia_trainer.hub.release import refresh
 from sensia_trainer.training.parts import choose_parts, merge_updates
 from sensia_trainer.training.settings import TrainedParts
 from sensia_trainer.vocabulary.extension import words_added
 from tests.tiny import tiny_tokenizer
 
 
+ROOT = Path(__file__).resolve().parents[3]
 IDS = torch.tensor([[1, 2, 3, 281, 4, 279]])
 
 
@@ -142,6 +145,18 @@ def test_the_delta_of_an_adapter_folder_is_that_of_the_whole_model(folders, tmp_
     main([str(tmp_path / "delta"), str(folders / "adapted"), str(tmp_path / "again")])
     got = BackpackForCausalLM.from_pretrained(tmp_path / "again").eval()(IDS).logits
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-3 * expected.abs().max().item())
+
+
+def test_the_card_of_a_delta_is_rendered_again(folders, tmp_path):
+    adapted = shutil.copytree(folders / "adapted", tmp_path / "adapted")
+    shutil.copy(ROOT / "model_cards" / "backpack-micro-sensia-id" / "metrics.json", adapted)
+    refresh(adapted)
+    main([str(adapted), str(folders / "base"), str(tmp_path / "delta")])
+    card = tmp_path / "delta" / "README.md"
+    before, files = card.read_text(), set(card.parent.iterdir())
+    card.write_text("")
+    assert refresh(card.parent) == card and card.read_text() == before != (adapted / "README.md").read_text()
+    assert set(card.parent.iterdir()) == files
 
 
 def test_which_words_are_new_and_how_to_generate_go_along(folders, tmp_path):
