@@ -11,7 +11,7 @@ import psutil
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 LARGEST_BLOCK, UNUSED_TOP = 2**30, 2**31 - 1
 # Share of the machine's memory below which what is free is too little for a step that is larger than the last one.
-LEAST_FREE = 0.5
+LEAST_FREE = 1 / 3
 VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
