@@ -66,7 +66,7 @@ memory.keep_freed_memory()
 before = psutil.Process().memory_info().rss
 blocks = [bytes(range(256)) * 2**14 for _ in range(32)]  # 128 MB
 del blocks
-free = 0.3 if "little" in sys.argv else 0.4
+free = 0.1 if "little" in sys.argv else 0.2
 memory.psutil.virtual_memory = lambda: SimpleNamespace(available=free * 8e9, total=8e9)
 given = memory.return_freed_memory()
 print(given, psutil.Process().memory_info().rss - before)
