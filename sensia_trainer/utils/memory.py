@@ -10,8 +10,8 @@ import psutil
 # Parameters of glibc's mallopt and their values: the largest block from the heap, and what its top may hold unused.
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 LARGEST_BLOCK, UNUSED_TOP = 2**30, 2**31 - 1
-# Share of the machine's memory below which what is free may not do for the next step. Returning costs as much time as it takes
-# to fault the memory in again, so not more than that.
+# Share of the machine's memory below which what is free may not do for the next step. To fault in again what was given
+# back takes a third of a step's time, so nothing goes back before.
 LEAST_FREE = 0.15
 VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
