@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from contextlib import chdir, redirect_stdout
+from dataclasses import MISSING, fields
 from io import StringIO
 from pathlib import Path
 from statistics import mean
@@ -17,9 +18,12 @@ from tempfile import TemporaryDirectory
 
 from matplotlib.figure import Figure
 
+from sensia_trainer.config import SensiaConfig
 from sensia_trainer.languages import language
 from sensia_trainer.utils.figures import save_figure
-from sensia_trainer.utils.markdown import table
+from sensia_trainer.utils.markdown import code, table
+from sensia_trainer.utils.recipes import read_recipe
+from sensia_trainer.vocabulary.settings import VocabularySettings
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,6 +224,22 @@ def sense_words_table(words=("light", "spring", "bank")):
     return table(["sense", *words], rows)
 
 
+def adapt_table():
+    """The fields of the recommended recipe beside their defaults."""
+    defaults = {
+        one.name: one.default if one.default_factory is MISSING else one.default_factory()
+        for settings in (SensiaConfig, VocabularySettings)
+        for one in fields(settings)
+    }
+    rows = [[code(name), written(defaults[name]), written(value)] for name, value in read_recipe("adapt").items()]
+    return table(["field", "default", "in adapt"], rows)
+
+
+def written(value):
+    """A value of a field as the page of hyperparameters has it."""
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def evaluated(row):
     return {key.removeprefix("eval_"): value for key, value in row.items()}
 
@@ -258,9 +278,10 @@ TABLES = {
     "runs": runs_table,
     "induction": induction_table,
     "sense_words": sense_words_table,
+    "adapt": adapt_table,
 }
 FIGURES = {"recall": results_figure, "curves": curves_figure}
-PAGES = (DOCS / "index.md", DOCS / "your-language.md", DOCS / "your-model.md")
+PAGES = tuple(DOCS / f"{name}.md" for name in ("index", "your-language", "your-model", "hyperparameters"))
 
 
 def rendered(text: str) -> str:

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sensia_trainer.cli import COMMANDS
 from sensia_trainer.config import SensiaConfig
@@ -51,7 +52,7 @@ def render():
 # ---- What is rendered ----
 
 
-@pytest.mark.parametrize("page", ["index", "your-language", "your-model"])
+@pytest.mark.parametrize("page", ["index", "your-language", "your-model", "hyperparameters"])
 def test_tables_are_rendered_from_the_results(page, render):
     fresh = render["rendered"](PAGES[page])
     assert fresh == PAGES[page], "`python docs/render.py` renews it"
@@ -134,6 +135,18 @@ def test_commands_take_what_they_are_given():
             and name == "bitext"
         ):
             assert find_recipe(arguments[0]).is_file()
+
+
+def test_adaptations_say_how_long_and_how_fast():
+    """A command or a recipe that says neither would train 150,000 steps at the rate of a large model."""
+    commands = [words for words in command_lines() if words[0] == "adapt" and words[1].startswith("-")]
+    assert len(commands) > 2
+    for words in commands:
+        assert {"--max_steps", "--learning_rate"} <= set(words), words
+    recipes = [yaml.safe_load(block) for block in blocks("yaml", EVERYTHING)]
+    assert len(recipes) > 1
+    for recipe in recipes:
+        assert recipe["based_on"] == "adapt" and {"model", "max_steps", "learning_rate"} <= set(recipe), recipe
 
 
 def test_every_command_is_named():

@@ -64,12 +64,10 @@ def two_columns(values: dict, left: str, right: str = "value") -> Markdown:
 
 def phase_table(config: dict) -> Markdown:
     """The schedule of a run: steps, weights and temperatures of each phase (Appendix B)."""
-    names = {field.name for field in fields(PhaseSchedule)}
     constant = {name: config.get(name) for name in WEIGHTS}  # set: instead of the scheduled weight
-    given = {name: value for name, value in config.items() if name in names}
-    if not given:
+    schedule = _schedule(config)
+    if schedule is None:
         return Markdown("")
-    schedule = PhaseSchedule(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     align_end, polish_start = schedule.boundaries
     spans = {"align": (0.0, align_end), "joint": (align_end, polish_start), "polish": (polish_start, 1.0)}
     steps = config.get("steps") or config.get("max_steps") or 0
@@ -86,6 +84,23 @@ def phase_table(config: dict) -> Markdown:
         row += [_from_to(getattr(first, tau), getattr(last, tau)) for tau in ("tau_sense", "tau_context")]
         rows.append([*row, "frozen" if phase == "polish" and frozen else "trained"])
     return table(["phase", "steps", *WEIGHTS.values(), "τ sense", "τ context", "senses and their weights"], rows)
+
+
+def constant_weights(config: dict) -> bool:
+    """Whether each of the three losses weighs the same from the first step to the last."""
+    schedule = _schedule(config)
+    if schedule is None:
+        return False
+    states = [schedule.at(progress) for progress in (0.0, *schedule.boundaries, 1.0)]
+    scheduled = [name for name in WEIGHTS if config.get(name) is None]
+    return all(math.isclose(getattr(state, name), getattr(states[0], name)) for state in states for name in scheduled)
+
+
+def _schedule(config: dict) -> PhaseSchedule | None:
+    """The schedule of a run; `None` where its settings name none."""
+    names = {field.name for field in fields(PhaseSchedule)}
+    given = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items() if name in names}
+    return PhaseSchedule(**given) if given else None
 
 
 def settings_table(metrics: dict) -> Markdown:

@@ -48,6 +48,7 @@ from .card_prose import (
 from .card_tables import (
     DATA_IN_PROSE,
     benchmark_table,
+    constant_weights,
     eval_results,
     filter_table,
     phase_table,
@@ -100,6 +101,7 @@ def adaptation_card(metrics: dict) -> str:
         "examples": pairs,
         "prompt": metrics.get("prompt") or (beginning(pairs[0][1]) if pairs else ""),
         "phase_table": phase_table(metrics.get("config") or {}),
+        "constant_weights": constant_weights(metrics.get("config") or {}),
         "lm_only": _is_lm_only(metrics.get("config") or {}),
         "shows_word": False,
     }
@@ -333,6 +335,7 @@ def _card(
         "control": bool(metrics.get("control")),
         "spent_table": two_columns(spent(metrics), "spent"),
         "command": Markdown(" ".join(without_folders(metrics.get("command") or "").split())),
+        "needs_data": "${SENSIA_DATA}" in str(data),
         "version_table": two_columns(metrics.get("versions") or {}, "package", "version"),
     }
     loader = PackageLoader("sensia_trainer.hub")

@@ -16,7 +16,7 @@ from markdown_it import MarkdownIt
 from packaging.version import Version
 from peft import LoraConfig, get_peft_model
 
-from sensia_trainer.hub.card_tables import RESULTS, duration, phase_table
+from sensia_trainer.hub.card_tables import RESULTS, constant_weights, duration, phase_table
 from sensia_trainer.hub.folders import finish_folder
 from sensia_trainer.hub.model_card import (
     TESTED_TRANSFORMERS,
@@ -201,6 +201,21 @@ def test_phase_table_shows_steps_weights_and_freezing(metrics):
     assert constant[3] == "| joint | 200–500 | 0 | 0.4 → 0.15 | 0.2 → 0.7 | 0.05 | 0.07 | trained |"
     without_polish = {"phases": ["align", "joint"], "polish_freeze": "modules"}
     assert [line.split(" | ")[1] for line in phase_table(without_polish).splitlines()[2:]] == ["40%", "60%"]
+
+
+def test_weights_that_never_change_are_called_constant(metrics):
+    assert "move along a cosine" in adaptation_card(metrics)
+    metrics["config"] |= {f"{phase}_weights": [0.1, 0.25, 0.65] for phase in ("align", "joint", "polish")}
+    card = adaptation_card(metrics)
+    assert "Their weights are constant.\n" in card and "cosine" not in card.partition("## Training procedure")[2][:600]
+    assert constant_weights({"w_sense": 1, "w_context": 1, "w_lm": 1, "phases": ["align"]})
+    assert not constant_weights({})
+
+
+def test_the_command_says_what_data_it_needs(metrics):
+    assert "SENSIA_DATA" not in adaptation_card(metrics)
+    metrics["data"]["name"] = "${SENSIA_DATA}/train/en-id.tsv.gz"
+    assert "It needs `SENSIA_DATA`" in adaptation_card(metrics).partition("## Reproduction")[2]
 
 
 def test_the_card_of_a_base_model():
