@@ -87,15 +87,15 @@ def pairs_of(result):
 def results_table():
     """The released models beside what needs no training and, where it was run, the control."""
     rows = []
-    for code in LANGUAGES:
-        for result in read(f"recommended/{code}-sensia.json"):
+    for target in LANGUAGES:
+        for result in read(f"recommended/{target}-sensia.json"):
             flores, metrics = result["evaluation"]["flores"], result["metrics"]
             kinds = ("sense", "context", "overlap", "random_sense")
             recalls = [f"{recall(flores, kind):.2f}" for kind in kinds]
             english = f"{metrics['before']['source_bits_per_byte']:.2f}"
-            (bits, kept), (control, kept_alone) = (fluencies(runs) for runs in ([result], control_of(code)))
+            (bits, kept), (control, kept_alone) = (fluencies(runs) for runs in ([result], control_of(target)))
             fluency = [bits, control, english, kept, kept_alone]
-            rows.append([language(code).name, f"{metrics['data']['pairs']:,}", *recalls, *fluency])
+            rows.append([language(target).name, f"{metrics['data']['pairs']:,}", *recalls, *fluency])
     names = ["language", "pairs", "senses", "contexts", "token overlap, no model", "random weights"]
     names += ["bits per byte", "LM loss alone", "English before", "English", "English, LM loss alone"]
     return table(names, rows)

@@ -252,19 +252,25 @@ def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> 
 
 
 def render_verdicts(verdicts: dict[str, list[dict]]) -> str:
-    """Claims that several tables were asked, with the verdict of each table, as Markdown; empty where there are none.
+    """Claims that several tables were asked, with the verdict of each table, and below them every claim that does not
+    hold, with the tables where it does not; as Markdown, empty where there are neither.
 
     Args:
         verdicts: The judged claims ([`judge`]) of each table by its name.
     """
     texts = [claim["text"] for claims in verdicts.values() for claim in claims]
     shared = [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
-    if not shared:
-        return ""
     by_text = {name: {claim["text"]: claim["verdict"] for claim in claims} for name, claims in verdicts.items()}
     names = [name for name, claims in by_text.items() if any(text in claims for text in shared)]
     rows = [[text, *(by_text[name].get(text, "–") for name in names)] for text in shared]
-    return table(["claim", *names], rows) + "\n"
+    parts = [table(["claim", *names], rows)] if shared else []
+    refuted = {
+        text: [name for name, claims in by_text.items() if claims.get(text) == "does not hold"]
+        for text in dict.fromkeys(texts)
+    }
+    if lines := [f"- {escape(text)} ({', '.join(where)})" for text, where in refuted.items() if where]:
+        parts += ["What does not hold, of all claims, and in which table:", "\n".join(lines)]
+    return "\n\n".join(parts) + "\n" if parts else ""
 
 
 def agreement(matrix: Matrix, runs: list[Run], results: dict[str, dict], others: dict[str, dict]) -> list[dict]:

@@ -1,10 +1,11 @@
 """Tables of results, verdicts on claims, and whether runs made twice agree."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
-from sensia_trainer.experiments.matrix import Matrix, expand
+from sensia_trainer.experiments.matrix import Matrix, expand, load_matrix
 from sensia_trainer.experiments.tables import (
     agreement,
     draw_table,
@@ -18,6 +19,7 @@ from sensia_trainer.experiments.tables import (
     summarise,
     table_rows,
 )
+from sensia_trainer.utils.recipes import RECIPES
 
 
 CLAIM = {"text": "Senses help", "column": "R@1", "better": "full", "than": "no-sense"}
@@ -133,6 +135,29 @@ def test_verdicts_of_several_tables_side_by_side():
     text = render_verdicts({"id": [claim, other], "et": [claim | {"verdict": "open"}], "table6": []})
     assert text == "| claim | id | et |\n| --- | --- | --- |\n| Senses help | holds | open |\n"
     assert render_verdicts({"id": [claim]}) == ""
+
+
+def test_claims_that_do_not_hold_are_listed_wherever_they_stand():
+    claim, alone = ({"text": text, "verdict": "does not hold"} for text in ("Senses help", "Only here"))
+    text = render_verdicts({"id": [claim, alone], "et": [claim], "sw": [claim | {"verdict": "holds"}]})
+    assert text.startswith("| claim | id | et | sw |\n") and "Only here" not in text.partition("\n\n")[0]
+    assert text.endswith("in which table:\n\n- Senses help (id, et)\n- Only here (id)\n")
+    assert "| claim |" not in render_verdicts({"id": [alone]})
+
+
+def test_claims_are_whole_sentences_that_mean_the_same_everywhere():
+    matrices = [load_matrix(file) for folder in (RECIPES, RECIPES / "micro") for file in sorted(folder.glob("*.yaml"))
+                if "axes:" in file.read_text(encoding="utf-8")]  # fmt: skip
+    by = {}
+    for matrix in matrices:
+        texts = [claim["text"] for claim in matrix.claims]
+        assert len(set(texts)) == len(texts), matrix.title
+        for claim in matrix.claims:
+            text = re.sub(r"^[A-Z]\w+: ", "", claim["text"])  # the language
+            assert not re.match("(?i)(and|also|the same|as many|nor) ", text), claim["text"]
+            expected = by.setdefault(claim["text"], (claim["column"], bool(claim.get("lower"))))
+            assert (claim["column"], bool(claim.get("lower"))) == expected, claim["text"]
+    assert len(by) > 100
 
 
 def test_claims_are_answered_from_the_table(matrix, results):
