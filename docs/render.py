@@ -61,13 +61,27 @@ def overlap_of(code):
 
 
 def adaptations():
-    """All results of sense adaptation as published, and with new words: languages by name, then fewest pairs first."""
-    found = [result for result in read("*/*.json") if result.get("labels", {}).get("method") == "sensia"]
+    """
+    All results of sense adaptation as published, with new words and by the recommended recipe: languages by name, then
+    fewest pairs first. Each once, though several tables share it, and without those that left new words out.
+    """
+    found = []
+    for result in read("*/*.json"):
+        if result.get("labels", {}).get("method") in ("sensia", "sensia-500"):
+            run = [other for other in found if other["metrics"] == result["metrics"]]
+            if not run and not result["recipe"].get("vocabulary_leave_out"):
+                found.append(result)
     return sorted(found, key=lambda r: (name_of(r), r["metrics"]["data"]["pairs"], r["recipe"]["max_steps"], r["run"]))
 
 
 def name_of(result):
     return language(result["recipe"]["target_language"]).name
+
+
+def recipe_of(result):
+    """Whether a run was by the recommended recipe, whatever its number of new words, or by the paper's."""
+    recommended = {name: value for name, value in read_recipe("adapt").items() if name != "vocabulary_size"}
+    return "recommended" if recommended.items() <= result["recipe"].items() else "paper's"
 
 
 # ---- Tables ----
@@ -111,21 +125,21 @@ def fluencies(results):
 
 
 def runs_table():
-    """What adaptations took and gave: a row for each language, vocabulary and length, means over seeds."""
+    """What adaptations took and gave: a row for each language, recipe, vocabulary and length, means over seeds."""
     groups = {}
     for result in adaptations():
-        recipe, metrics = result["recipe"], result["metrics"]
-        key = name_of(result), metrics["data"]["pairs"], metrics["config"]["steps"], recipe.get("vocabulary_size", 0)
+        metrics, words = result["metrics"], result["recipe"].get("vocabulary_size", 0)
+        key = name_of(result), metrics["data"]["pairs"], metrics["config"]["steps"], recipe_of(result), words
         groups.setdefault(key, []).append(result)
     rows = []
-    for (name, pairs, steps, words), results in groups.items():
+    for (name, pairs, steps, recipe, words), results in sorted(groups.items()):
         found = [result["evaluation"]["flores"] for result in results]
         overlap = recall(found[0], "overlap") or overlap_of(results[0]["recipe"]["target_language"])
         minutes = mean(result["metrics"]["seconds"] for result in results) / 60
         bits = mean(flores["target_bits_per_byte"] for flores in found)
         numbers = (f"{minutes:.0f}", f"{mean_recall(results, 'sense'):.2f}", f"{overlap:.2f}", f"{bits:.2f}")
-        rows.append([name, f"{pairs:,}", steps, f"{words:,}" if words else "–", *numbers])
-    names = ["language", "pairs", "steps", "new words", "minutes on two busy CPU cores", "recall@1, senses"]
+        rows.append([name, f"{pairs:,}", steps, recipe, f"{words:,}" if words else "–", *numbers])
+    names = ["language", "pairs", "steps", "recipe", "new words", "minutes of a busy machine", "recall@1, senses"]
     return table([*names, "token overlap", "bits per byte"], rows)
 
 
@@ -150,6 +164,10 @@ def results_figure(path):
         places = [place + (n - 1.5) * width for place, height in enumerate(heights) if height is not None]
         look = {"color": COLOURS[n], "hatch": HATCHES[n], "edgecolor": "white", "linewidth": 0}
         ax.bar(places, [height for height in heights if height is not None], width * 0.92, label=name, **look)
+        for place, height in enumerate(heights):
+            if height is None:
+                at = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 6, "color": "0.4"}
+                ax.text(place + (n - 1.5) * width, 0.01, "not run", **at)
     for place, model in enumerate(models):
         overlap = mean_recall(model, "overlap")
         label = "token overlap, no model" if place == 0 else None
@@ -163,23 +181,28 @@ def results_figure(path):
 
 
 def curves_figure(path):
-    """Recall@1 while training goes on, and fluency: a line for each language, as published and with new words."""
+    """
+    Recall@1 and fluency while the released models were trained: a line for each language, dashed for its control,
+    dotted for what token overlap finds.
+    """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = {"translations found by senses (recall@1)": "sense", "bits per byte of the target language": None}
-    seen = {}
-    for result in adaptations():
-        steps = result["recipe"]["max_steps"]
-        if steps >= 500:  # not the short runs of the ablations
-            seen.setdefault((name_of(result), bool(result["recipe"].get("vocabulary_size"))), result)
-    names = sorted({name for name, _ in seen})
+    runs = [
+        (n, language(target).name, read(f"recommended/{target}-sensia.json"), control_of(target))
+        for n, target in enumerate(LANGUAGES)
+        if read(f"recommended/{target}-sensia.json")
+    ]
     for ax, (label, kind) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for (name, words), result in seen.items():
-            rows = [evaluated(row) for row in result["metrics"]["history"] if "eval_target_perplexity" in row]
-            rows = [{"step": 0} | result["metrics"]["before"], *rows]
-            points = [(row["step"], recall(row, kind) if kind else row["target_bits_per_byte"]) for row in rows]
-            n, style = names.index(name), "-" if words else "--"
-            look = {"color": COLOURS[n], "marker": MARKERS[n], "markersize": 4}
-            ax.plot(*zip(*points, strict=True), style, label=f"{name}, new words" if words else name, **look)
+        for n, name, models, controls in runs:
+            for style, result in [("-", one) for one in models] + [("--", one) for one in controls]:
+                rows = [evaluated(row) for row in result["metrics"]["history"] if "eval_target_perplexity" in row]
+                rows = [{"step": 0} | result["metrics"]["before"], *rows]
+                points = [(row["step"], recall(row, kind) if kind else row["target_bits_per_byte"]) for row in rows]
+                look = {"color": COLOURS[n], "marker": MARKERS[n], "markersize": 4}
+                shown = name if style == "-" else f"{name}, LM loss alone"
+                ax.plot(*zip(*points, strict=True), style, label=shown, **look)
+            if kind:
+                ax.axhline(recall(models[0]["metrics"]["after"], "overlap"), color=COLOURS[n], linestyle=":", lw=1)
         ax.set_xlabel("training steps of 64 pairs")
         ax.set_ylabel(label)
         ax.grid(alpha=0.25)
@@ -213,7 +236,7 @@ def induction_table():
         ),
     ]
     cells = [[name, *("" if x is None else f"{x:.{digits}f}" for x in values)] for name, *values, digits in rows]
-    return table(["SmolLM2-135M, two million tokens", "before", "after"], cells)
+    return table(["SmolLM2-135M (unpacked from 4 bits), two million tokens", "before", "after"], cells)
 
 
 def sense_words_table(words=("light", "spring", "bank")):
@@ -222,6 +245,29 @@ def sense_words_table(words=("light", "spring", "bank")):
     of = {row["word"]: row["senses"] for row in found["sense_words"]["words"]}
     rows = [[number, *(", ".join(of[word][number]) for word in words)] for number in range(len(of[words[0]]))]
     return table(["sense", *words], rows)
+
+
+def several_table():
+    """One model of six languages beside five of two, and how often it finds less than token overlap does."""
+    (mixed,) = (result["evaluation"]["matrix"] for result in read("multi/mixed.json"))
+    rows = []
+    for target in LANGUAGES:
+        (alone,) = (result["evaluation"]["matrix"] for result in read(f"multi/{target}.json"))
+        ways = f"en-{target}", f"{target}-en"
+        recalls = [alone["sense"], mixed["sense"], mixed["overlap"]]
+        found = [f"{mean(kind[way] for way in ways):.2f}" for kind in recalls]
+        bits = [f"{one['bits_per_byte'][target]:.2f}" for one in (alone, mixed)]
+        rows.append([language(target).name, *found, *bits])
+    names = ["language", "senses, model of two", "senses, model of six", "token overlap, no model"]
+    names += ["bits per byte, model of two", "bits per byte, model of six"]
+    apart = [way for way in mixed["overlap"] if re.fullmatch(r"(?!en)[a-z]{2}-(?!en)[a-z]{2}", way)]
+    below = {kind: sum(mixed[kind][way] < mixed["overlap"][way] for way in apart) for kind in ("sense", "context")}
+    return (
+        f"{table(names, rows)}\n\nBetween languages that never met in training the senses of the model of six find "
+        f"{mixed['sense']['zero_shot']:.2f} of the translations (mean of {len(apart)} directions), its contexts "
+        f"{mixed['context']['zero_shot']:.2f}, token overlap {mixed['overlap']['zero_shot']:.2f}. Senses find fewer "
+        f"than overlap in {below['sense']} of the {len(apart)} directions, contexts in {below['context']}.\n"
+    )
 
 
 def adapt_table():
@@ -279,9 +325,10 @@ TABLES = {
     "induction": induction_table,
     "sense_words": sense_words_table,
     "adapt": adapt_table,
+    "several": several_table,
 }
 FIGURES = {"recall": results_figure, "curves": curves_figure}
-PAGES = tuple(DOCS / f"{name}.md" for name in ("index", "your-language", "your-model", "hyperparameters"))
+PAGES = tuple(DOCS / f"{name}.md" for name in ("index", "your-language", "your-model", "hyperparameters", "languages"))
 
 
 def rendered(text: str) -> str:

@@ -52,11 +52,18 @@ def render():
 # ---- What is rendered ----
 
 
-@pytest.mark.parametrize("page", ["index", "your-language", "your-model", "hyperparameters"])
+@pytest.mark.parametrize("page", ["index", "your-language", "your-model", "hyperparameters", "languages"])
 def test_tables_are_rendered_from_the_results(page, render):
     fresh = render["rendered"](PAGES[page])
     assert fresh == PAGES[page], "`python docs/render.py` renews it"
     assert "\n| " in fresh.partition("<!-- rendered: ")[2].partition("<!-- end -->")[0]
+
+
+def test_what_one_model_of_several_languages_gives_and_costs(render):
+    """The sentence above the table is read off its rows."""
+    rows = [line.split(" | ") for line in render["several_table"]().splitlines()[2:7]]
+    assert all(float(row[2]) >= float(row[1]) for row in rows)
+    assert [row[0] for row in rows if float(row[5].strip(" |")) <= float(row[4])] == ["| Chinese"]
 
 
 def test_a_control_is_one_of_the_same_pairs(render, tmp_path, monkeypatch):
@@ -202,6 +209,47 @@ def test_hyperparameters_are_all_there_with_their_defaults():
 def default_of(field):
     made = field.default_factory is not dataclasses.MISSING
     return field.default_factory() if made else field.default
+
+
+def test_the_speed_beside_the_published_code_is_the_benchmark_s():
+    rows = json.loads((ROOT / "results" / "benchmarks" / "benchmark_adapt.json").read_text(encoding="utf-8"))["rows"]
+    pace = {(row["way"], row["pairs"]): row["pairs_per_second"] for row in rows}
+    small, large, published = pace["ours", 4], pace["ours", 16], pace["published", 4]
+    (line,) = [line for line in PAGES["comparison"].splitlines() if line.startswith("| speed")]
+    assert (
+        f"| {published:.2f} pairs" in line and f"| {small:.2f} in batches of 4, {small / published:.1f} times" in line
+    )
+    assert f"; {large:.2f} in batches of 16" in line
+
+
+def test_dense_alignment_beside_sense_adaptation_and_overlap(render):
+    """What the page of comparisons says of the paper's recipe, by contexts, mean of both directions."""
+    above = set()
+    for code in ("id", "et", "sw", "tr", "zh"):
+        runs = "zh/own-{}.json" if code == "zh" else f"{code}/{{}}*.json"
+        ours, dense = (render["mean_recall"](render["read"](runs.format(method))) for method in ("sensia", "mcl"))
+        overlap = render["mean_recall"](render["read"]("zh/own-sensia.json"), "overlap") if code == "zh" else None
+        overlap = overlap or render["overlap_of"](code)
+        assert dense < ours, code
+        above |= {code} if ours > overlap else set()
+        assert dense < overlap or code in ("sw", "zh")
+    assert above == {"sw", "zh"}
+
+
+def test_the_study_of_domains_is_quoted_right(render):
+    page, path = " ".join(PAGES["your-language"].split()), "recipe/both-sides+no-freezing+even-weights+more-context"
+    before, after = (render["read"](path + end)[0]["metrics"]["after"] for end in (".json", "+balanced-domains.json"))
+    for name, words in {
+        "sense_recall_source_to_target": "found {:.2f} of the translations of FLORES dev in place of {:.2f}",
+        "target_bits_per_byte": "wrote with {:.2f} bits a byte in place of {:.2f}",
+    }.items():
+        assert words.format(after[name], before[name]) in page
+    released = render["read"]("recommended/id-sensia.json")[0]["metrics"]
+    base, kept = (released[name]["source_bits_per_byte"] for name in ("before", "after"))
+    more = before["source_bits_per_byte"] / base - 1
+    reading = " ".join(PAGES["reading-results"].split())
+    assert f"({100 * more:.0f} % more bits a byte than the base" in reading and kept < base
+    assert f"about {base:.1f} for English" in reading
 
 
 def test_the_public_interface_is_documented():

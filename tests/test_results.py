@@ -14,6 +14,13 @@ ROOT = Path(__file__).resolve().parents[1]
 REPORT = ROOT / "results" / "RESULTS.md"
 
 
+@pytest.mark.parametrize("note", sorted(REPORT.parent.glob("*/note.txt")), ids=lambda note: note.parent.name)
+def test_reports_say_what_is_to_be_known_of_them_first(note):
+    (report,) = note.parent.glob("*.md")
+    title, text, _ = report.read_text(encoding="utf-8").split("\n\n", 2)
+    assert title.startswith("# ") and text == note.read_text(encoding="utf-8").strip()
+
+
 @pytest.mark.skipif(not REPORT.exists(), reason="results/RESULTS.md is not here")
 def test_the_report_is_rendered_from_the_results(tmp_path):
     text = REPORT.read_text(encoding="utf-8")

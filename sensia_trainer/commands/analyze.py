@@ -19,7 +19,7 @@ from pathlib import Path
 from ..analysis import BENCHMARKS, DEFINITIONS
 from ..languages import language
 from ..utils.arguments import Parser, recipe_parser
-from ..utils.files import check_writable, read_json, write_json, write_text
+from ..utils.files import check_writable, read_json, with_note, write_json, write_text
 from ..utils.recipes import expand_variables, parse_recipe
 
 
@@ -239,7 +239,7 @@ def render(folder):
         raise ValueError(f"There are no results of an analysis in {folder}.")
     report = render_report(results) if results else f"{TITLE}\n"
     parts = [part for part in (report, render_benchmarks(benchmarks)) if part]
-    write_text(folder / "README.md", "\n".join(parts))
+    write_text(folder / "README.md", with_note("\n".join(parts), folder))
     if results:
         save_figures(results, folder / "figures")
     print(f"Report and figures of {len(results) + len(benchmarks)} result(s): {folder / 'README.md'}")

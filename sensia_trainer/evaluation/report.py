@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from ..languages import language
 from ..utils.figures import save_figure
+from ..utils.files import with_note
 from ..utils.markdown import escape, table, with_interval
 from ..utils.statistics import mcnemar
 from .report_tables import PAPER, matrix_tables, pairs_tables, writing_tables
@@ -78,7 +79,8 @@ def paper_rows(languages) -> list[dict]:
 
 
 def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
-    """Renders results: Markdown at `output`, and beside it a CSV of everything and a figure (PNG and SVG).
+    """Renders results: Markdown at `output`, and beside it a CSV of everything and a figure (PNG and SVG). What
+    `note.txt` beside it says stands below the title.
 
     Args:
         paths: Result files; significance is tested against the first.
@@ -101,7 +103,7 @@ def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
     parts += pairs_tables(results) + matrix_tables(results)
     parts += _all_scorings(names, rows)
     parts += writing_tables(results)
-    output.write_text("\n".join(parts) + "\n", encoding="utf-8")
+    output.write_text(with_note("\n".join(parts) + "\n", output.parent), encoding="utf-8")
     everything = output.with_suffix(".csv")
     with everything.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")

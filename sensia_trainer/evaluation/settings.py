@@ -11,7 +11,10 @@ KNOWN_TASKS = (*CHOICE_TASKS, *PAIR_TASKS, *GENERATION_TASKS)
 
 @dataclass
 class EvaluationConfig:
-    """What to evaluate. `data_dir` may hold environment variables: `${SENSIA_DATA}/eval`."""
+    """What to evaluate.
+
+    `data_dir` may hold environment variables: `${SENSIA_DATA}/eval`.
+    """
 
     model: str = field(metadata={"help": "Model folder or Hub id; any causal language model."})
     output: str = field(metadata={"help": "JSON file to write; per-item predictions go beside it as *.items.json."})

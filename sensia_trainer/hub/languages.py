@@ -54,15 +54,18 @@ def pair_table(metrics: dict) -> Markdown:
 
 
 def matrix_table(metrics: dict) -> Markdown:
-    """Recall@1 from each language (rows) into each other, by sense vectors, or by context vectors without senses."""
+    """Recall@1 from each language (rows) into each other, by sense vectors, or by context vectors without senses; in
+    parentheses by token overlap."""
     matrix = metrics.get("matrix")
     if not matrix:
         return Markdown("")
     codes, values = matrix["languages"], matrix.get("sense", matrix["context"])
-    rows = [
-        [language(one).name, *("" if one == other else with_interval(values[f"{one}-{other}"]) for other in codes)]
-        for one in codes
-    ]
+    overlap = {way: f" ({value:.3f})" for way, value in matrix.get("overlap", {}).items() if way in values}
+
+    def cell(way):
+        return with_interval(values[way], mark=overlap.get(way, ""))
+
+    rows = [[language(one).name, *("" if one == two else cell(f"{one}-{two}") for two in codes)] for one in codes]
     return table(["query in", *(language(code).name for code in codes)], rows)
 
 

@@ -328,6 +328,7 @@ def _card(
         "protocol": protocol(metrics),
         "result_table": pair_table(metrics) or result_table(metrics, source, target),
         "matrix_table": matrix_table(metrics),
+        "matrix_kinds": list(metrics.get("matrix") or {}),
         "zero_shot": Markdown(zero_shot_text(metrics)),
         "matrix_figure": metrics.get("matrix_figure"),
         "benchmark_table": benchmark_table(metrics.get("benchmarks") or []),

@@ -113,6 +113,15 @@ def read_json(path):
         raise ValueError(f"{str(path)!r} is not a whole JSON file ({error}).") from error
 
 
+def with_note(report: str, folder) -> str:
+    """A report with what `note.txt` in the folder of its results says, below its title."""
+    note = Path(folder) / "note.txt"
+    if not note.is_file():
+        return report
+    title, separator, rest = report.partition("\n\n")
+    return f"{title}\n\n{note.read_text(encoding='utf-8').strip()}{separator}{rest}"
+
+
 def fingerprint(content) -> str:
     """SHA-256 (64 hex digits) of anything JSON can write, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).hexdigest()

@@ -17,6 +17,7 @@ from packaging.version import Version
 from peft import LoraConfig, get_peft_model
 
 from sensia_trainer.hub.card_tables import RESULTS, constant_weights, duration, phase_table
+from sensia_trainer.hub.languages import matrix_table
 from sensia_trainer.hub.folders import finish_folder
 from sensia_trainer.hub.model_card import (
     TESTED_TRANSFORMERS,
@@ -216,6 +217,14 @@ def test_the_command_says_what_data_it_needs(metrics):
     assert "SENSIA_DATA" not in adaptation_card(metrics)
     metrics["data"]["name"] = "${SENSIA_DATA}/train/en-id.tsv.gz"
     assert "It needs `SENSIA_DATA`" in adaptation_card(metrics).partition("## Reproduction")[2]
+
+
+def test_retrieval_between_languages_stands_beside_overlap():
+    ways = {"en-id": 0.5, "id-en": 0.25}
+    matrix = {"languages": ["en", "id"], "source": "en", "context": ways, "sense": ways}
+    assert "| English |  | 0.500 |" in matrix_table({"matrix": matrix})
+    with_overlap = matrix_table({"matrix": matrix | {"overlap": {"en-id": 0.125, "id-en": 0.3, "zero_shot": 0.1}}})
+    assert "| English |  | 0.500 (0.125) |" in with_overlap and "| 0.250 (0.300) |  |" in with_overlap
 
 
 def test_the_card_of_a_base_model():

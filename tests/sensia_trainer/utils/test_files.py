@@ -11,6 +11,7 @@ from sensia_trainer.utils.files import (
     fingerprint,
     portable,
     read_json,
+    with_note,
     without_folders,
     write_json,
     written_atomically,
@@ -116,6 +117,12 @@ def test_text_names_no_folder_and_keeps_addresses():
         'model:/home/mé/x, ("/root/x/y.json")': 'model:x, ("y.json")',
     }
     assert {text: without_folders(text) for text in gone} == gone
+
+
+def test_a_note_beside_the_results_stands_below_the_title_of_their_report(tmp_path):
+    assert with_note("# Title\n\nText.\n", tmp_path) == "# Title\n\nText.\n"
+    (tmp_path / "note.txt").write_text("Of an earlier model.\n")
+    assert with_note("# Title\n\nText.\n", tmp_path) == "# Title\n\nOf an earlier model.\n\nText.\n"
 
 
 def test_fingerprints():
