@@ -5,7 +5,7 @@ Adapt an English Backpack to another language on parallel sentences.
     sensia adapt quickstart --target_language tr --output_dir outputs/tr
     sensia adapt --model MODEL --induce_steps 500 --bitext pairs.tsv --output_dir outputs/my-model
     sensia adapt adapt_paper --num_processes 8 --config_file one_node_ddp
-    sensia adapt adapt_paper --estimate
+    sensia adapt quickstart --estimate
 
 Without a recipe it is the recommended one, `adapt`; `adapt_paper` is the paper's text and `reference` its published
 code. Every field can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run

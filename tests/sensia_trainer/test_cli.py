@@ -52,6 +52,12 @@ def test_every_command_has_a_module_and_help(name, capsys):
     assert f"sensia {name} " in capsys.readouterr().out  # its usage, and an example in its description
 
 
+def test_what_a_command_takes_stands_under_a_heading_of_one_sentence(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "--help"])
+    assert "\nWhat to evaluate:\n" in capsys.readouterr().out
+
+
 def test_version_and_overview(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])

@@ -17,8 +17,8 @@ from packaging.version import Version
 from peft import LoraConfig, get_peft_model
 
 from sensia_trainer.hub.card_tables import RESULTS, constant_weights, duration, phase_table
-from sensia_trainer.hub.languages import matrix_table
 from sensia_trainer.hub.folders import finish_folder
+from sensia_trainer.hub.languages import matrix_table
 from sensia_trainer.hub.model_card import (
     TESTED_TRANSFORMERS,
     adaptation_card,
