@@ -60,10 +60,10 @@ def matrix_table(metrics: dict) -> Markdown:
     if not matrix:
         return Markdown("")
     codes, values = matrix["languages"], matrix.get("sense", matrix["context"])
-    overlap = {way: f" ({value:.3f})" for way, value in matrix.get("overlap", {}).items() if way in values}
+    overlap = matrix.get("overlap", {})
 
     def cell(way):
-        return with_interval(values[way], mark=overlap.get(way, ""))
+        return with_interval(values[way], mark=f" ({overlap[way]:.3f})" if way in overlap else "")
 
     rows = [[language(one).name, *("" if one == two else cell(f"{one}-{two}") for two in codes)] for one in codes]
     return table(["query in", *(language(code).name for code in codes)], rows)

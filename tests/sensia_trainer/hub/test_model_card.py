@@ -223,7 +223,9 @@ def test_retrieval_between_languages_stands_beside_overlap():
     ways = {"en-id": 0.5, "id-en": 0.25}
     matrix = {"languages": ["en", "id"], "source": "en", "context": ways, "sense": ways}
     assert "| English |  | 0.500 |" in matrix_table({"matrix": matrix})
-    with_overlap = matrix_table({"matrix": matrix | {"overlap": {"en-id": 0.125, "id-en": 0.3, "zero_shot": 0.1}}})
+    matrix["sense"] = matrix["sense"] | {"en-id_interval": [0.4, 0.6]}
+    overlap = {"en-id": 0.125, "en-id_interval": [0.1, 0.15], "id-en": 0.3, "zero_shot": 0.1}
+    with_overlap = matrix_table({"matrix": matrix | {"overlap": overlap}})
     assert "| English |  | 0.500 (0.125) |" in with_overlap and "| 0.250 (0.300) |  |" in with_overlap
 
 
