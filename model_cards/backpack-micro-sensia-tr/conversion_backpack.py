@@ -17,6 +17,7 @@ pretrained language models.
 """
 
 import inspect
+import re
 
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -44,6 +45,7 @@ register_checkpoint_conversion_mapping(
     ],
     overwrite=True,  # the file is run once for each copy of it that is loaded
 )
+MASKS = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$")
 HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -119,6 +121,16 @@ def inverse_layer_losses(model, input_ids, attention_mask=None):
     return losses
 
 
+def wrong_weights(info):
+    """
+    What is wrong with the weights of a file, `{kind: sorted names}`: the loading info of `from_pretrained` without the
+    masks of attention that old releases of transformers saved with the weights of GPT-2 and GPT-Neo.
+    """
+    kinds = {kind: sorted(map(str, keys)) for kind, keys in info.items()}
+    unexpected = [name for name in kinds.get("unexpected_keys", ()) if not MASKS.search(name)]
+    return {kind: names for kind, names in (kinds | {"unexpected_keys": unexpected}).items() if names}
+
+
 def load_language_model(pretrained_model_name_or_path, **kwargs):
     """
     A pretrained decoder-only language model whose decoder and head a Backpack can take over.
@@ -141,7 +153,7 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
         kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = AutoModelForCausalLM.from_pretrained(pretrained_model_name_or_path, **kwargs)
         refuse_unfit_model(config_dict, model.config)
-        wrong = {kind: sorted(map(str, keys)) for kind, keys in info.items() if keys}
+        wrong = wrong_weights(info)
         if wrong:
             raise ValueError(
                 f"The weights of {pretrained_model_name_or_path!r} do not fill a {type(model).__name__}: {wrong}. "

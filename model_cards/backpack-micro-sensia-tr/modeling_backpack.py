@@ -393,6 +393,9 @@ class BackpackModel(BackpackPreTrainedModel):
                 position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -length:]
         self._check_length(past_length, length, position_ids)
 
+        for name in ("output_hidden_states", "output_attentions"):  # of the backbone; its configuration is another
+            if kwargs.get(name) is None and getattr(self.config, name, False):
+                kwargs[name] = True
         backbone_outputs = self.backbone(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -498,6 +501,10 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         model = cls._from_config(config, dtype=backbone.dtype, attn_implementation=attention)
         copy_module(backbone, model.backpack.backbone)
         copy_module(head, model.lm_head)
+        if model.backpack.sense_embeddings is not None:
+            copy_module(embeddings, model.backpack.sense_embeddings)
+        if language_model.generation_config is not None:
+            model.generation_config = copy.deepcopy(language_model.generation_config)
         # CODEPATH: none; without the gate there is nothing to be equal to.
         if config.residual_gate:
             refuse_inexact(model, language_model)
