@@ -30,6 +30,13 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS, RESULTS = ROOT / "docs", ROOT / "results"
 LANGUAGES = ("id", "et", "sw", "tr", "zh")
 SIDES = ("source_to_target", "target_to_source")
+ADAPTED = {
+    "base": "as it was",
+    "induced": "with senses (`induce_smollm2`)",
+    "sensia": "adapted by senses (`adapt_smollm2`)",
+    "lm-only": "adapted by the LM loss alone",
+    "fine-tuning": "fine-tuned without senses",
+}
 # Okabe and Ito's colours, which colour-blind readers tell apart; hatches and markers tell them apart without colour.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 HATCHES, MARKERS = ("", "//", "..", "xx", "\\\\"), "os^Dv*"
@@ -239,6 +246,21 @@ def induction_table():
     return table(["SmolLM2-135M (unpacked from 4 bits), two million tokens", "before", "after"], cells)
 
 
+def adapted_table():
+    """SmolLM2 as it was, with senses, adapted, and what it is compared with: those that were run."""
+    rows = []
+    for name, label in ADAPTED.items():
+        for result in read(f"smollm2/{name}.json"):
+            flores = result["evaluation"]["flores"]
+            found = [recall(flores, kind) for kind in ("sense", "context", "overlap")]
+            bits = [flores["target_bits_per_byte"], flores["source_bits_per_byte"]]
+            tasks = {one["task"]: one["scores"]["cond"]["accuracy"] for one in result["evaluation"]["tasks"]}
+            numbers = [*found, *bits, *(tasks.get(task) for task in ("xcopa", "copa", "xstorycloze"))]
+            rows.append([label, *("–" if x is None else f"{x:.2f}" for x in numbers)])
+    names = ["SmolLM2-135M", "senses", "contexts", "token overlap, no model", "bits per byte, Indonesian"]
+    return table([*names, "bits per byte, English", "XCOPA, Indonesian", "COPA", "XStoryCloze, English"], rows)
+
+
 def sense_words_table(words=("light", "spring", "bank")):
     """What the senses of some words speak for, as the card of the model has it."""
     (found,) = read("induction/smollm2-135m.json")
@@ -323,6 +345,7 @@ TABLES = {
     "results": results_table,
     "runs": runs_table,
     "induction": induction_table,
+    "adapted": adapted_table,
     "sense_words": sense_words_table,
     "adapt": adapt_table,
     "several": several_table,
