@@ -10,6 +10,7 @@ script than its main one a language is a language of its own (`zh_Hant`). A regi
 import difflib
 import functools
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 
@@ -190,6 +191,12 @@ def codes_of(code: str) -> list[str]:
     script = [f"{row.code}_{row.script}"] if in_main_script else []
     codes = [str(code), row.code, row.flores, *iso3, *script, *_CHINESE.get(row.code, []), *aliases]
     return list(dict.fromkeys(codes))
+
+
+def in_language(names: Iterable, code: str) -> list:
+    """Those of some names, of columns or of files, that are codes of this language, in any form (`pt_BR` for `pt`)."""
+    row = find_language(str(code))
+    return [name for name in names if row and find_language(str(name)) == row]
 
 
 def other_language(names: list, source: str, where: str) -> str:

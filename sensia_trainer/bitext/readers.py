@@ -10,10 +10,10 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..languages import codes_of, find_language, language
+from ..languages import codes_of, find_language, in_language, language
 from .streams import (
     Problems,
     open_binary,
@@ -36,7 +36,13 @@ def column_code(code: str) -> str:
 
 
 def find_column(columns: list[str], code: str, given: str | None, argument: str, where: str) -> str:
-    """The column of one language: the one given, else the first of the language's codes that is there."""
+    """
+    The column of one language: the one given, else the first of the language's codes that is there, else the one
+    column that is named by any other code of it (`pt_BR`, `ger`).
+
+    Raises:
+        `ValueError`: where there is none, or several of the last kind.
+    """
     names = [given] if given else codes_of(code)
     folded = {} if given else {str(column).casefold(): column for column in reversed(columns)}
     for name in names:
@@ -45,6 +51,14 @@ def find_column(columns: list[str], code: str, given: str | None, argument: str,
     for name in names:
         if name.casefold() in folded:
             return folded[name.casefold()]
+    same = [] if given else in_language(columns, code)
+    if len(same) == 1:
+        return same[0]
+    if same:
+        raise ValueError(
+            f"{where} has {len(same)} columns for {argument} language {code!r}: {_shown(same)}. Name one with "
+            f"{argument}_column=... where that can be given, or rename the one to use to {language(code).code!r}"
+        )
     wanted = repr(given) if given else f"language {code!r} (tried {', '.join(codes_of(code))})"
     raise ValueError(
         f"{where} has no column for {argument} {wanted}; its columns are: {_shown(columns)}. "
@@ -71,10 +85,7 @@ def read_csv(path: Path, source: str, target: str, source_column, target_column,
     """Values separated by commas or semicolons, with a header line; quotes as spreadsheets write them."""
     refuse_other_encodings(path)
     with open_binary(path) as handle:
-        lines = (line or "" for line in read_lines(handle, problems))
-        first = next(lines, "")
-        delimiter = max(",;\t", key=first.count)
-        reader = csv.reader(itertools.chain([first + "\n"], (line + "\n" for line in lines)), delimiter=delimiter)
+        reader = csv_reader(line or "" for line in read_lines(handle, problems))
 
         def table():
             while True:
@@ -87,6 +98,16 @@ def read_csv(path: Path, source: str, target: str, source_column, target_column,
 
         rows = table()
         yield from _table_rows(next(rows, []), rows, path, (source, target), (source_column, target_column), problems)
+
+
+def csv_reader(lines: Iterable[str], *, strict: bool = False):
+    """A `csv.reader` of lines without their ends, whose delimiter is what the first line has most of: , ; or a tab.
+    With `strict`, `csv.Error` for a quote that nothing closes or that closes before its field ends."""
+    lines = iter(lines)
+    first = next(lines, "")
+    delimiter = max(",;\t", key=first.count)
+    rest = (line + "\n" for line in lines)
+    return csv.reader(itertools.chain([first + "\n"], rest), delimiter=delimiter, strict=strict)
 
 
 def _table_rows(header, table, path, languages, columns, problems) -> Iterator[Row]:
@@ -190,7 +211,9 @@ def moses_members(path: Path, source_codes: list[str], target_codes: list[str]) 
         names = zip_names(archive, path)
     members = []
     for codes in (source_codes, target_codes):
-        mine = [name for name in names if name.rpartition(".")[2] in codes]
+        ends = {name: name.rpartition(".")[2] for name in names}
+        mine = [name for name in names if ends[name] in codes]
+        mine = mine or [name for name in names if ends[name] in in_language(ends.values(), codes[0])]
         if len(mine) != 1:
             raise ValueError(f"{path} has {len(mine)} members ending in .{codes[0]}; its members: {names}")
         members.append(mine[0])

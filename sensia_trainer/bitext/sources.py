@@ -194,7 +194,7 @@ def _kind_of_file(where: Path, path) -> str:
         suffix = Path(names[0]).suffix.lower()
     if suffix not in KINDS:
         raise ValueError(f"path={str(path)!r}: unknown format {suffix!r}; give {_FORMATS}")
-    if KINDS[suffix] in ("catalogues", "parquet") and (is_zip(where) or where.suffix in COMPRESSED):
+    if KINDS[suffix] in ("catalogues", "parquet") and (is_zip(where) or where.suffix.lower() in COMPRESSED):
         raise ValueError(f"path={str(path)!r}: a {suffix} file is not read while it is packed; unpack it")
     return KINDS[suffix]
 

@@ -156,7 +156,7 @@ def zip_names(archive: zipfile.ZipFile, path) -> list[str]:
 def plain_name(path) -> str:
     """The name of a file without the suffix of what it is compressed with: `a.tsv` of `a.tsv.gz`."""
     name = Path(path).name
-    return name[: -len(Path(name).suffix)] if Path(name).suffix in COMPRESSED else name
+    return name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in COMPRESSED else name
 
 
 def read_lines(handle, problems: Problems) -> Iterator[str | None]:

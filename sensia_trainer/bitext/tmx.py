@@ -17,7 +17,20 @@ _CODES = {"bpt", "ept", "ph", "it", "ut"}
 
 def read_tmx(path: Path, source: str, target: str, problems: Problems) -> Iterator[Row]:
     """
-    The translation units of a TMX file that have both languages (`en-US` counts as `en`).
+    The translation units of a TMX file that have both languages (`en-US` counts as `en`), see [`read_units`].
+    """
+    for unit in read_units(path, problems):
+        left, right = _side(unit, source), _side(unit, target)
+        if left is None or right is None:
+            problems.add("units_without_both_languages")
+        else:
+            yield left, right, {}
+
+
+def read_units(path: Path, problems: Problems) -> Iterator[dict[str, str]]:
+    """
+    The translation units of a TMX file, each `{language: text}`, with the languages as the file has them but in lower
+    case and with underscores.
 
     Entity declarations are refused: they have no use in a translation memory, and expanding them can fill any memory.
     A file in another encoding than UTF-8 must say so in its XML declaration or begin with a byte order mark. A segment
@@ -69,12 +82,12 @@ def read_tmx(path: Path, source: str, target: str, problems: Problems) -> Iterat
         try:
             for chunk in _chunks(handle, path, problems):
                 parser.Parse(chunk, False)
-                yield from _rows(finished, source, target, problems)
+                yield from finished
                 finished.clear()
             parser.Parse("", True)
         except expat.ExpatError as error:
             raise ValueError(f"{path} is not well-formed XML: {error}; repair the file or export it again") from error
-    yield from _rows(finished, source, target, problems)
+    yield from finished
 
 
 def _chunks(handle, path: Path, problems: Problems) -> Iterator[str]:
@@ -103,15 +116,6 @@ def _chunks(handle, path: Path, problems: Problems) -> Iterator[str]:
             problems.add("invalid_utf8")
         rest = line[used:]
         yield text
-
-
-def _rows(units: list[dict], source: str, target: str, problems: Problems) -> Iterator[Row]:
-    for unit in units:
-        left, right = _side(unit, source), _side(unit, target)
-        if left is None or right is None:
-            problems.add("units_without_both_languages")
-        else:
-            yield left, right, {}
 
 
 def _side(unit: dict, code: str) -> str | None:

@@ -13,14 +13,20 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from ..bitext.hub_data import load_hub
+from ..bitext.readers import csv_reader
 from ..bitext.sources import is_hub_id
-from ..bitext.streams import Problems, open_binary, plain_name, read_lines
+from ..bitext.streams import Problems, is_zip, open_binary, open_zip, plain_name, read_lines, zip_names
+from ..bitext.tmx import read_units
 from .filters import near_form, near_keys, text_keys
 
 
 # A shorter text ("Yes", "Two days") is not evidence that a pair was taken from an evaluation set. An ideograph, a kana
 # or a syllable of Hangul says as much as two or three letters.
 MIN_LETTERS, LETTERS_OF_A_SYLLABLE = 10, 2.5
+# Their lines are not their texts: read as plain text, they would protect nothing.
+CONTAINERS = (".xml", ".sgm", ".sgml", ".xlf", ".xliff", ".html", ".htm", ".po", ".mo", ".xlsx", ".xls", ".ods")
+CONTAINERS += (".docx", ".doc", ".odt", ".pdf", ".arrow", ".zip", ".tar", ".tgz", ".7z")
+READABLE = "a file of text a line, or .tsv, .csv, .json, .jsonl, .ndjson, .tmx or .parquet"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 
 
@@ -28,8 +34,8 @@ def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, dic
     """Near keys of every text, and of every sentence of a longer text, of some evaluation sets.
 
     Args:
-        entries: files (plain text a line, .tsv, .csv, .jsonl, also gzipped; .parquet), folders of them, or Hub ids,
-            with a configuration after a colon ("facebook/belebele:est_Latn").
+        entries: files (plain text a line, .tsv, .csv, .json, .jsonl, .ndjson, .tmx, also compressed; .parquet),
+            folders of them, or Hub ids, with a configuration after a colon ("facebook/belebele:est_Latn").
 
     Returns:
         (keys, counts): sorted distinct keys, (n,) uint64, and of each entry how many distinct `texts` have one, and
@@ -109,26 +115,58 @@ def _texts(entry: str) -> Iterator[str]:
 
 
 def _file_texts(path: Path) -> Iterator[str]:
-    kind = Path(plain_name(path)).suffix
+    kind, problems = _kind(path), Problems()
+    if kind in CONTAINERS:
+        raise ValueError(f"contamination: {path.name} is a {kind} file; give its texts a line each, as {READABLE}")
     if kind == ".parquet":
         for batch in pq.ParquetFile(path).iter_batches():
             yield from _strings(batch.to_pylist())
         return
-    with open_binary(path) as handle:
-        problems = Problems()
-        lines = (line for line in read_lines(handle, problems) if line is not None)
-        if kind == ".jsonl":
-            yield from _strings([json.loads(line) for line in lines if line.strip()])
-        elif kind == ".tsv":
-            yield from (text for line in lines for text in line.split("\t"))
-        elif kind == ".csv":
-            yield from (text for row in csv.reader(lines) for text in row)
+    try:
+        if kind == ".tmx":
+            yield from (text for unit in read_units(path, problems) for text in unit.values())
         else:
-            yield from lines
-        if problems["malformed_lines"]:
-            raise ValueError(
-                f"contamination: {path.name} is not a text; give text a line, .tsv, .csv, .jsonl or .parquet"
-            )
+            with open_binary(path) as handle:
+                yield from _handle_texts(handle, kind, problems)
+    except (json.JSONDecodeError, RecursionError, csv.Error) as error:
+        raise ValueError(f"contamination: {path.name} is not {kind}: {error}; repair it or give {READABLE}") from error
+    if problems["malformed_lines"] or problems["malformed_segments"]:
+        raise ValueError(f"contamination: {path.name} is not a text; give {READABLE}")
+
+
+def _kind(path: Path) -> str:
+    """The suffix that tells how a file is read, in lower case; of a zip archive with one file, that file's."""
+    kind = Path(plain_name(path)).suffix.lower()
+    if kind in CONTAINERS or not is_zip(path):
+        return kind
+    with open_zip(path) as archive:
+        names = zip_names(archive, path)
+    return Path(names[0]).suffix.lower() if len(names) == 1 else ".zip"
+
+
+def _handle_texts(handle, kind: str, problems: Problems) -> Iterator[str]:
+    if kind == ".json":  # not by lines: the whole may be one line of any length
+        yield from _strings(_json_items(handle.read().decode("utf-8-sig", "replace")))
+        return
+    lines = (line for line in read_lines(handle, problems) if line is not None)
+    if kind in (".jsonl", ".ndjson"):
+        yield from (text for line in lines if line.strip() for text in _strings(json.loads(line)))
+    elif kind in (".tsv", ".tab"):
+        yield from (text for line in lines for text in line.split("\t"))
+    elif kind == ".csv":
+        yield from (text for row in csv_reader(lines) for text in row)
+    else:
+        yield from lines
+
+
+def _json_items(text: str):
+    """What a JSON file holds, be it one value or a value a line."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":  # of a value a line, the first alone is whole
+            raise
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def _strings(value) -> Iterator[str]:

@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import json
 import sys
+import zipfile
 
 import datasets
 import polib
@@ -9,6 +10,7 @@ import pytest
 
 from sensia_trainer.bitext import cap_per_group, fingerprint, hub_data, keep_rows, load_bitext
 from sensia_trainer.bitext.sources import is_hub_id, is_structured
+from sensia_trainer.languages import language
 
 
 PAIRS = [
@@ -61,6 +63,32 @@ def test_jsonl_replaces_halves_of_surrogate_pairs_and_counts_them(tmp_path, capl
     dataset = load_bitext(tmp_path / "a.jsonl", "en", "id")
     assert [left for left, _ in texts(dataset)] == ["a \ufffd day", "a \U0001f600 day"]
     assert dataset["tag"] == ["x \ufffd", None] and "lone surrogates: 1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name", ["zh-Hans", "zh_hans_CN", "sr-Latn", "pt_BR", "sw-KE", "ger", "IND", "zh-Hant-TW", "nb-NO"]
+)
+def test_a_column_may_be_named_by_any_code_of_its_language(tmp_path, name):
+    """Also where the code was made a short one before: what a run is told, and what its files are told by."""
+    code = language(name).code
+    write_tsv(tmp_path / "a.tsv", [("one", "1", "x")], header=f"en\t{name}\tcorpus")
+    (tmp_path / "a.jsonl").write_text(json.dumps({"translation": {"en": "one", name: "1"}}) + "\n")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.en", "one\n")
+        archive.writestr(f"a.{name}", "1\n")
+    for file in ("a.tsv", "a.jsonl", "a.zip"):
+        assert texts(load_bitext(tmp_path / file, "en", code), target=code) == [("one", "1")]
+
+
+def test_two_columns_of_one_language_are_refused_by_name(tmp_path):
+    write_tsv(tmp_path / "a.tsv", [("one", "um", "uma")], header="en\tpt_BR\tpt-PT")
+    with pytest.raises(
+        ValueError, match="2 columns for target language 'pt': pt_BR, pt-PT. Name one with target_column"
+    ):
+        load_bitext(tmp_path / "a.tsv", "en", "pt")
+    assert texts(load_bitext(tmp_path / "a.tsv", "en", "pt", target_column="pt-PT"), target="pt") == [("one", "uma")]
+    write_tsv(tmp_path / "b.tsv", [("one", "um", "uma")], header="en\tpt_BR\tpt")
+    assert texts(load_bitext(tmp_path / "b.tsv", "en", "pt"), target="pt") == [("one", "uma")]
 
 
 @pytest.mark.parametrize("lost", [1, 2000])

@@ -1,5 +1,6 @@
 import gzip
 import json
+import zipfile
 
 import datasets
 import numpy as np
@@ -68,8 +69,59 @@ def test_tables_and_names(tmp_path):
     found = [list(counts[name].values()) for name in names]
     assert found == [[1, 3], [1, 3], [2, 0]]
     (tmp_path / "archive.zip").write_bytes(b"PK\0\0")
-    with pytest.raises(ValueError, match="archive.zip is not a text; give text a line"):
+    with pytest.raises(ValueError, match="archive.zip is not a text; give a file of text a line"):
         evaluation_keys((str(tmp_path / "archive.zip"),))
+
+
+STORIES = [{"story": "She smiled, and went away.", "label": 1}, {"parts": ["He sat; down again.", {"x": "All left."}]}]
+
+
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("set.json", json.dumps(STORIES, indent=1)),
+        ("set.json", "\ufeff" + json.dumps({"data": STORIES})),
+        ("set.json", "\n".join(map(json.dumps, STORIES)) + "\n"),
+        ("set.ndjson", "\n".join(map(json.dumps, STORIES))),
+        ("SET.JSONL", "\n".join(map(json.dumps, STORIES))),
+        ("set.CSV", 'id;story\n1;She smiled, and went away.\n2;"He sat; down again."\n'),
+        ("set.csv", 'id,story\n1,"She smiled, and\nwent away."\n2,He sat; down again.\n'),
+        ("set.tab", "She smiled, and went away.\tHe sat; down again.\n"),
+        (
+            "set.tmx",
+            "<tmx><body><tu><tuv xml:lang='en'><seg>She smiled, and went <ph>1</ph>away.</seg></tuv>"
+            "<tuv xml:lang='id'><seg>He sat; down again.</seg></tuv></tu></body></tmx>",
+        ),
+    ],
+)
+def test_every_kind_of_file_gives_its_texts(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with gzip.open(tmp_path / f"{name}.GZ", "wt", encoding="utf-8") as file:
+        file.write(text)
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.write(tmp_path / name, name)
+    for file in (name, f"{name}.GZ", "archive.zip"):
+        keys, _ = evaluation_keys((str(tmp_path / file),))
+        assert has(keys, "she smiled and went away", "he sat down again") == [True, True]
+
+
+@pytest.mark.parametrize("kind", [".xml", ".po", ".XLSX", ".docx", ".sgm", ".zip"])
+def test_a_file_whose_lines_are_not_its_texts_is_refused(tmp_path, kind):
+    file = tmp_path / f"set{kind}"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("one.txt", "She smiled, and went away.\n")
+        archive.writestr("two.txt", "He sat down again.\n")
+    with pytest.raises(ValueError, match=rf"set{kind} is a {kind.lower()} file; give its texts a line each"):
+        evaluation_keys((str(file),))
+
+
+@pytest.mark.parametrize(
+    "name, text", [("set.json", "[{"), ("set.jsonl", "{}\n{"), ("set.csv", "a,b\n" + "x" * 140_000)]
+)
+def test_a_damaged_file_is_named(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"contamination: {name} is not {name[3:]}: "):
+        evaluation_keys((str(tmp_path / name),))
 
 
 def test_hub_id_with_configuration(monkeypatch):
