@@ -1,11 +1,12 @@
 """Multiple-choice files of your own: columns by name, and templates that say how an item is asked."""
 
 import csv
-import io
 import json
 import string
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..bitext.readers import csv_reader
 from ..languages import language
 from ..utils.files import fingerprint
 from ..utils.recipes import expand_variables
@@ -31,8 +32,9 @@ def load_choices(
     """The items of a file as a task.
 
     Args:
-        path: JSONL (an object a line), JSON (a list of objects), CSV or TSV (with a header). May name environment
-            variables.
+        path: JSONL (an object a line), JSON (a list of objects), CSV (with commas or semicolons) or TSV (an item a
+            line, quotation marks being text, unless a whole cell is quoted as spreadsheets do it), both with a header.
+            May name environment variables.
         code (`str`): Language of the items.
         name (`str`): What the result calls the task.
         context (`str`): What stands before the choice, with columns in braces: `"{passage}\\nQ: {question}\\nA:"`. The
@@ -83,13 +85,37 @@ def _read(path: Path) -> list[dict]:
         elif path.suffix == ".jsonl":
             rows = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
-            delimiter = "\t" if path.suffix == ".tsv" else ","
-            rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
-    except ValueError as error:
+            lines = [line.removesuffix("\r") for line in text.split("\n")]
+            rows = _rows(_tsv(lines) if path.suffix == ".tsv" else csv_reader(lines, strict=True), path)
+    except (json.JSONDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no {path.suffix[1:].upper()}: {error}.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path} must hold objects, one an item, with the columns by name.")
     return rows
+
+
+def _tsv(lines: list[str]) -> Iterator[list[str]]:
+    return ([_unquoted(cell) for cell in line.split("\t")] if line else [] for line in lines)
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without quotes around it, if those within are doubled."""
+    inner = cell[1:-1].replace('""', "")
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner
+    return cell[1:-1].replace('""', '"') if is_quoted else cell
+
+
+def _rows(table: Iterator[list[str]], path: Path) -> list[dict]:
+    """The lines of a table by the names in the first; a line that is short lacks its last columns."""
+    header = next(table, [])
+    rows = [cells for cells in table if cells]
+    for number, cells in enumerate(rows, 1):
+        if len(cells) > len(header):
+            raise ValueError(
+                f"{path.name}, item {number} has {len(cells)} cells where the header names {len(header)}: quote "
+                "a cell that holds the delimiter of a CSV, or give JSONL."
+            )
+    return [dict(zip(header, cells)) for cells in rows]
 
 
 def _parsed(template: str) -> list[tuple[str, str | None]]:

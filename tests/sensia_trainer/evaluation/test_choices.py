@@ -73,6 +73,47 @@ def test_choices_that_are_numbers_or_letters_themselves(tmp_path):
         load_choices(tmp_path / "quiz.json", "en", **own)
 
 
+def test_quotation_marks_of_a_tsv_are_part_of_its_text(tmp_path):
+    own = {"name": "quiz", "context": "{q}", "answers": [" {a}", " {b}"]}
+    first = ['"Hi, he said', '"Stop" and "go"', 'a 5" pipe', '"over ""there"""', '"plain"', '""', 'it"']
+    lines = [f"{q}\tx{n}\ty\tA" for n, q in enumerate(first)]
+    (tmp_path / "quiz.tsv").write_text(
+        "q\ta\tb\tlabel\r\n" + "\r\n".join(lines) + "\r\n", encoding="utf-8", newline=""
+    )
+    rows = load_choices(tmp_path / "quiz.tsv", "en", **own).rows
+    assert [row["context"] for row in rows] == [*first[:3], 'over "there"', "plain", "", 'it"']
+    assert [row["choices"][0] for row in rows] == [f" x{n}" for n in range(7)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "quiz.tsv",
+            "q\ta\tb\tlabel\nQ\tx\ty\tA\nQ\tx\tx\ty\tA\n",
+            "quiz.tsv, item 2 has 5 cells where the header names 4",
+        ),
+        ("quiz.csv", "q,a,b,label\nQ,x,y,A\nQ, well,x,y,A\n", "quiz.csv, item 2 has 5 cells where the header names 4"),
+        ("quiz.csv", 'q,a,b,label\n"Q,x,y,A\nQ,x,y,A\n', "quiz.csv is no CSV: unexpected end of data"),
+        ("quiz.csv", 'q,a,b,label\n"Q" he said,x,y,A\n', "quiz.csv is no CSV: "),
+        ("quiz.csv", f"q,a,b,label\n{'Q' * 140_000},x,y,A\n", "quiz.csv is no CSV: field larger than"),
+        ("quiz.tsv", "q\ta\tb\tlabel\nQ\tx\ty\n", "item 1: there is no column 'label' with the right choice"),
+    ],
+)
+def test_a_table_that_is_not_whole(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    own = {"name": "quiz", "context": "{q}", "answers": [" {a}", " {b}"]}
+    with pytest.raises(ValueError, match=message):
+        load_choices(tmp_path / name, "en", **own)
+
+
+def test_a_csv_of_semicolons(tmp_path):
+    (tmp_path / "quiz.csv").write_text("q;a;b;label\nWhere, then?;here;there;B\n", encoding="utf-8")
+    own = {"name": "quiz", "context": "{q}", "answers": [" {a}", " {b}"]}
+    (row,) = load_choices(tmp_path / "quiz.csv", "en", **own).rows
+    assert (row["context"], row["choices"], row["label"]) == ("Where, then?", [" here", " there"], 1)
+
+
 def test_files_that_are_none(tmp_path):
     for name, text, message in (
         ("a.txt", "", "of the kinds .jsonl"),
