@@ -11,7 +11,7 @@ from ..utils.figures import save_figure
 from ..utils.files import with_note
 from ..utils.markdown import escape, table, with_interval
 from ..utils.statistics import mcnemar
-from .report_tables import PAPER, matrix_tables, pairs_tables, writing_tables
+from .report_tables import PAPER, UNTESTED, mark, matrix_tables, pairs_tables, writing_tables
 from .results import read_result
 from .tasks import TASKS
 
@@ -126,7 +126,7 @@ def _accuracy_table(names, shown, paper, scoring, template) -> list[str]:
     for task, code in _ordered_keys(shown, paper):
         cells = [by_paper.get((task, code, column)) for column in PAPER["columns"]]
         cells = [f"{cell['accuracy']:.3f}" if cell else "–" for cell in cells]
-        cells += [_cell(by_model.get((task, code, name))) for name in names]
+        cells += [_cell(by_model.get((task, code, name)), names[0]) for name in names]
         lines.append([TITLES.get(task, task), language(code).name, *cells])
     return [
         "## Accuracy",
@@ -136,15 +136,29 @@ def _accuracy_table(names, shown, paper, scoring, template) -> list[str]:
         f"Measured columns: scoring `{scoring}`, template `{template}`, 95 % Wilson intervals. ≈ the interval holds "
         f"the chance level; * differs from {escape(names[0])} on the same items (exact McNemar test, p < .05, not "
         "corrected for the number of tests). – not measured or not published.",
+        *_untested_note(names[0], shown),
         "",
         f"Paper columns: {PAPER['source']}",
     ]
 
 
-def _cell(row) -> str:
+def _is_untested(row, first) -> bool:
+    return row["model"] != first and "p_value" not in row
+
+
+def _untested_note(first, rows) -> list[str]:
+    if not any(_is_untested(row, first) for row in rows):
+        return []
+    return [
+        "",
+        f"{UNTESTED} not tested: other items than those of {escape(first)}, or no file `.items.json` beside a result.",
+    ]
+
+
+def _cell(row, first) -> str:
     if row is None:
         return "–"
-    marks = ("≈" if row["at_chance"] else "") + ("*" if row.get("p_value", 1) < 0.05 else "")
+    marks = ("≈" if row["at_chance"] else "") + mark(row if "p_value" in row else None, _is_untested(row, first))
     return with_interval(row["accuracy"], [row["low"], row["high"]], mark=marks)
 
 
@@ -190,13 +204,21 @@ def _all_scorings(names, rows) -> list[str]:
                   == (task, code, template, scoring, name)), None)
             for name in names
         ]  # fmt: skip
-        lines.append([TITLES.get(task, task), language(code).name, template, scoring, *map(_cell, cells)])
+        lines.append(
+            [
+                TITLES.get(task, task),
+                language(code).name,
+                template,
+                scoring,
+                *(_cell(cell, names[0]) for cell in cells),
+            ]
+        )
     every = table(["Benchmark", "Language", "Template", "Scoring", *names], lines)
     note = (
         "`paper` uses λ and α of Table 11, `searched` those found on the validation split of the same task, `given` "
         "those of the command."
     )
-    return ["", "## Every template and scoring", "", every, "", note]
+    return ["", "## Every template and scoring", "", every, "", note, *_untested_note(names[0], rows)]
 
 
 def _accuracy_figure(names, shown, paper, path) -> list[Path]:
@@ -225,7 +247,7 @@ def _accuracy_figure(names, shown, paper, path) -> list[Path]:
                 xerr=[[row["accuracy"] - row["low"]], [row["high"] - row["accuracy"]]],
                 fmt=marker,
                 color=colour,
-                markerfacecolor=colour if row.get("p_value", 1) < 0.05 else "white",
+                markerfacecolor=_face(row, names[0], colour),
                 markersize=5,
             )
     handles = [Line2D([], [], color="0.55", linestyle=":", label="chance")]
@@ -237,7 +259,14 @@ def _accuracy_figure(names, shown, paper, path) -> list[Path]:
         handles.append(Line2D([], [], color=colour, marker=marker, markerfacecolor="white", label=name))
     ax.set_yticks(range(len(keys)), [f"{TITLES.get(task, task)}, {language(code).name}" for task, code in keys])
     ax.invert_yaxis()
-    ax.set_xlabel(f"accuracy, 95 % intervals\nfilled: differs from {names[0]} (p < .05)")
+    untested = "; grey: not tested" if any(_is_untested(row, names[0]) for row in shown) else ""
+    ax.set_xlabel(f"accuracy, 95 % intervals\nfilled: differs from {names[0]} (p < .05){untested}")
     ax.grid(axis="x", alpha=0.25)
     figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
     return save_figure(figure, path)
+
+
+def _face(row, first, colour) -> str:
+    if _is_untested(row, first):
+        return "0.75"
+    return colour if row.get("p_value", 1) < 0.05 else "white"

@@ -100,6 +100,17 @@ def nll_significance(first: dict, other: dict, side="target", name="flores") -> 
     return paired_bootstrap(a[key], b[key], iterations=2000)["difference"]
 
 
+UNTESTED = "°"
+
+
+def mark(test: dict | None, is_due: bool) -> str:
+    """What stands at a value: `*` where its test finds a difference (p < .05), `°` where a test is due that could not
+    be made, so that its absence is not read as no difference."""
+    if test is None:
+        return UNTESTED if is_due else ""
+    return "*" if test["p_value"] < 0.05 else ""
+
+
 def pairs_tables(results: list[dict]) -> list[str]:
     """Retrieval and likelihood on FLORES-200 and on every other bitext, each a table, with tests against the first."""
     others = dict.fromkeys(name for result in results for name in result.get("bitexts", {}))
@@ -117,20 +128,19 @@ def _pairs_table(results, name) -> list[str]:
         cells = []
         for result in measured:
             value, interval = measured_on(result, name).get(key), measured_on(result, name).get(f"{key}_interval")
-            test = None if result is measured[0] else recall_significance(measured[0], result, key, name)
-            mark = "*" if test and test["p_value"] < 0.05 else ""
-            cells.append(_readable(value, mark, interval))
+            is_other = result is not measured[0]
+            test = recall_significance(measured[0], result, key, name) if is_other else None
+            is_due = is_other and "_recall_" in key and not key.startswith("random")
+            cells.append(_readable(value, mark(test, is_due), interval))
         rows.append([title, *cells])
     for side in ("source", "target"):
         for key, title in FROM_START_ROWS.items():
             cells = []
             for result in measured:
                 from_start = measured_on(result, name).get(f"{side}_from_start", {})
-                test = None
-                if result is not measured[0] and key != "perplexity":
-                    test = nll_significance(measured[0], result, side, name)
-                mark = "*" if test and test["p_value"] < 0.05 else ""
-                cells.append(_readable(from_start.get(key), mark, from_start.get(f"{key}_interval")))
+                is_due = result is not measured[0] and key != "perplexity"
+                test = nll_significance(measured[0], result, side, name) if is_due else None
+                cells.append(_readable(from_start.get(key), mark(test, is_due), from_start.get(f"{key}_interval")))
             rows.append([title.format(side), *cells])
     rows = [row for row in rows if set(row[1:]) != {"–"}]  # measured for one model at least
     rows.append(["pairs (truncated)", *(f"{r['pairs']} ({r['truncated']})" for r in found)])
@@ -145,6 +155,10 @@ def _pairs_table(results, name) -> list[str]:
         "over the model's own tokens, without a model; where it fails, a wrong sentence shares as much as the "
         "translation.",
     ]
+    if any(UNTESTED in cell for row in rows for cell in row[1:]):
+        first = escape(measured[0]["name"])
+        why = f"other sentences than those of {first}, sentences that were cut, no such vectors in {first}"
+        lines += ["", f"{UNTESTED} not tested: {why}, or no file `.items.json` beside a result."]
     published = PAPER["flores_perplexity"] if name == "flores" else {}
     for code in sorted({language(r["target"]).code for r in found} & set(published)):
         value = published[code]

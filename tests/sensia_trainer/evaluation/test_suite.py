@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,31 @@ def test_compare_renders_table_csv_and_figure(config, tmp_path):
         compare(paths, tmp_path / "x.md", scoring="best")
     with pytest.raises(ValueError, match="name of its own"):
         compare([paths[0], paths[0]], tmp_path / "x.md")
+
+
+def test_what_could_not_be_tested_is_marked(config, tmp_path):
+    """A missing star would read as no difference."""
+    config.generate, config.random_row, config.templates = False, False, ["plain"]
+    run(config)
+    paths = [config.output]
+    for name, change in (("same", {}), ("fewer", {"max_items": 3})):
+        other = replace(config, name=name, output=str(tmp_path / f"{name}.json"), **change)
+        run(other)
+        paths.append(other.output)
+    files = compare(paths, tmp_path / "EVALUATION.md")
+    text = files[0].read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0][2:]: line.split(" | ") for line in text.splitlines() if line.startswith("| ")}
+    marked = {name: ["°" in cell for cell in row[-3:]] for name, row in rows.items() if len(row) > 3}
+    assert marked["XCOPA"] == [False, False, True]
+    assert marked["recall@1, sense vectors, source → target"] == [False, False, True]
+    assert marked["target bits per byte, from a start token"] == [False, False, True]
+    assert marked["target perplexity per token, from a start token"] == [False] * 3
+    assert text.count("° not tested: other items than those of model") == 2
+    assert "° not tested: other sentences than those of model, " in text
+    items_file(paths[1]).unlink()
+    text = compare(paths[:2], tmp_path / "EVALUATION.md")[0].read_text(encoding="utf-8")
+    assert text.count("° not tested: ") == 3
+    assert "°" not in compare(paths[:1], tmp_path / "EVALUATION.md")[0].read_text(encoding="utf-8")
 
 
 def test_recall_is_tested_on_the_same_pairs():
