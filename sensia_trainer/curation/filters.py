@@ -9,7 +9,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -24,7 +24,8 @@ class FilterRules:
     > Which pairs are kept; every bound is inclusive, except those of the length ratio (Appendix D)
 
     Args:
-        source_length, target_length: fewest and most words of a side; characters in languages without spaces.
+        source_length, target_length: fewest and most words of a side; characters in languages without spaces. By
+            default 4 to 64 words, or 5 to 256 characters (`with_length_bounds`).
         length_ratio: bounds of |source| / |target|, exclusive; by default those of `length_ratio_bounds`.
         ratio_unit: what the ratio counts, "words" (as the published code) or "characters". Estonian and Turkish say in
             three words what English says in four or five, so that the paper's bounds in words take one good pair in
@@ -38,8 +39,8 @@ class FilterRules:
         max_targets_per_source: of one source sentence (up to case, punctuation and digits), keep so many targets.
     """
 
-    source_length: tuple[int, int] = (4, 64)
-    target_length: tuple[int, int] = (4, 64)
+    source_length: tuple[int, int] | None = None
+    target_length: tuple[int, int] | None = None
     length_ratio: tuple[float, float] | None = None
     ratio_unit: str = "words"
     word_characters: int = 100
@@ -53,7 +54,7 @@ class FilterRules:
     def __post_init__(self):
         for field in ("source_length", "target_length", "length_ratio"):
             bounds = getattr(self, field)
-            if bounds is None and field == "length_ratio":
+            if bounds is None:
                 continue
             if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1]:
                 raise ValueError(f"filters.{field}={list(bounds)}: give two bounds, the lower one first")
@@ -213,9 +214,20 @@ def keep_characters(sources, targets, context) -> np.ndarray:
     return keep
 
 
+WORDS, CHARACTERS = (4, 64), (5, 256)  # a word of English is about four letters
+
+
+def with_length_bounds(rules: FilterRules, source: str, target: str) -> FilterRules:
+    """The rules with bounds for the length of each side: their own or, where they give none, those of its script."""
+    sides = (("source_length", source), ("target_length", target))
+    bounds = {name: WORDS if language(code).has_spaces else CHARACTERS for name, code in sides}
+    return replace(rules, **{name: getattr(rules, name) or default for name, default in bounds.items()})
+
+
 def keep_length(sources, targets, context) -> np.ndarray:
     """Each side is within its bounds of length."""
-    (low, high), (target_low, target_high) = context.rules.source_length, context.rules.target_length
+    rules = with_length_bounds(context.rules, context.source, context.target)
+    (low, high), (target_low, target_high) = rules.source_length, rules.target_length
     source, target = lengths(sources, context.source), lengths(targets, context.target)
     return (low <= source) & (source <= high) & (target_low <= target) & (target <= target_high)
 

@@ -9,6 +9,7 @@ shards, whatever the size of the corpora, but for one byte a pair and a part of 
 
 import dataclasses
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from ..utils.files import read_json, write_json, written_atomically
 from . import data_card, statistics
 from .contamination import evaluation_keys
 from .fetch import changed_files, digests, input_files, look_up, retrieve
-from .filters import FilterContext, keep_languages
+from .filters import FilterContext, keep_languages, with_length_bounds
 from .recipe import BitextRecipe, recipe_yaml, shareable
 from .shards import read_shard, shards_of, write_shard
 from .similarity import require_encoder
@@ -29,6 +30,9 @@ from .stages import deduplicate, filter_corpora, sample_pairs, score_shards
 
 
 logger = logging.getLogger(__name__)
+
+# What a killed run was writing into the folder, as `written_atomically` calls it.
+_PARTIAL = re.compile(r"(recipe\.(json|yaml)|README\.md|statistics\.(json|md)|lengths\.(png|svg))\.\d+\.part")
 
 
 def build_bitext(
@@ -103,16 +107,16 @@ def _claim(output: Path, recipe: BitextRecipe) -> bool:
     The folder is bound to the recipe and the files as soon as a shard is made of them.
     """
     there, stages = output / "recipe.json", output / "stages"
-    for partial in output.glob("*.part"):  # what a killed run was writing
-        partial.unlink()
-    if not there.is_file() and output.is_dir() and any(output.iterdir()):
+    partials = [file for file in output.glob("*.part") if _PARTIAL.fullmatch(file.name)]
+    if not there.is_file() and output.is_dir() and set(output.iterdir()) - set(partials):
         raise ValueError(
             f"output_dir={str(output)!r} is not empty and holds no bitext of this recipe; give another folder"
         )
     is_done = (output / "state.json").is_file()
     other = {"files": {}} | (read_json(there) if there.is_file() else {})
     files = input_files(recipe)
-    mine = _plain(dataclasses.asdict(recipe)) | {"files": digests(files)}
+    resolved = dataclasses.replace(recipe, filters=with_length_bounds(recipe.filters, *recipe.sides))
+    mine = _plain(dataclasses.asdict(resolved)) | {"files": digests(files)}
     if is_done:  # its files may be gone; those that are there must be the same
         other["files"] = {name: digest for name, digest in other["files"].items() if name in files}
     different = [name for name in mine if mine[name] != other.get(name)]
@@ -129,6 +133,8 @@ def _claim(output: Path, recipe: BitextRecipe) -> bool:
             logger.info("%s begins again with other %s; what was fetched stays", output, ", ".join(different))
             shutil.rmtree(stages)
         write_json(there, mine)
+    for partial in partials:
+        partial.unlink(missing_ok=True)
     return is_done
 
 

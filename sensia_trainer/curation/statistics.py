@@ -12,7 +12,7 @@ import numpy as np
 
 from ..bitext.streams import open_binary
 from ..utils.files import read_json
-from .filters import FILTERS, FilterContext, length_ratio_bounds, length_ratios, lengths
+from .filters import FILTERS, FilterContext, length_ratio_bounds, length_ratios, lengths, with_length_bounds
 from .recipe import shareable
 from .shards import counter_from_json, read_facts, shards_of
 
@@ -42,7 +42,7 @@ def histograms(sources: list[str], targets: list[str], context: FilterContext) -
 
     Each goes from 0 to `BEYOND` times its upper bound; what is beyond counts there.
     """
-    rules, result = context.rules, {}
+    rules, result = with_length_bounds(context.rules, context.source, context.target), {}
     for name, texts, code in (("source", sources, context.source), ("target", targets, context.target)):
         limit = longest(getattr(rules, f"{name}_length"))
         result[name] = np.bincount(np.minimum(lengths(texts, code), limit), minlength=limit + 1).tolist()
@@ -154,7 +154,7 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
             for n, side in enumerate(recipe.sides)
         },
         "tokenizer": recipe.tokenizer,
-        "filters": dataclasses.asdict(recipe.filters)
+        "filters": dataclasses.asdict(with_length_bounds(recipe.filters, *recipe.sides))
         | {"length_ratio": length_ratio_bounds(recipe.filters, *recipe.sides)},
         "semantic": dataclasses.asdict(recipe.semantic) if recipe.semantic else None,
         "caps": {"corpus": recipe.cap_per_corpus, "total": recipe.cap_total, "sample": recipe.sample},

@@ -62,6 +62,18 @@ def test_length_is_in_words_or_in_characters_without_spaces():
     ).tolist() == [True]
 
 
+@pytest.mark.parametrize("code", ["th", "lo", "km", "my", "bo", "zh", "ja", "yue", "zh_Hant"])
+def test_default_bounds_of_length_are_those_of_the_script(code):
+    sources = ["one two three four", "one two three", "w " * 64, "w " * 65, *["one two three four"] * 4]
+    sides = ["字" * 100] * 4 + ["字" * n for n in (4, 5, 256, 257)]
+    expected = [True, False, True, False, False, True, True, False]
+    assert keep_length(sources, sides, context("en", code)).tolist() == expected
+    assert keep_length(sides, sources, context(code, "en")).tolist() == expected
+    assert keep_length(sources, sources, context("en", "id")).tolist() == [True, False, True, False] + [True] * 4
+    given = keep_length(sources[4:], sides[4:], context("en", code, target_length=(5, 5)))
+    assert given.tolist() == [False, True, False, False]
+
+
 def test_length_ratio_excludes_its_bounds():
     sources, targets = ["w " * 6, "w " * 7, "w " * 17, "w " * 16], ["v " * 10] * 4
     assert keep_length_ratio(sources, targets, context()).tolist() == [False, True, False, True]

@@ -212,8 +212,35 @@ def test_a_finished_folder_is_left_as_it_is_and_another_recipe_refused(fields, t
         build(fields | {"seed": 14}, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
+    (tmp_path / "full" / "recipe.json.7.part").write_text("of whom?")
     with pytest.raises(ValueError, match="is not empty"):
         build(fields, tmp_path / "full")
+    assert (tmp_path / "full" / "recipe.json.7.part").is_file()
+
+
+def test_only_its_own_partial_files_are_removed(fields, tmp_path, no_figure):
+    for name in ("film.mkv.part", "model.safetensors.12.part"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("of another program")
+        with pytest.raises(ValueError, match="is not empty"):
+            build(fields, folder)
+        assert (folder / name).read_text() == "of another program"
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "recipe.json.12.part").write_text("{")  # what a killed run was writing
+    build(fields, out)
+    (out / "film.mkv.part").write_text("put here later")
+    (out / "statistics.md.12.part").write_text("|")
+    build(fields, out)
+    assert [file.name for file in out.glob("*.part")] == ["film.mkv.part"]
+
+
+def test_default_bounds_of_length_are_what_folders_of_old_were_made_with(fields, tmp_path, no_figure):
+    explicit = fields | {"filters": {"source_length": [4, 64], "target_length": [4, 64]}}
+    statistics = build(explicit, tmp_path / "out")
+    assert statistics["filters"]["target_length"] == [4, 64]
+    assert build(fields | {"filters": {}}, tmp_path / "out") == statistics
 
 
 def test_files_that_have_changed_are_refused(fields, tmp_path, no_figure):
