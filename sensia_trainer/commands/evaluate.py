@@ -36,8 +36,8 @@ def draw_runs(argv):
     files = draw_dynamics_of_runs(runs, arguments.output)
     if not files:
         raise ValueError(
-            f"`metrics` are {arguments.metrics}, of which none has evaluations during training: train with "
-            "`eval_strategy: steps`."
+            f"`metrics` are {arguments.metrics}, of which none has evaluations during training between two "
+            "languages: adapt with `eval_strategy: steps`."
         )
     print(*files, sep="\n")
 

@@ -130,7 +130,8 @@ def main(argv, launch=None):
         parts = [(text, results_dir / "table.png" if figure else None)]
         if draw_frontier(matrix, runs, results, results_dir / "frontier"):
             parts.append((FRONTIER_NOTE, results_dir / "frontier.png"))
-        went = {name: one["metrics"] for name, one in results.items() if fnmatchcase(name, matrix.dynamics)}
+        trained = {name: one["metrics"] for name, one in results.items() if "metrics" in one}
+        went = {name: metrics for name, metrics in trained.items() if fnmatchcase(name, matrix.dynamics)}
         if draw_dynamics_of_runs(went, results_dir / "dynamics"):
             parts.append((DYNAMICS_NOTE, results_dir / "dynamics.png"))
         beside = [(text, figure.name if figure else "") for text, figure in parts]

@@ -1,11 +1,15 @@
 """What a run with several pairs of languages measured of each: a mapping by pair, made of flat logs; its summary."""
 
+from transformers.utils import logging
+
 from ..evaluation.dynamics import training_dynamics, training_dynamics_of_several
 from ..evaluation.retrieval import DIRECTIONS
 from ..evaluation.verdict import verdict
 from ..languages import language, named
 from .adaptation import evaluations, summary
 
+
+logger = logging.get_logger(__name__)
 
 SUMMED = ("pairs", "truncated")
 SHOWN = {
@@ -103,8 +107,9 @@ def draw_dynamics(metrics: dict, path, phase_starts: list[int]):
 
 def draw_dynamics_of_runs(runs: dict[str, dict], path):
     """
-    Draws how several runs went on one axis, a line for each: those with evaluations during training, by the language
-    that they adapt to or, where that does not tell them apart, by their names.
+    Draws how several runs went on one axis, a line for each, and of a run of several pairs of languages for each pair:
+    those with evaluations during training, by the language that they adapt to or, where that does not tell them apart,
+    by their names. Runs without languages or evaluations are left out with a warning that names them.
 
     Args:
         runs (`dict[str, dict]`): The metrics of each run.
@@ -115,9 +120,11 @@ def draw_dynamics_of_runs(runs: dict[str, dict], path):
     """
     rows, languages = {}, {}
     for name, metrics in runs.items():
-        found = evaluations(metrics.get("history") or [])
-        if found and "by_pair" not in metrics:
-            rows[name], languages[name] = _from_start(metrics.get("before"), found), names_of(metrics["languages"])
+        lines = _lines_of_run(name, metrics) if "languages" in metrics else {}
+        rows |= {line: own for line, (own, _) in lines.items()}
+        languages |= {line: names for line, (_, names) in lines.items()}
+        if not lines:
+            logger.warning(f"{name} is not drawn: it has no languages or no evaluations during training.")
     if not rows:
         return []
     sources, targets = ({names[side] for names in languages.values()} for side in (0, 1))
@@ -125,6 +132,20 @@ def draw_dynamics_of_runs(runs: dict[str, dict], path):
         rows = {languages[name][1]: own for name, own in rows.items()}
     names = (*sources, "target") if len(sources) == 1 else ("source", "target")
     return training_dynamics_of_several(rows, path, languages=names)
+
+
+def _lines_of_run(name: str, metrics: dict) -> dict[str, tuple[list[dict], tuple[str, str]]]:
+    """The evaluations of a run and the names of its two languages; of several pairs, of each pair. By name."""
+    history = metrics.get("history") or []
+    if "by_pair" not in metrics:
+        found = evaluations(history)
+        return {name: (_from_start(metrics.get("before"), found), names_of(metrics["languages"]))} if found else {}
+    source, lines = metrics["languages"]["source"], {}
+    for pair, found in histories(history, list(metrics["by_pair"])).items():
+        if found:
+            names = names_of({"source": source, "target": pair.removeprefix(f"{source}-")})
+            lines[f"{name}, {pair}"] = _from_start(metrics["by_pair"][pair].get("before"), found), names
+    return lines
 
 
 def _from_start(before: dict | None, rows: list[dict]) -> list[dict]:

@@ -7,9 +7,15 @@ from matplotlib import rc_context
 from .files import written_atomically
 
 
+SUFFIXES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
+
+
 def save_figure(figure, path) -> list[Path]:
-    """Saves as PNG and SVG beside each other; any suffix of `path` is replaced. Returns both paths."""
-    files = [Path(path).with_suffix(suffix) for suffix in (".png", ".svg")]
+    """Saves as PNG and SVG beside each other; the suffix of `path` is replaced where it is that of a picture, and is
+    part of the name elsewhere, as in `rate-0.5`. Returns both paths."""
+    path = Path(path)
+    stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
+    files = [path.with_name(stem + suffix) for suffix in (".png", ".svg")]
     # A fixed hash salt, no date and no version: the same numbers give the same file.
     for file, metadata in zip(files, ({"Software": None}, {"Date": None}), strict=True):
         with rc_context({"svg.hashsalt": "sensia"}), written_atomically(file) as partial:

@@ -103,6 +103,28 @@ def test_runs_that_were_looked_at_in_training_share_a_figure(matrices, folders, 
         evaluate(["dynamics", str(tmp_path / "metrics.json"), "--output", str(tmp_path / "none.png")])
 
 
+def test_a_figure_of_all_runs_is_one_of_those_that_were_trained(tmp_path):
+    axes = {"variant": {"trained": {}, "base": {"train": False, "evaluation": {"model": "base"}}}}
+    matrix = {"title": "Some", "recipe": "adapt.yaml", "evaluation": "evaluate.yaml", "axes": axes, "dynamics": "*"}
+    columns = [{"label": "PPL", "metric": "metrics.after.target_perplexity"}]
+    for name, content in {
+        "some": matrix | {"columns": columns},
+        "adapt": {"seed": 1},
+        "evaluate": {"seed": 1},
+    }.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    metrics = {
+        "languages": {"source": "en", "target": "id"},
+        "history": [{"step": 1, "eval_sense_entropy_target": 1.0}],
+    }
+    results = {"trained": {"metrics": metrics, "evaluation": {}}, "base": {"evaluation": {}}}
+    (tmp_path / "some").mkdir()
+    for name, result in results.items():
+        (tmp_path / "some" / f"{name}.json").write_text(json.dumps(result))
+    MAIN([str(tmp_path / "some.yaml"), "--results_dir", str(tmp_path), "--render_only"])
+    assert "Indonesian -->" in (tmp_path / "some" / "dynamics.svg").read_text(encoding="utf-8")
+
+
 def test_failed_runs_end_with_an_error_after_the_others(matrices, folders):
     def launch(command):
         return 1 if Path(command[-1]).name == "only-first" else train(command)

@@ -1,7 +1,13 @@
-import pytest
+import json
 
+import pytest
+from matplotlib.figure import Figure
+
+from sensia_trainer.commands.evaluate import draw_runs
 from sensia_trainer.evaluation import dynamics
 from sensia_trainer.evaluation.dynamics import training_dynamics, training_dynamics_of_several
+from sensia_trainer.training import by_pair
+from sensia_trainer.utils.figures import save_figure
 
 
 def test_training_dynamics_writes_png_and_svg(tmp_path):
@@ -51,3 +57,57 @@ def test_several_languages_on_one_axis_beside_overlap(monkeypatch):
     assert bits.get_title() == "bits per byte, target" and not any(ax.axison for ax in others)
     names = [text.get_text() for text in others[-1].get_legend().get_texts()]
     assert names == ["Estonian", "Swahili", "token overlap, no model"]
+
+
+def _evaluated(step, **values):
+    return {"step": step} | {f"eval_{name}": value for name, value in values.items()}
+
+
+RUNS = {
+    "one": {
+        "languages": {"source": "en", "target": "id"},
+        "before": {"sense_entropy_target": 2.0},
+        "history": [_evaluated(5, sense_entropy_target=1.0)],
+    },
+    "several": {
+        "languages": {"source": "en", "targets": ["sw", "zh"], "pairs": ["en-sw", "en-zh"]},
+        "by_pair": {"en-sw": {"before": {"sense_entropy_target": 4.0}, "after": {}}, "en-zh": {"after": {}}},
+        "history": [
+            _evaluated(5, **{"en-sw_sense_entropy_target": 3.0}),
+            _evaluated(5, **{"en-zh_sense_entropy_target": 2.5}),
+        ],
+    },
+    "pretrained": {"history": [_evaluated(5, loss=3.0)]},
+}
+
+
+def test_runs_of_one_pair_and_of_several_share_a_figure(tmp_path, monkeypatch, caplog):
+    drawn = []
+    monkeypatch.setattr(dynamics, "save_figure", lambda figure, path: drawn.append(figure) or [path])
+    monkeypatch.setattr(by_pair.logger, "propagate", True)
+    assert by_pair.draw_dynamics_of_runs(RUNS, "nowhere") == ["nowhere"]
+    assert [record.getMessage().partition(" is not drawn")[0] for record in caplog.records] == ["pretrained"]
+    entropy, *_, legend = drawn[0].axes
+    assert [line.get_xydata().tolist() for line in entropy.lines] == [[[0, 2], [5, 1]], [[0, 4], [5, 3]], [[5, 2.5]]]
+    names = [text.get_text() for text in legend.get_legend().get_texts()]
+    assert names[:3] == ["Indonesian", "Swahili", "Chinese"]
+    by_pair.draw_dynamics_of_runs(RUNS | {"again": RUNS["one"]}, "nowhere")
+    names = [text.get_text() for text in drawn[1].axes[-1].get_legend().get_texts()]
+    assert names[:4] == ["one", "several, en-sw", "several, en-zh", "again"]
+
+
+def test_runs_without_languages_are_no_dynamics(tmp_path):
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps(RUNS["pretrained"]))
+    with pytest.raises(ValueError, match="none has evaluations during training between two languages"):
+        draw_runs([str(file), "--output", str(tmp_path / "figure.png")])
+
+
+@pytest.mark.parametrize(
+    "name, stem",
+    [("rate-0.5", "rate-0.5"), ("rate-0.7.png", "rate-0.7"), ("rate-0.7.SVG", "rate-0.7"), ("all.pdf", "all")],
+)
+def test_only_the_suffix_of_a_picture_is_replaced(tmp_path, name, stem):
+    files = save_figure(Figure(figsize=(1, 1)), tmp_path / name)
+    assert [file.name for file in files] == [f"{stem}.png", f"{stem}.svg"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in files)
