@@ -71,15 +71,18 @@ def check_nll(nll: Tensor, what: str) -> None:
 
 
 def nll_intervals(nll, encoded: list[EncodedText], *, samples: int, seed: int) -> dict:
-    """95 % bootstrap intervals over texts of the keys of `summarize_nll`, as `..._interval`; `nll` (n,) in nats."""
+    """95 % bootstrap intervals over texts of the keys of `summarize_nll`, as `..._interval`; `nll` (n,) in nats. A key
+    of which the texts have nothing to count has none."""
     counts = {
         "perplexity": [len(e.ids) - 1 for e in encoded],
         "perplexity_per_word": [e.num_words for e in encoded],
         "nll_per_byte": [e.num_bytes for e in encoded],
     }
     found = {k: bootstrap_ratio_interval(nll, count, samples=samples, seed=seed) for k, count in counts.items()}
-    found["bits_per_byte"] = [bound / math.log(2) for bound in found["nll_per_byte"]]
-    for key in ("perplexity", "perplexity_per_word"):
+    found = {key: interval for key, interval in found.items() if interval}
+    if "nll_per_byte" in found:
+        found["bits_per_byte"] = [bound / math.log(2) for bound in found["nll_per_byte"]]
+    for key in found.keys() & {"perplexity", "perplexity_per_word"}:
         found[key] = [math.exp(min(bound, 700.0)) for bound in found[key]]
     return {f"{key}_interval": interval for key, interval in found.items()}
 

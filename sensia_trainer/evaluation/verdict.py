@@ -2,6 +2,7 @@
 
 from math import exp
 
+from ..utils.statistics import wilson_interval
 from .retrieval import DIRECTIONS
 
 
@@ -52,7 +53,8 @@ def _retrieval(before, after, source, target, control):
     for other, value in beside.items():
         if value is not None:
             share = f"{value:.1%}" if value < 0.02 else f"{value:.0%}"
-            groups.setdefault(_compared(after, kind, value), []).append(f"{other} ({share})")
+            how = _beside_chance(after, kind) if other == "chance" else _compared(after, kind, value)
+            groups.setdefault(how, []).append(f"{other} ({share})")
     lines.append(f"That is {'; '.join(f'{how} {_listed(others)}' for how, others in groups.items())}.")
     beyond = [after.get(f"{kind}_beyond_overlap_{direction}") for direction in DIRECTIONS]
     if None not in beyond:
@@ -85,8 +87,8 @@ def next_steps(
     steps = []
     kind = "sense" if "sense_recall_source_to_target" in after else "context"
     found, overlap = _recall(after, kind), _recall(after, "overlap")
-    if found is not None and found <= 3 / after["pairs"]:
-        steps.append("look at ten pairs of the bitext, since these vectors are no better than chance")
+    if found is not None and _beside_chance(after, kind) != "better than":
+        steps.append("look at ten pairs of the bitext, since these vectors are not clearly better than chance")
     elif found is not None and overlap is not None and _compared(after, kind, overlap) != "better than":
         steps.append("train longer, on more pairs or with words of the language (`--vocabulary_size`)")
     drift = _drift(before, after)
@@ -108,9 +110,26 @@ def _recall(metrics, kind):
 
 def _compared(metrics, kind, value):
     """How the recall of `kind` stands to a value: by its interval where it has one."""
-    ends = [metrics.get(f"{kind}_recall_{direction}_interval") for direction in DIRECTIONS]
     found = _recall(metrics, kind)
-    low, high = (found, found) if None in ends else (sum(end[side] for end in ends) / 2 for side in (0, 1))
+    return _against(_interval(metrics, kind) or (found, found), value)
+
+
+def _beside_chance(metrics, kind):
+    """How the recall of `kind` stands to chance: by its interval or else by that of a share of its pairs."""
+    pairs = metrics["pairs"]
+    return _against(
+        _interval(metrics, kind) or wilson_interval(round(_recall(metrics, kind) * pairs), pairs), 1 / pairs
+    )
+
+
+def _interval(metrics, kind):
+    """The mean of the intervals of both directions; None without them."""
+    ends = [metrics.get(f"{kind}_recall_{direction}_interval") for direction in DIRECTIONS]
+    return None if None in ends else [sum(end[side] for end in ends) / 2 for side in (0, 1)]
+
+
+def _against(interval, value):
+    low, high = interval
     return "better than" if low > value else "worse than" if high < value else "not clearly different from"
 
 

@@ -60,7 +60,8 @@ def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | N
     value = (result or {}).get(last)
     if value is None:
         return None
-    return value, result.get("interval" if last == "mean" else f"{last}_interval")
+    interval = result.get("interval" if last == "mean" else f"{last}_interval")
+    return value, interval if interval and None not in interval else None
 
 
 def summarise(values: list[tuple[float, list[float] | None]]) -> tuple[float, list[float] | None] | None:

@@ -55,7 +55,8 @@ def number(value) -> str:
 def with_interval(value, interval=None, digits=3, mark="") -> Markdown:
     """A measured value to `digits` decimals with its interval, `0.301 [0.295, 0.307]`; "–" where it is `None`.
 
-    From a million on it is written with an exponent. `mark` follows the value.
+    From a million on it is written with an exponent. `mark` follows the value. An interval without ends (null in JSON,
+    which has no NaN) is left out.
     """
     if value is None:
         return Markdown("–")
@@ -63,7 +64,7 @@ def with_interval(value, interval=None, digits=3, mark="") -> Markdown:
     def decimal(x):
         return f"{x:,.{digits}f}" if abs(x) < 1e6 else f"{x:.1e}"
 
-    ends = f" [{decimal(interval[0])}, {decimal(interval[1])}]" if interval else ""
+    ends = f" [{decimal(interval[0])}, {decimal(interval[1])}]" if interval and None not in interval else ""
     return Markdown(f"{decimal(value)}{mark}{ends}")
 
 

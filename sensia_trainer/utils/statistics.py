@@ -17,7 +17,8 @@ def bootstrap_means(values, *, weights=None, samples=10_000, seed=0, progress=Fa
         progress (`bool`, *optional*, defaults to `False`): Whether to show a bar.
 
     Returns:
-        `np.ndarray` of shape `(samples, columns)`, float64.
+        `np.ndarray` of shape `(samples, columns)`, float64; fewer samples where some draw items of no weight alone,
+        whose mean is none.
 
     Raises:
         `ValueError`: for values that are not a matrix of finite numbers, or weights that do not fit them.
@@ -38,22 +39,26 @@ def bootstrap_means(values, *, weights=None, samples=10_000, seed=0, progress=Fa
 
 
 def _resampled_ratios(numerators, denominators, samples, seed, progress=False):
-    """Sums of each numerator over drawn items, divided by those of the denominators (`None`: by their number)."""
+    """Sums of each numerator over drawn items, divided by those of the denominators (`None`: by their number); without
+    the draws whose denominators are all zero."""
     items = len(numerators[0])
     with tqdm(total=samples, desc="bootstrap", disable=not progress, leave=False) as bar:
 
         def ratios(drawn, axis):
             bar.update(len(drawn))
             total = items if denominators is None else denominators.take(drawn).sum(axis)
-            return np.stack([column.take(drawn).sum(axis) / total for column in numerators])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.stack([column.take(drawn).sum(axis) / total for column in numerators])
 
         if items == 1:  # SciPy resamples nothing that cannot vary
-            return np.repeat(ratios(np.zeros((1, 1), dtype=int), -1), samples, axis=1).T
-        # The items drawn of one block stay inside the processor's cache.
-        block = max(1, 100_000 // items)
-        settings = {"n_resamples": samples, "batch": block, "method": "percentile", "vectorized": True}
-        found = bootstrap((np.arange(items),), ratios, rng=np.random.default_rng(seed), **settings)
-    return found.bootstrap_distribution.T
+            found = np.repeat(ratios(np.zeros((1, 1), dtype=int), -1), samples, axis=1)
+        else:
+            # The items drawn of one block stay inside the processor's cache.
+            block = max(1, 100_000 // items)
+            settings = {"n_resamples": samples, "batch": block, "method": "percentile", "vectorized": True}
+            rng = np.random.default_rng(seed)
+            found = bootstrap((np.arange(items),), ratios, rng=rng, **settings).bootstrap_distribution
+    return found[:, np.isfinite(found).all(axis=0)].T
 
 
 def percentile_interval(distribution, confidence=0.95) -> np.ndarray:
@@ -71,8 +76,9 @@ def bootstrap_interval(values, *, samples=1000, confidence=0.95, seed=0) -> list
     return percentile_interval(means, confidence)[:, 0].tolist()
 
 
-def bootstrap_ratio_interval(numerators, denominators, *, samples=1000, confidence=0.95, seed=0) -> list[float]:
-    """Percentile bootstrap interval `[low, high]` of sum(numerators) / sum(denominators), resampling items.
+def bootstrap_ratio_interval(numerators, denominators, *, samples=1000, confidence=0.95, seed=0) -> list[float] | None:
+    """Percentile bootstrap interval `[low, high]` of sum(numerators) / sum(denominators), resampling items; None where
+    the denominators are zero in every resample.
 
     For means over tokens measured on sentences: both arrays `(n,)` hold a sum of each sentence, which is drawn whole.
     """
@@ -83,7 +89,7 @@ def bootstrap_ratio_interval(numerators, denominators, *, samples=1000, confiden
             f"{denominators.shape})."
         )
     ratios = _resampled_ratios([numerators], denominators, samples, seed)
-    return percentile_interval(ratios, confidence)[:, 0].tolist()
+    return percentile_interval(ratios, confidence)[:, 0].tolist() if len(ratios) else None
 
 
 def wilson_interval(correct: int, total: int, *, confidence=0.95) -> list[float]:
@@ -161,7 +167,7 @@ def paired_bootstrap(
             result[name] = None
     if control is not None:
         below, above = (means[:, 2] <= 0).sum(), (means[:, 2] >= 0).sum()
-        result["difference"]["p_value"] = float(min(1.0, 2 * (min(below, above) + 1) / (iterations + 1)))
+        result["difference"]["p_value"] = float(min(1.0, 2 * (min(below, above) + 1) / (len(means) + 1)))
     return result
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from sensia_trainer.evaluation.batching import own_start_token, start_token
-from sensia_trainer.evaluation.perplexity import nll_per_row, nll_per_row_from_logits, perplexity
+from sensia_trainer.evaluation.batching import EncodedText, own_start_token, start_token
+from sensia_trainer.evaluation.perplexity import nll_intervals, nll_per_row, nll_per_row_from_logits, perplexity
 from tests.conftest import SENTENCES
 from tests.reference.evaluation import token_log_probs
 
@@ -37,6 +37,15 @@ def test_intervals_hold_the_perplexity(tiny_gpt2, tokenizer):
     sizes = [len(text.encode()) for text in SENTENCES]
     per_byte = [sum(result["nll"][i] for i in rows) / sum(sizes[i] for i in rows) for rows in drawn]
     assert result["nll_per_byte_interval"] == pytest.approx(np.quantile(per_byte, [0.025, 0.975]), rel=1e-9)
+
+
+def test_what_the_texts_have_nothing_of_has_no_interval():
+    texts = [EncodedText([0, n, n], 4, 0, False) for n in range(3)]  # no word is predicted after the start token
+    found = nll_intervals(np.array([1.0, 2.0, 3.0]), texts, samples=20, seed=0)
+    assert set(found) == {"perplexity_interval", "nll_per_byte_interval", "bits_per_byte_interval"}
+    mixed = [EncodedText([0, 1], 4, 1, False), *texts]  # words in one text of four: some draws have none
+    found = nll_intervals(np.array([1.0, 0.0, 0.0, 0.0]), mixed, samples=50, seed=0)
+    assert found["perplexity_per_word_interval"] == pytest.approx([np.e, np.e])
 
 
 def test_does_not_depend_on_batch_size_or_order(tiny_gpt2, tokenizer):

@@ -92,6 +92,19 @@ def test_a_run_at_chance_is_told_to_look_at_its_pairs():
     assert "ten pairs" in next_steps(metrics(0, 5, 2), metrics(0.02, 2.5, 2), NAMES)[0]
 
 
+@pytest.mark.parametrize(
+    "pairs, found, interval, is_better",
+    [(3, 1.0, None, True), (3, 1.0, (1.0, 1.0), True), (3, 2 / 3, None, False), (3, 2 / 3, (0.0, 1.0), False),
+     (100, 0.02, None, False), (100, 0.03, (0.005, 0.06), False), (100, 0.03, (0.012, 0.06), True),
+     (1000, 0.0015, None, False)],
+)  # fmt: skip
+def test_what_is_better_than_chance_is_not_told_to_be_no_better(pairs, found, interval, is_better):
+    lines = verdict({}, metrics(found, 2.5, 2.0, interval, pairs=pairs), NAMES)
+    chance = next(part for part in lines[1].split("; ") if "chance" in part)
+    assert ("better than chance" in chance) == is_better
+    assert ("not clearly better than chance" in lines[-1]) != is_better
+
+
 def test_a_model_without_senses():
     after = {"pairs": 50, "target_bits_per_byte": 2.0}
     after |= {f"context_recall_{way}": 0.5 for way in ("source_to_target", "target_to_source")}

@@ -92,5 +92,6 @@ def test_numbers_are_written_for_readers():
     values = (12345, 0.00054321, 48.1239, 12345.6, True, "x", 1e85)
     assert [number(x) for x in values] == ["12,345", "0.0005432", "48.12", "12,346", "True", "x", "1e+85"]
     assert with_interval(0.75123, [0.7211, 0.7812]) == "0.751 [0.721, 0.781]"
+    assert with_interval(0.75123, [None, None]) == "0.751"
     assert with_interval(2345.678, None, 1) == "2,345.7" and with_interval(None) == "–"
     assert with_interval(3.5e10, [3e10, 4e10], 1, "*") == "3.5e+10* [3.0e+10, 4.0e+10]"

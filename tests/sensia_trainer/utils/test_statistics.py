@@ -3,8 +3,10 @@ import pytest
 
 from sensia_trainer.utils.statistics import (
     bootstrap_interval,
+    bootstrap_means,
     bootstrap_ratio_interval,
     mcnemar,
+    paired_bootstrap,
     wilson_interval,
 )
 from tests.reference.evaluation import mcnemar_p_value, wilson
@@ -53,6 +55,18 @@ def test_ratio_interval_draws_whole_sentences():
     assert bootstrap_ratio_interval(2 * tokens, tokens) == pytest.approx([2.0, 2.0])
     with pytest.raises(ValueError, match="equally long"):
         bootstrap_ratio_interval([1.0], [1.0, 2.0])
+
+
+def test_resamples_without_a_denominator_do_not_count():
+    low, high = bootstrap_ratio_interval([3.0, 0.0, 0.0], [1.5, 0.0, 0.0], samples=50)  # 8 of 27 draws have none
+    assert [low, high] == [2.0, 2.0]
+    assert bootstrap_ratio_interval([1.0, 2.0], [0.0, 0.0]) is None and bootstrap_ratio_interval([1.0], [0.0]) is None
+    values, weights = np.array([1.0, 5.0, 5.0]), np.array([1.0, 0.0, 0.0])
+    compared = paired_bootstrap(values, np.zeros(3), weights=weights, iterations=50)
+    assert compared["model"]["interval"] == [1.0, 1.0] and compared["difference"]["interval"] == [1.0, 1.0]
+    means = bootstrap_means(values[:, None], weights=weights, samples=50)
+    assert 20 < len(means) < 50
+    assert compared["difference"]["p_value"] == pytest.approx(2 / (len(means) + 1))
 
 
 def test_one_item_has_an_interval_without_width():
