@@ -11,6 +11,7 @@ from typing import NamedTuple
 import regex
 from tqdm.auto import tqdm
 
+from ..languages import codes_of, find_language
 from ..utils.files import fingerprint, read_json, write_json
 from .words import UNSPACED_WORD, Word
 
@@ -117,8 +118,14 @@ def align_words(
     return [[tuple(link) for link in sentence] for sentence in links]
 
 
+def _list_codes(language: str) -> list[str]:
+    """The codes by which a list of words or a pipeline may go for a language, in whatever script it is written."""
+    row = find_language(language)
+    return codes_of(row.code.partition("_")[0]) if row else [language]
+
+
 def installed_tagger(language: str) -> tuple[Callable[[Sequence[str]], list[str]], str] | None:
-    """A part-of-speech tagger of spaCy for an ISO 639-1 code and its name, or None where no pipeline is installed.
+    """A part-of-speech tagger of spaCy for a language code and its name, or None where no pipeline is installed.
 
     The tagger maps the words of a sentence to Universal POS tags.
     """
@@ -126,7 +133,8 @@ def installed_tagger(language: str) -> tuple[Callable[[Sequence[str]], list[str]
         return None
     import spacy
 
-    names = sorted(name for name in spacy.util.get_installed_models() if name.split("_")[0] == language)
+    codes = _list_codes(language)
+    names = sorted(name for name in spacy.util.get_installed_models() if name.split("_")[0] in codes)
     if not names:
         return None
     pipeline = spacy.load(names[0])
@@ -146,7 +154,7 @@ def content_words(sentences: Sequence[Sequence[str]], language: str) -> tuple[li
 
     Args:
         sentences: The words of each sentence.
-        language (`str`): ISO 639-1 code.
+        language (`str`): Any of its codes.
 
     Returns:
         `tuple[list[list[bool]], str]`: a flag for each word, and the method, to be kept with the result.
@@ -165,10 +173,11 @@ def _stop_words(language: str) -> tuple[frozenset[str], str]:
         return frozenset(), "no tagger and no stop-word list (stopwordsiso is not installed): all words kept"
     import stopwordsiso
 
-    if not stopwordsiso.has_lang(language):
+    code = next(filter(stopwordsiso.has_lang, _list_codes(language)), None)
+    if code is None:
         return frozenset(), f"no tagger and no stop-word list for {language!r}: all words kept"
-    words = frozenset(word.casefold() for word in stopwordsiso.stopwords(language))
-    return words, f"stop words of stopwordsiso {version('stopwordsiso')} ({len(words)} for {language!r})"
+    words = frozenset(word.casefold() for word in stopwordsiso.stopwords(code))
+    return words, f"stop words of stopwordsiso {version('stopwordsiso')} ({len(words)} for {code!r})"
 
 
 def _is_word(word: str) -> bool:

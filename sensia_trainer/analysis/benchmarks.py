@@ -1,5 +1,6 @@
 """Are they senses? The benchmarks of senses of one Backpack as one result, and their tables."""
 
+from ..utils.files import fingerprint, plain
 from ..utils.markdown import Markdown, table, with_interval
 from . import BENCHMARKS
 from .disambiguation import KINDS, REGIMES, disambiguate, load_coarsewsd
@@ -50,6 +51,23 @@ def load_benchmarks(names, *, coarsewsd="", swords="", max_items=None) -> dict:
     return data
 
 
+RUNS = {
+    "disambiguation": (disambiguate, "words"),
+    "substitution": (rank_substitutes, "targets"),
+    "steering": (steering, "words"),
+}
+
+
+def data_fingerprints(names, data: dict) -> dict[str, str]:
+    """What tells the data of each benchmark asked for from other data: 16 hex digits of sentences, places and labels.
+
+    Args:
+        data (`dict`): From [`load_benchmarks`].
+    """
+    digests = {key: fingerprint(plain(content))[:16] for key, content in data.items()}
+    return {name: digests[RUNS[name][1]] for name in names}
+
+
 def run_benchmarks(model, tokenizer, names, data: dict, **options) -> dict:
     """The results of the benchmarks asked for, by their names.
 
@@ -57,10 +75,8 @@ def run_benchmarks(model, tokenizer, names, data: dict, **options) -> dict:
         data (`dict`): From [`load_benchmarks`].
         options: `batch_size`, `iterations`, `seed`, `progress`.
     """
-    runs = {"disambiguation": (disambiguate, "words"), "steering": (steering, "words")}
-    runs["substitution"] = (rank_substitutes, "targets")
     return {
-        name: measure(model, tokenizer, data[key], **options) for name, (measure, key) in runs.items() if name in names
+        name: measure(model, tokenizer, data[key], **options) for name, (measure, key) in RUNS.items() if name in names
     }
 
 

@@ -60,7 +60,7 @@ class AlignedCorpus:
     Args:
         tokenizer: The model's, with character offsets.
         source_sentences, target_sentences (`list[str]`): translations, line by line, none empty.
-        source_language, target_language (`str`): ISO 639-1 codes, for the content-word filters.
+        source_language, target_language (`str`): Codes of the languages, for the content-word filters.
         encoder, layer, cache_dir, device: see `align_words`.
         minimum_count: see `aligned_content_words`.
         max_length (`int`, *optional*): cut sentences at this many tokens; words beyond are left out and counted.

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..languages import language
+from ..utils.files import text_lines
 from .hub_data import hub_configurations, load_hub
 
 
@@ -55,7 +56,7 @@ def _read_folder(path, split, codes) -> list[list[str]]:
     missing = [code for code in codes if code not in present]
     if missing:
         raise ValueError(f"FLORES {split} in {path} lacks {missing}; it has {present}.")
-    return [(folder / f"{code}.{split}").read_text(encoding="utf-8").splitlines() for code in codes]
+    return [text_lines(folder / f"{code}.{split}") for code in codes]
 
 
 def _read_hub(path, split, codes) -> list[list[str]]:

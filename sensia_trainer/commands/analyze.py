@@ -19,7 +19,7 @@ from pathlib import Path
 from ..analysis import BENCHMARKS, DEFINITIONS
 from ..languages import language
 from ..utils.arguments import Parser, recipe_parser
-from ..utils.files import check_writable, read_json, with_note, write_json, write_text
+from ..utils.files import check_writable, read_json, text_lines, with_note, write_json, write_text
 from ..utils.recipes import expand_variables, parse_recipe
 
 
@@ -34,7 +34,7 @@ class AnalysisArguments:
     output: str = field(metadata={"help": "JSON file to write; report and figures go beside it"})
     source_file: str = field(default="", metadata={"help": "Source sentences, one a line"})
     target_file: str = field(default="", metadata={"help": "Their translations, line by line"})
-    target_language: str = field(default="", metadata={"help": "ISO 639-1 code"})
+    target_language: str = field(default="", metadata={"help": "Its code: ISO 639-1, ISO 639-3 or FLORES-200"})
     benchmarks: list[str] = field(
         default_factory=list,
         metadata={"help": f"Instead of the geometry, benchmarks of the senses themselves: {', '.join(BENCHMARKS)}"},
@@ -51,7 +51,7 @@ class AnalysisArguments:
             "pairs that they were not told before training are measured apart"
         },
     )
-    source_language: str = field(default="en", metadata={"help": "ISO 639-1 code"})
+    source_language: str = field(default="en", metadata={"help": "Its code: ISO 639-1, ISO 639-3 or FLORES-200"})
     encoder: str = field(default="microsoft/Multilingual-MiniLM-L12-H384", metadata={"help": "For word alignment"})
     layer: int = field(default=8, metadata={"help": "Hidden layer of the encoder that is compared"})
     minimum_count: int = field(default=5, metadata={"help": "Occurrences a word needs on its side"})
@@ -97,10 +97,6 @@ def check(arguments):
     check_report(Path(arguments.output).parent)
 
 
-def read_lines(path, limit):
-    return Path(expand_variables(path)).read_text(encoding="utf-8").splitlines()[: limit or None]
-
-
 def load_backpack(path):
     from ..utils.models import load_model
 
@@ -121,7 +117,7 @@ def run(arguments):
 def run_on_senses(arguments):
     """The benchmarks of one model, each written when it is done; those that `output` has of this very model, data and
     settings are not run again."""
-    from ..analysis.benchmarks import load_benchmarks, run_benchmarks
+    from ..analysis.benchmarks import data_fingerprints, load_benchmarks, run_benchmarks
     from ..training.runs import weights_fingerprint
     from ..utils.models import load_device, load_tokenizer
 
@@ -137,22 +133,28 @@ def run_on_senses(arguments):
         "settings": settings | {"max_items": arguments.max_items},
         "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
     }
-    result |= measured_before(Path(arguments.output), result)
+    digests = data_fingerprints(arguments.benchmarks, data)
+    result |= measured_before(Path(arguments.output), result, digests)
     for name in arguments.benchmarks:
         if name not in result:
             result |= run_benchmarks(model, tokenizer, [name], data, **settings, progress=True)
+            result["data"] = result.get("data", {}) | {name: digests[name]}
             write_json(arguments.output, result, indent=1)
     return result
 
 
-def measured_before(output: Path, about: dict) -> dict:
-    """The benchmarks that a file of results has about the same, by their names."""
+def measured_before(output: Path, about: dict, digests: dict[str, str]) -> dict:
+    """The benchmarks that a file of results has about the same model and settings, by their names, and `data`, the
+    fingerprint of what each was measured on; of those in `digests`, what was measured on other data is left out."""
     try:
         found = read_json(output)
         same = all(found[name] == value for name, value in about.items())
-    except (OSError, ValueError, KeyError, TypeError):
+        data = found.get("data", {})
+        kept = [name for name in BENCHMARKS if name in found and digests.get(name) in (None, data.get(name))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
-    return {name: found[name] for name in BENCHMARKS if name in found} if same else {}
+    data = {name: data[name] for name in kept if name in data}
+    return {name: found[name] for name in kept} | {"data": data} if same and kept else {}
 
 
 def run_on_geometry(arguments):
@@ -163,12 +165,14 @@ def run_on_geometry(arguments):
     from ..utils.models import load_device, load_tokenizer
     from ..vocabulary.extension import apply_extension, load_extension
 
-    sides = [read_lines(file, arguments.max_sentences) for file in (arguments.source_file, arguments.target_file)]
+    files = (expand_variables(file) for file in (arguments.source_file, arguments.target_file))
+    sides = [text_lines(file)[: arguments.max_sentences or None] for file in files]
     if not sides[0] or len(sides[0]) != len(sides[1]):
         raise ValueError(
             "`source_file` and `target_file` must be translations of each other, line by line: "
             f"{arguments.source_file} has {len(sides[0])} lines and {arguments.target_file} {len(sides[1])}."
         )
+    codes = {name: language(getattr(arguments, name)).code for name in ("source_language", "target_language")}
     device = load_device(arguments.device)
     paths = {name: getattr(arguments, name) for name in ("model", "control", "base")}
     models = {name: load_backpack(path).to(device) for name, path in paths.items() if path}
@@ -181,8 +185,7 @@ def run_on_geometry(arguments):
     corpus = AlignedCorpus(
         tokenizers["model"],
         *sides,
-        arguments.source_language,
-        arguments.target_language,
+        *codes.values(),
         arguments.encoder,
         layer=arguments.layer,
         minimum_count=arguments.minimum_count,
@@ -195,8 +198,7 @@ def run_on_geometry(arguments):
     settings = {name: getattr(arguments, name) for name in names}
     result = {
         "kind": "analysis",
-        "source_language": arguments.source_language,
-        "target_language": arguments.target_language,
+        **codes,
         "models": {name: Path(path).name if path else None for name, path in paths.items()},
         "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
     }

@@ -44,7 +44,7 @@ def main(argv):
         tokenizer = load_tokenizer(args.tokenizer, model)
         tokenizer.save_pretrained(args.output_dir)
     if args.text:
-        text = Path(args.text).read_text(encoding="utf-8")
+        text = Path(args.text).read_text(encoding="utf-8-sig")
         length = model.config.max_position_embeddings
         inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=length)
         losses = inverse_layer_losses(model, inputs["input_ids"])

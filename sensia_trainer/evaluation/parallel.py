@@ -11,6 +11,7 @@ from ..bitext.langid import check_language
 from ..bitext.sources import load_bitext
 from ..bitext.splits import without_blanks
 from ..languages import language
+from ..utils.files import text_lines
 from ..utils.recipes import expand_variables
 
 
@@ -93,7 +94,7 @@ def tatoeba_pairs(source: str, target: str, *, data_dir=None, max_items=None) ->
         missing = [file.name for file in files.values() if not file.is_file()]
         if missing:
             raise ValueError(f"tatoeba is not in {data_dir}: {' and '.join(missing)} are missing in its tatoeba/.")
-        texts = {code: file.read_text(encoding="utf-8").rstrip("\n").split("\n") for code, file in files.items()}
+        texts = {code: text_lines(file) for code, file in files.items()}
     sentences = (texts[code][:max_items] for code in sides)
     return Pairs("tatoeba", (source, target), *sentences, {"data": f"Tatoeba test, {other}-eng", "split": "test"})
 

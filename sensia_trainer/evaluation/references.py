@@ -13,7 +13,7 @@ import numpy as np
 from ..analysis.words import segment_words
 from ..bitext.hub_data import load_hub
 from ..languages import language
-from ..utils.files import fingerprint
+from ..utils.files import fingerprint, text_lines
 from ..utils.statistics import bootstrap_interval
 from .batching import max_positions
 from .generation import complete
@@ -67,7 +67,7 @@ def load_writing(task: str, code: str, *, data_dir=None, purpose="reporting", ma
         file = Path(data_dir) / "xlsum" / f"{name}_test.jsonl"
         if not file.is_file():
             raise ValueError(f"xlsum in {iso} is not in {data_dir}: looked for xlsum/{file.name}.")
-        lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+        lines = [line for line in text_lines(file) if line.strip()]
         rows, source = [json.loads(line) for line in lines[: max_items or XLSUM_ITEMS]], f"xlsum/{file.name}"
     prompts, references = [(row["text"], "\nTL;DR:") for row in rows], [row["summary"] for row in rows]
     return Writing(task, iso, prompts, references, source)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from ..bitext.hub_data import load_hub
 from ..languages import language
-from ..utils.files import fingerprint
+from ..utils.files import fingerprint, text_lines
 
 
 logger = logging.getLogger(__name__)
@@ -264,9 +264,9 @@ def _read(source: TaskSource, task: str, code: str, split: str, data_dir) -> tup
 
 def _read_file(path: Path) -> list[dict]:
     if path.suffix == ".tsv":
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    return [json.loads(line) for line in text_lines(path) if line.strip()]
 
 
 def _read_hub(source: TaskSource, task: str, config: str, split: str) -> tuple[list[dict], str]:

@@ -222,7 +222,7 @@ def read_ledger(folder) -> dict[str, dict]:
     """The last record of every run. A line that a crash cut short is ignored."""
     path, last = Path(folder) / LEDGER_FILE, {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8").split("\n"):
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:

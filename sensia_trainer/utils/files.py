@@ -98,6 +98,21 @@ def write_json(path, content, indent=2) -> None:
     write_text(path, json.dumps(plain(content), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def text_lines(path) -> list[str]:
+    """
+    The lines of a text file in UTF-8, without their ends and a byte order mark. Only a line feed ends a line: U+2028,
+    U+0085 or a form feed within a sentence would shift two files against each other.
+
+    Raises:
+        `ValueError`: if it is in another encoding.
+    """
+    try:
+        lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(path)!r} is not in UTF-8 ({error}); convert it with iconv.") from error
+    return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
 def read_json(path):
     """
     What a JSON file holds.

@@ -18,6 +18,8 @@ import numpy as np
 from scipy import sparse
 from tqdm.auto import tqdm
 
+from ..utils.files import text_lines
+
 
 ROUNDS = 5
 # Alignments held in memory, 4 bytes each; of a larger bitext, pairs are drawn. 160,001 pairs have 38 million.
@@ -252,7 +254,7 @@ def read_dictionary(path):
     if not Path(path).is_file():
         raise ValueError(f"The dictionary {str(path)!r} is not a file. Give a text file with two columns.")
     pairs: dict = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(text_lines(path), start=1):
         if not line.strip():
             continue
         fields = [field.strip() for field in (line.split("\t") if "\t" in line else line.split())]

@@ -90,6 +90,19 @@ def test_bad_input_is_named(arguments, changed, message):
         run(arguments | changed)
 
 
+def test_languages_by_any_code_and_lines_of_any_editor(arguments):
+    """Of a byte order mark, carriage returns and characters that end no line, nothing is left."""
+    for side, texts in (("source_file", SOURCE), ("target_file", TARGET)):
+        texts = [texts[0].replace(" ", "\u2028", 1), *texts[1:]] if side == "source_file" else texts
+        Path(arguments[side]).write_bytes(b"\xef\xbb\xbf" + "\r\n".join(texts).encode() + b"\r\n")
+    run(arguments | {"source_language": "eng_Latn", "target_language": "ind"})
+    output = Path(arguments["output"])
+    result = json.loads(output.read_text(encoding="utf-8"))
+    assert (result["source_language"], result["target_language"]) == ("en", "id")
+    assert "for 'en')" in result["corpus"]["source_filter"] and "for 'id')" in result["corpus"]["target_filter"]
+    assert result["corpus"]["sentences"] == len(SOURCE)
+
+
 def test_models_of_other_tokenizers_are_refused(arguments, tokenizer):
     """The same number of tokens is not enough: equal ids must be equal tokens."""
     file = Path(arguments["base"]) / "tokenizer.json"
@@ -139,6 +152,20 @@ def test_benchmarks_of_the_senses_by_a_field(arguments, tmp_path):
     main([*argv, "disambiguation", "substitution", "steering"])  # interrupted between two of them: the others are kept
     again = json.loads(output.read_text(encoding="utf-8"))
     assert again["steering"]["scale"] == "as it was" and "substitution" in again
+    # On other data, only what was measured on them is measured again.
+    swords["substitute_labels"] = {"a": ["FALSE"], "b": ["TRUE"]}
+    (tmp_path / "swords.json").write_text(json.dumps(swords))
+    main([*argv, "substitution"])
+    other = json.loads(output.read_text(encoding="utf-8"))
+    assert other["steering"]["scale"] == "as it was" and other["data"]["steering"] == again["data"]["steering"]
+    assert other["data"]["substitution"] != again["data"]["substitution"]
+    assert other["substitution"] != again["substitution"]
+    (tmp_path / "wsd/cat/test.gold.txt").write_text("1\n0\n" * 2)
+    main([*argv, "disambiguation", "steering"])
+    last = json.loads(output.read_text(encoding="utf-8"))
+    assert last["steering"]["scale"] == 3.0 and last["data"]["steering"] != again["data"]["steering"]
+    assert last["disambiguation"] != again["disambiguation"] and last["substitution"] == other["substitution"]
+    again["steering"]["scale"] = "as it was"
     output.write_text(json.dumps(again | {"weights": "others"}), encoding="utf-8")
     main([*argv, "steering"])
     assert json.loads(output.read_text(encoding="utf-8"))["steering"]["scale"] == 3.0

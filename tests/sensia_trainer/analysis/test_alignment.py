@@ -96,6 +96,17 @@ def test_stop_words_numbers_and_signs_are_no_content_words():
     assert "stopwordsiso" in method and "'en'" in method
 
 
+@pytest.mark.parametrize(
+    ("code", "word", "listed"),
+    [("ind_Latn", "yang", "id"), ("ind", "yang", "id"), ("zh-Hans", "我们", "zh"), ("zh_Hant", "我们", "zh"),
+     ("eng_Latn", "The", "en"), ("swh_Latn", "na", "sw"), ("no", "og", "no"), ("nob_Latn", "og", "no")],
+)  # fmt: skip
+def test_stop_words_are_found_by_any_code_of_the_language(code, word, listed):
+    pytest.importorskip("stopwordsiso")
+    flags, method = content_words([[word]], code)
+    assert flags == [[False]] and f"for '{listed}')" in method
+
+
 def test_single_characters_count_in_scripts_without_spaces():
     assert content_words([["书", "a"]], "zh")[0] == [[True, False]]
     assert content_words([["น้ํ", "。", "3"]], "xx")[0] == [[True, False, False]]
@@ -132,6 +143,7 @@ def test_a_tagger_is_used_where_one_is_installed(monkeypatch):
     assert flags == [[False, True, True, False, True], []]
     assert "spaCy en_core_web_sm" in method
     assert installed_tagger("id") is None
+    assert {installed_tagger(code)[1] for code in ("eng_Latn", "eng", "en-GB")} == {"spaCy en_core_web_sm"}
 
 
 def test_pairs_need_frequent_content_words_on_both_sides():

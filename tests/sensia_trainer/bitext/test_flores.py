@@ -21,6 +21,16 @@ def test_reads_the_published_layout(folder):
     assert load_flores(folder, "devtest", ["eng_Latn"], purpose="reporting")["eng_Latn"][0] == "devtest eng_Latn"
 
 
+def test_only_a_line_feed_ends_a_sentence(folder):
+    text = "\ufeffone\u2028and a half\r\ntwo\u0085\x0cthree\n\nfour"
+    (folder / "dev/ind_Latn.dev").write_text(text, encoding="utf-8", newline="")
+    sentences = load_flores(folder, "dev", ["id"], purpose="selection")["id"]
+    assert sentences == ["one\u2028and a half", "two\u0085\x0cthree", "", "four"]
+    (folder / "dev/ind_Latn.dev").write_bytes("satu\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="ind_Latn.dev' is not in UTF-8"):
+        load_flores(folder, "dev", ["id"], purpose="selection")
+
+
 @pytest.mark.parametrize("split, purpose", [("devtest", "selection"), ("dev", "reporting")])
 def test_selection_and_reporting_are_not_mixed(folder, split, purpose):
     with pytest.raises(ValueError, match=f"{split} must not be used for {purpose}"):

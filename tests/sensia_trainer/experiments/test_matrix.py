@@ -205,7 +205,7 @@ def test_a_ledger_survives_a_line_cut_short(tmp_path):
     with open(tmp_path / "ledger.jsonl", "a") as file:
         file.write('{"run": "a", "sta')
     assert read_ledger(tmp_path) == {"a": {"run": "a", "status": "finished"}}
-    write_ledger(tmp_path, {"run": "a", "status": "failed"})
+    write_ledger(tmp_path, {"run": "a", "status": "failed", "error": "no pair\u2028in it"})
     assert read_ledger(tmp_path)["a"]["status"] == "failed"
 
 

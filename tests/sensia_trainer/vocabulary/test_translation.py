@@ -110,6 +110,7 @@ def test_best_translations_are_the_most_probable_above_the_threshold():
         ("car\tmobil\n\nhouse\trumah\tnoun\ncar\tmobil\n", [("car", "mobil"), ("house", "rumah")]),
         ("car mobil\n", [("car", "mobil")]),
         ("ice cream\tes krim\n", [("ice cream", "es krim")]),
+        ("\ufeffice\u2028cream\tes\x0ckrim\r\n", [("ice\u2028cream", "es\x0ckrim")]),
     ],
 )
 def test_dictionaries_have_two_columns(tmp_path, text, pairs):
