@@ -26,7 +26,7 @@ MIN_LETTERS, LETTERS_OF_A_SYLLABLE = 10, 2.5
 # Their lines are not their texts: read as plain text, they would protect nothing.
 CONTAINERS = (".xml", ".sgm", ".sgml", ".xlf", ".xliff", ".html", ".htm", ".po", ".mo", ".xlsx", ".xls", ".ods")
 CONTAINERS += (".docx", ".doc", ".odt", ".pdf", ".arrow", ".zip", ".tar", ".tgz", ".7z")
-READABLE = "a file of text a line, or .tsv, .csv, .json, .jsonl, .ndjson, .tmx or .parquet"
+WAY_OUT = "give its texts a line each, or a .tsv, .csv, .json, .jsonl, .ndjson, .tmx or .parquet file"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 
 
@@ -117,7 +117,7 @@ def _texts(entry: str) -> Iterator[str]:
 def _file_texts(path: Path) -> Iterator[str]:
     kind, problems = _kind(path), Problems()
     if kind in CONTAINERS:
-        raise ValueError(f"contamination: {path.name} is a {kind} file; give its texts a line each, as {READABLE}")
+        raise ValueError(f"contamination: {path.name} is a {kind} file; {WAY_OUT}")
     if kind == ".parquet":
         for batch in pq.ParquetFile(path).iter_batches():
             yield from _strings(batch.to_pylist())
@@ -129,9 +129,9 @@ def _file_texts(path: Path) -> Iterator[str]:
             with open_binary(path) as handle:
                 yield from _handle_texts(handle, kind, problems)
     except (json.JSONDecodeError, RecursionError, csv.Error) as error:
-        raise ValueError(f"contamination: {path.name} is not {kind}: {error}; repair it or give {READABLE}") from error
+        raise ValueError(f"contamination: {path.name} is not {kind}: {error}; repair it, or {WAY_OUT}") from error
     if problems["malformed_lines"] or problems["malformed_segments"]:
-        raise ValueError(f"contamination: {path.name} is not a text; give {READABLE}")
+        raise ValueError(f"contamination: {path.name} is not a text; {WAY_OUT}")
 
 
 def _kind(path: Path) -> str:

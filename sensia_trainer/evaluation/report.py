@@ -104,12 +104,13 @@ def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
     parts += _all_scorings(names, rows)
     parts += writing_tables(results)
     output.write_text(with_note("\n".join(parts) + "\n", output.parent), encoding="utf-8")
-    everything = output.with_suffix(".csv")
+    stem = output.stem if output.suffix[1:].isalpha() else output.name  # not so in `rate-0.5`
+    everything = output.with_name(f"{stem}.csv")
     with everything.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows + paper)
-    return [output, everything, *_accuracy_figure(names, shown, paper, output.with_suffix(".png"))]
+    return [output, everything, *_accuracy_figure(names, shown, paper, output.with_name(f"{stem}.png"))]
 
 
 def _ordered_keys(shown, paper) -> list[tuple[str, str]]:

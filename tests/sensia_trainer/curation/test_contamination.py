@@ -69,7 +69,7 @@ def test_tables_and_names(tmp_path):
     found = [list(counts[name].values()) for name in names]
     assert found == [[1, 3], [1, 3], [2, 0]]
     (tmp_path / "archive.zip").write_bytes(b"PK\0\0")
-    with pytest.raises(ValueError, match="archive.zip is not a text; give a file of text a line"):
+    with pytest.raises(ValueError, match="archive.zip is not a text; give its texts a line each"):
         evaluation_keys((str(tmp_path / "archive.zip"),))
 
 

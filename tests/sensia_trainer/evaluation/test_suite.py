@@ -143,7 +143,9 @@ def test_what_could_not_be_tested_is_marked(config, tmp_path):
     items_file(paths[1]).unlink()
     text = compare(paths[:2], tmp_path / "EVALUATION.md")[0].read_text(encoding="utf-8")
     assert text.count("° not tested: ") == 3
-    assert "°" not in compare(paths[:1], tmp_path / "EVALUATION.md")[0].read_text(encoding="utf-8")
+    files = compare(paths[:1], tmp_path / "rate-0.5")
+    assert [file.name for file in files] == ["rate-0.5", "rate-0.5.csv", "rate-0.5.png", "rate-0.5.svg"]
+    assert "°" not in files[0].read_text(encoding="utf-8")
 
 
 def test_recall_is_tested_on_the_same_pairs():
