@@ -41,24 +41,25 @@ def bootstrap_means(values, *, weights=None, samples=10_000, seed=0, progress=Fa
 def _resampled_ratios(numerators, denominators, samples, seed, progress=False):
     """Sums of each numerator over drawn items, divided by those of the denominators (`None`: by their number); without
     the draws whose denominators are all zero."""
-    items = len(numerators[0])
+    items, parts = len(numerators[0]), [*numerators] if denominators is None else [*numerators, denominators]
     with tqdm(total=samples, desc="bootstrap", disable=not progress, leave=False) as bar:
 
-        def ratios(drawn, axis):
+        def sums(drawn, axis):
             bar.update(len(drawn))
-            total = items if denominators is None else denominators.take(drawn).sum(axis)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                return np.stack([column.take(drawn).sum(axis) / total for column in numerators])
+            return np.stack([part.take(drawn).sum(axis) for part in parts])
 
         if items == 1:  # SciPy resamples nothing that cannot vary
-            found = np.repeat(ratios(np.zeros((1, 1), dtype=int), -1), samples, axis=1)
+            found = np.repeat(sums(np.zeros((1, 1), dtype=int), -1), samples, axis=1)
         else:
             # The items drawn of one block stay inside the processor's cache.
             block = max(1, 100_000 // items)
             settings = {"n_resamples": samples, "batch": block, "method": "percentile", "vectorized": True}
             rng = np.random.default_rng(seed)
-            found = bootstrap((np.arange(items),), ratios, rng=rng, **settings).bootstrap_distribution
-    return found[:, np.isfinite(found).all(axis=0)].T
+            found = bootstrap((np.arange(items),), sums, rng=rng, **settings).bootstrap_distribution
+    if denominators is None:
+        return found.T / items
+    *found, totals = found[:, found[-1] > 0]
+    return (np.stack(found) / totals).T
 
 
 def percentile_interval(distribution, confidence=0.95) -> np.ndarray:
