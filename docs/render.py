@@ -32,8 +32,8 @@ LANGUAGES = ("id", "et", "sw", "tr", "zh")
 SIDES = ("source_to_target", "target_to_source")
 ADAPTED = {
     "base": "as it was",
-    "induced": "with senses (`induce_smollm2`)",
-    "sensia": "adapted by senses (`adapt_smollm2`)",
+    "induced": "with senses",
+    "sensia": "adapted by senses",
     "lm-only": "adapted by the LM loss alone",
     "fine-tuning": "fine-tuned without senses",
 }

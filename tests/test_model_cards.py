@@ -36,6 +36,16 @@ def test_the_folder_could_be_published(folder):
     assert weights and max(weights) <= 8 * MEGABYTE
 
 
+@pytest.mark.parametrize("folder", DELTAS, ids=lambda folder: folder.name)
+def test_a_delta_is_small_and_says_what_it_is(folder):
+    files = [file for file in folder.iterdir() if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 40 * MEGABYTE
+    facts = json.loads((folder / "delta.json").read_text(encoding="utf-8"))
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"its base, `{facts['base']}`" in card and "## A delta" in card
+    assert f"| Parameters | {facts['model']['Parameters']:,} |" in card
+
+
 @of_backpacks
 def test_the_code_is_the_repository_s_own(folder):
     """Real copies, so that a copy of the folder is whole; `make cards` makes them again after a change."""
@@ -50,7 +60,7 @@ def test_the_code_is_the_repository_s_own(folder):
 @of_released
 def test_the_card_is_rendered_from_the_metrics(folder, tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["model_name"] == folder.name
+    assert metrics["model_name"] == folder.name.removesuffix("-delta")
     assert metrics["data"]["licence"]
     command, recipe = re.match(r"sensia (\w+) (\S+)", metrics["command"]).groups()
     assert command in COMMANDS and find_recipe(recipe).is_file()

@@ -63,6 +63,7 @@ def make_delta(folder, base, destination) -> Path:
         model.config.save_pretrained(written)
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
+        _complete(written)
         _edit_card(written, lambda text: _with_notice(text, facts["base"]))
     return Path(destination)
 
@@ -111,8 +112,7 @@ def apply_delta(folder, base, destination) -> Path:
         model.save_pretrained(written)
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
-        metrics = written / METRICS_FILE
-        complete_folder(written, read_json(metrics).get("config") if metrics.is_file() else None)
+        _complete(written)
         _edit_card(written, lambda text: text.replace(_notice(facts["base"]), ""))
     return Path(destination)
 
@@ -120,6 +120,7 @@ def apply_delta(folder, base, destination) -> Path:
 def refresh_card(folder) -> Path:
     """Render the card of a delta again, from its `metrics.json`; returns its path."""
     folder = Path(folder)
+    _complete(folder)
     card = write_card(folder)
     _edit_card(folder, lambda text: _with_notice(text, read_json(folder / FACTS_FILE)["base"]))
     return card
@@ -235,6 +236,11 @@ def _notice(base):
         f"`{base}`. `sensia delta FOLDER BASE MODEL` puts both together into the folder `MODEL`, for which the rest "
         "of this card was written; another base is refused.\n\n"
     )
+
+
+def _complete(folder):
+    metrics = folder / METRICS_FILE
+    complete_folder(folder, read_json(metrics).get("config") if metrics.is_file() else None)
 
 
 def _with_notice(text, base):

@@ -123,8 +123,8 @@ def storable(model, dtype: str | None = None) -> str:
 
 def refresh(folder) -> Path:
     """
-    Bring a released folder up to date with this version: its code, its figure and its card; the weights stay. A delta
-    has no code, since what it is put together to has.
+    Bring a released folder up to date with this version: its code, its figure and its card; the weights stay. The
+    card of a delta says that it is one.
 
     Returns:
         The path of the card.
