@@ -248,10 +248,16 @@ def _weight_facts(folder: Path) -> dict:
     return {"Parameters": parameters, "Stored as": ", ".join(sorted(types))} if types else {}
 
 
+FOLDERS_HERE = (
+    "model_cards/",
+    "outputs/",
+)  # where recipes have their models, which look like ids of the Hub elsewhere
+
+
 def base_model_name(base: str) -> str:
     """The Hub id of a base model; for a folder on disk, its name."""
     base = str(base).rstrip("/")
-    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", base) and not base.startswith("model_cards/")
+    is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", base) and not base.startswith(FOLDERS_HERE)
     return base if is_id and not Path(base).is_dir() else Path(base).resolve().name
 
 

@@ -376,6 +376,7 @@ def test_base_model_is_an_id_or_the_name_of_a_folder(tmp_path):
     assert base_model_name("owner/backpack-small") == "owner/backpack-small"
     assert base_model_name(str(folder)) == base_model_name("model_cards/backpack-micro-en/") == "backpack-micro-en"
     assert base_model_name("../outputs/backpack-micro-en") == "backpack-micro-en"
+    assert base_model_name("outputs/smollm2-induced") == "smollm2-induced"
 
 
 def test_durations():
