@@ -60,6 +60,7 @@ def main(argv):
         return draw_runs(argv[1:])
     (config,) = parse_recipe(parser(), argv)
 
+    from ..evaluation.languages import LABELS
     from ..evaluation.results import items_file
     from ..evaluation.suite import run
     from ..evaluation.verdict import verdict
@@ -72,7 +73,7 @@ def main(argv):
                 print(f"{f'{where} {name}'.strip():45s} {value:.4f}")
         if found:
             print(*verdict({}, found, names)[:-1], sep="\n")
-    for kind in ("sense", "context", "overlap", "bits_per_byte"):
+    for kind in (*LABELS, "bits_per_byte"):
         for name, value in result.get("matrix", {}).get(kind, {}).items():
             if not name.endswith("_interval"):
                 print(f"{f'{kind} {name}':45s} {value:.4f}")

@@ -155,14 +155,19 @@ def random_weights_recall(
     """
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # low-rank updates are training too
+    options |= {"seed": seed, "accelerator": accelerator}
+    metrics = evaluate_bitext(with_random_weights(model, seed), tokenizer, source_sentences, target_sentences, **options)
+    return {f"random_{key}": value for key, value in metrics.items() if key.startswith(RANDOM_ROWS)}
+
+
+def with_random_weights(model, seed=0):
+    """A fresh model of the same class, configuration, dtype and device; the random state of the process is left alone.
+    Low-rank updates are training too: of an adapted model it is one of its base."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
     weight = model.get_input_embeddings().weight
     with torch.random.fork_rng(devices=[weight.device] if weight.is_cuda else []):
         torch.manual_seed(seed)
-        untrained = type(model)(copy.deepcopy(model.config)).to(weight)
-    options |= {"seed": seed, "accelerator": accelerator}
-    metrics = evaluate_bitext(untrained, tokenizer, source_sentences, target_sentences, **options)
-    return {f"random_{key}": value for key, value in metrics.items() if key.startswith(RANDOM_ROWS)}
+        return type(model)(copy.deepcopy(model.config)).to(weight)
 
 
 def _beyond_overlap(found, bootstrap, seed) -> dict:

@@ -11,14 +11,20 @@ from ..languages import language
 from ..utils.figures import save_figure
 from ..utils.statistics import bootstrap_interval, bootstrap_ratio_interval
 from .batching import check_ids, encode_texts, evaluating, max_positions, start_token
-from .intrinsic import encode_side, side_metrics
+from .intrinsic import encode_side, side_metrics, with_random_weights
 from .overlap import overlap_by_query, token_idf
 from .perplexity import check_nll
 from .retrieval import retrieval_by_query
 
 
-KINDS = ("sense", "context", "overlap")
-LABELS = {"sense": "sense vectors", "context": "context vectors", "overlap": "token overlap, no model"}
+LABELS = {
+    "sense": "sense vectors",
+    "context": "context vectors",
+    "overlap": "token overlap, no model",
+    "random_sense": "sense vectors of random weights",
+    "random_context": "context vectors of random weights",
+}
+KINDS = tuple(LABELS)[:3]
 
 
 def language_matrix(
@@ -83,6 +89,20 @@ def language_matrix(
     if "entropy" in sides[source]:
         result["sense_entropy"] = _by_language(sides, "sense_entropy_side")
     return result
+
+
+def random_weights_matrix(model, tokenizer, sentences, source, *, seed=0, **options) -> dict:
+    """Retrieval of the same model with fresh weights: what architecture and tokens give without any training.
+
+    Args:
+        seed (`int`): Of the weights, and of the resamples.
+        options: As those of [`language_matrix`], whose other arguments are these.
+
+    Returns:
+        `dict`: `random_sense` and `random_context`, as `sense` and `context` of [`language_matrix`].
+    """
+    matrix = language_matrix(with_random_weights(model, seed), tokenizer, sentences, source, seed=seed, **options)
+    return {f"random_{kind}": matrix[kind] for kind in ("sense", "context") if kind in matrix}
 
 
 def all_hits(sides: dict[str, dict], ids: dict[str, list], idf) -> dict[str, dict[str, torch.Tensor]]:

@@ -50,6 +50,8 @@ MATRIX_ROWS = {
     "sense": "recall@1 {}, sense vectors",
     "context": "recall@1 {}, context vectors",
     "overlap": "recall@1 {}, token overlap (no model)",
+    "random_sense": "recall@1 {}, sense vectors, random weights",
+    "random_context": "recall@1 {}, context vectors, random weights",
     "bits_per_byte": "bits per byte, {}",
 }
 MATRIX_MEANS = {"from_source": "from the source", "to_source": "into the source", "zero_shot": "zero-shot"}

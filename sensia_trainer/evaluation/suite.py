@@ -22,7 +22,7 @@ from ..utils.recipes import expand_variables, find_model
 from .choices import load_choices
 from .generation import cut_prompts, fluency, generate_examples, prompts_for
 from .intrinsic import evaluate_bitext, random_weights_recall
-from .languages import language_matrix, matrix_figure
+from .languages import language_matrix, matrix_figure, random_weights_matrix
 from .likelihood import choice_likelihoods
 from .overlap import token_idf
 from .parallel import Pairs, check_pairs, flores_languages, flores_pairs, own_pairs, tatoeba_pairs
@@ -247,9 +247,11 @@ def _load_languages(config, data_dir):
 
 def _evaluate_languages(config, model, tokenizer, many):
     names = ("pooling", "temperature", "context_state", "context_layer", "bootstrap", "seed", "batch_size")
-    options = {name: getattr(config, name) for name in (*names, "max_length", "progress")}
+    options = {name: getattr(config, name) for name in (*names, "max_length", "progress")} | {"counted": many.counted}
     source = language(config.source).code
-    matrix = language_matrix(model, tokenizer, many.sentences, source, counted=many.counted, **options)
+    matrix = language_matrix(model, tokenizer, many.sentences, source, **options)
+    if config.random_row:
+        matrix |= random_weights_matrix(model, tokenizer, many.sentences, source, **options)
     return portable(many.facts) | {"fingerprint": fingerprint(many.sentences)[:16]} | matrix, {}
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from sensia_trainer.evaluation import languages
 from sensia_trainer.evaluation.batching import encode_texts
-from sensia_trainer.evaluation.intrinsic import encode_side, evaluate_bitext
-from sensia_trainer.evaluation.languages import language_matrix, matrix_figure
+from sensia_trainer.evaluation.intrinsic import encode_side, evaluate_bitext, random_weights_recall
+from sensia_trainer.evaluation.languages import language_matrix, matrix_figure, random_weights_matrix
 from sensia_trainer.evaluation.report_tables import matrix_tables
 from tests.reference import languages as reference
 from tests.tiny import tiny_languages, tiny_model, tiny_tokenizer
@@ -59,6 +59,16 @@ def test_means_are_those_of_the_plain_restatement(measured):
     assert low <= matrix["context"]["zero_shot"] <= high
 
 
+def test_random_weights_are_those_of_the_evaluation_of_a_pair(measured):
+    model, tokenizer, sentences, matrix = measured
+    found = random_weights_matrix(model, tokenizer, sentences, "en", seed=3, progress=False, **OPTIONS)
+    pair = random_weights_recall(model, tokenizer, sentences["id"], sentences["sw"], seed=3, **OPTIONS)
+    assert set(found) == {"random_sense", "random_context"}
+    for kind in found:
+        assert found[kind]["id-sw"] == pytest.approx(pair[f"{kind}_recall_source_to_target"])
+        assert set(found[kind]) == {key for key in matrix["sense"] if not key.endswith("_interval")}
+
+
 def test_beyond_overlap_by_hand():
     import torch
 
@@ -83,6 +93,10 @@ def test_the_report_has_a_row_for_each_direction_and_language(measured):
     assert "| FLORES-200 | a |" in text and text.count("sense vectors |") == 6 + 3
     assert f"| recall@1 Indonesian → Swahili, context vectors | {matrix['context']['id-sw']:.3f} [" in text
     assert f"| bits per byte, Swahili | {matrix['bits_per_byte']['sw']:.3f} [" in text
+    assert "random weights" not in text
+    random = matrix | {"random_sense": matrix["sense"]}
+    text = "\n".join(matrix_tables([{"name": "a", "matrix": random}]))
+    assert text.count("sense vectors, random weights |") == 6 + 3
     assert matrix_tables([{"name": "b"}]) == []
 
 
