@@ -105,9 +105,8 @@ def translation_table(bitext, num_tokens, *, rounds=ROUNDS, max_cells=MAX_CELLS,
     if len(bitext) == 0:
         raise ValueError("`bitext` has no pair with tokens on both sides.")
     blocks = list(bitext.blocks())
-    types = _types(blocks, num_tokens)
+    types, cells = _types(blocks, num_tokens)
     target, source = types // num_tokens, types % num_tokens
-    cells = [np.searchsorted(types, _keys(block, num_tokens)).astype(np.int32) for block in blocks]
     forward = backward = np.ones(len(types), dtype=np.float32)
     for _ in tqdm(range(rounds), desc="aligning words", disable=not progress):
         counts = np.zeros(len(types))
@@ -134,11 +133,19 @@ def _keys(block, num_tokens):
 
 
 def _types(blocks, num_tokens):
-    """The distinct (target, source) tokens that occur together, as sorted keys."""
-    types = np.empty(0, np.int64)
+    """The distinct (target, source) tokens that occur together, as sorted keys, and for each block the place among
+    them of each alignment."""
+    types, cells = [], []
     for block in blocks:
-        types = np.union1d(types, _keys(block, num_tokens))
-    return types
+        found, cell = np.unique(_keys(block, num_tokens), return_inverse=True)
+        types.append(found)
+        cells.append(cell.astype(np.int32))
+    # Sorted, since the library's `unique` of numbers alone goes by hashes, which is several times slower here.
+    merged = np.sort(np.concatenate(types))
+    merged = merged[np.flatnonzero(np.diff(merged, prepend=-1))]
+    for i, found in enumerate(types):
+        cells[i] = np.searchsorted(merged, found).astype(np.int32)[cells[i]]
+    return merged, cells
 
 
 def _posterior(probabilities, place):
