@@ -101,11 +101,11 @@ def read_csv(path: Path, source: str, target: str, source_column, target_column,
 
 
 def csv_reader(lines: Iterable[str], *, strict: bool = False):
-    """A `csv.reader` of lines without their ends, whose delimiter is what the first line has most of: , ; or a tab.
-    With `strict`, `csv.Error` for a quote that nothing closes or that closes before its field ends."""
+    """A `csv.reader` of lines without their ends, whose delimiter is what the first line has most of outside of
+    quotes: , ; or a tab. With `strict`, `csv.Error` for a quote that nothing closes or that closes before its field ends."""
     lines = iter(lines)
     first = next(lines, "")
-    delimiter = max(",;\t", key=first.count)
+    delimiter = max(",;\t", key=re.sub(r'"[^"]*"', "", first).count)
     rest = (line + "\n" for line in lines)
     return csv.reader(itertools.chain([first + "\n"], rest), delimiter=delimiter, strict=strict)
 

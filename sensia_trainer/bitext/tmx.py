@@ -19,7 +19,8 @@ def read_tmx(path: Path, source: str, target: str, problems: Problems) -> Iterat
     """
     The translation units of a TMX file that have both languages (`en-US` counts as `en`), see [`read_units`].
     """
-    for unit in read_units(path, problems):
+    for segments in read_units(path, problems):
+        unit = dict(reversed(segments))  # of two segments in one language the first
         left, right = _side(unit, source), _side(unit, target)
         if left is None or right is None:
             problems.add("units_without_both_languages")
@@ -27,20 +28,22 @@ def read_tmx(path: Path, source: str, target: str, problems: Problems) -> Iterat
             yield left, right, {}
 
 
-def read_units(path: Path, problems: Problems) -> Iterator[dict[str, str]]:
+def read_units(path: Path, problems: Problems) -> Iterator[list[tuple[str, str]]]:
     """
-    The translation units of a TMX file, each `{language: text}`, with the languages as the file has them but in lower
-    case and with underscores.
+    The translation units of a TMX file, each a list of `(language, text)`, with the languages as the file has them but
+    in lower case and with underscores.
 
     Entity declarations are refused: they have no use in a translation memory, and expanding them can fill any memory.
     A file in another encoding than UTF-8 must say so in its XML declaration or begin with a byte order mark. A segment
-    without a language or of more than `MAX_LINE` characters is left out (`malformed_segments`).
+    outside of a `<tuv>` or of more than `MAX_LINE` characters is left out (`malformed_segments`); one whose `<tuv>`
+    names no language has the empty name.
 
     Raises:
         `ValueError`: on XML that is not well formed, an entity declaration or an unknown encoding.
     """
-    unit, state = {}, {"language": None, "text": None, "size": 0, "skip": 0}
-    finished: list[dict] = []
+    unit: list[tuple[str, str]] = []
+    state = {"language": None, "text": None, "size": 0, "skip": 0}
+    finished: list[list] = []
     parser = expat.ParserCreate()
     parser.buffer_text = True
 
@@ -59,12 +62,12 @@ def read_units(path: Path, problems: Problems) -> Iterator[dict[str, str]]:
             if state["language"] is None or state["size"] > MAX_LINE:
                 problems.add("malformed_segments", parser.CurrentLineNumber)
             else:
-                unit.setdefault(state["language"].lower().replace("-", "_"), " ".join("".join(state["text"]).split()))
+                unit.append((state["language"].lower().replace("-", "_"), " ".join("".join(state["text"]).split())))
             state["text"] = None
         elif name == "tuv":
             state["language"] = None
         elif name == "tu":
-            finished.append(dict(unit))
+            finished.append(list(unit))
         elif name in _CODES:
             state["skip"] -= 1
 

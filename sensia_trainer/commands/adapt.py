@@ -81,7 +81,7 @@ def adapt(run, data, words, parts, args):
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.files import fingerprint
     from ..utils.models import load_model, load_tokenizer
-    from ..vocabulary.extension import with_votes, words_added
+    from ..vocabulary.extension import keep_report, with_earlier_words, with_votes, words_added
     from ..vocabulary.section import vocabulary_figure
     from .induce import induced
 
@@ -122,6 +122,7 @@ def adapt(run, data, words, parts, args):
     if words.vocabulary_size:
         given = run.once("given", lambda: source_fluency(model, tokenizer, held_out, args))
         tokenizer, vocabulary = new_words(run, words, args, model, tokenizer, train)
+        vocabulary = with_earlier_words(vocabulary, base)
         first = vocabulary["first_token"]
         new = range(new.start if new else first, first + vocabulary["new_tokens"])
     choose_parts(model, parts, new)
@@ -190,6 +191,8 @@ def adapt(run, data, words, parts, args):
         draw_dynamics(measured, f"{args.output_dir}/training_dynamics", starts)
         if vocabulary:
             vocabulary_figure(vocabulary, f"{args.output_dir}/vocabulary", languages=names_of(measured["languages"]))
+        else:
+            keep_report(base, args.output_dir)
         run.finish(measured, finish_folder)
     if args.push_to_hub:
         trainer.push_to_hub(commit_message=f"{data.method} of {base}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..bitext.hub_data import load_hub
@@ -25,7 +26,7 @@ from .filters import near_form, near_keys, text_keys
 MIN_LETTERS, LETTERS_OF_A_SYLLABLE = 10, 2.5
 # Their lines are not their texts: read as plain text, they would protect nothing.
 CONTAINERS = (".xml", ".sgm", ".sgml", ".xlf", ".xliff", ".html", ".htm", ".po", ".mo", ".xlsx", ".xls", ".ods")
-CONTAINERS += (".docx", ".doc", ".odt", ".pdf", ".arrow", ".zip", ".tar", ".tgz", ".7z")
+CONTAINERS += (".docx", ".doc", ".odt", ".pdf", ".rtf", ".yaml", ".yml", ".vtt", ".srt", ".arrow", ".zip", ".tar", ".tgz", ".7z")
 WAY_OUT = "give its texts a line each, or a .tsv, .csv, .json, .jsonl, .ndjson, .tmx or .parquet file"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 
@@ -118,18 +119,19 @@ def _file_texts(path: Path) -> Iterator[str]:
     kind, problems = _kind(path), Problems()
     if kind in CONTAINERS:
         raise ValueError(f"contamination: {path.name} is a {kind} file; {WAY_OUT}")
-    if kind == ".parquet":
-        for batch in pq.ParquetFile(path).iter_batches():
-            yield from _strings(batch.to_pylist())
-        return
     try:
-        if kind == ".tmx":
-            yield from (text for unit in read_units(path, problems) for text in unit.values())
+        if kind == ".parquet":
+            for batch in pq.ParquetFile(path).iter_batches():
+                yield from _strings(batch.to_pylist())
+        elif kind == ".tmx":
+            yield from (text for unit in read_units(path, problems) for _, text in unit)
         else:
             with open_binary(path) as handle:
                 yield from _handle_texts(handle, kind, problems)
-    except (json.JSONDecodeError, RecursionError, csv.Error) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError, csv.Error, pa.ArrowInvalid) as error:
         raise ValueError(f"contamination: {path.name} is not {kind}: {error}; repair it, or {WAY_OUT}") from error
+    if problems["invalid_utf8"]:
+        raise ValueError(f"contamination: {path.name} is not in UTF-8; convert it, for example by `iconv -t utf-8`")
     if problems["malformed_lines"] or problems["malformed_segments"]:
         raise ValueError(f"contamination: {path.name} is not a text; {WAY_OUT}")
 
@@ -146,7 +148,7 @@ def _kind(path: Path) -> str:
 
 def _handle_texts(handle, kind: str, problems: Problems) -> Iterator[str]:
     if kind == ".json":  # not by lines: the whole may be one line of any length
-        yield from _strings(_json_items(handle.read().decode("utf-8-sig", "replace")))
+        yield from _strings(_json_items(handle.read().decode("utf-8-sig")))
         return
     lines = (line for line in read_lines(handle, problems) if line is not None)
     if kind in (".jsonl", ".ndjson"):
@@ -154,7 +156,7 @@ def _handle_texts(handle, kind: str, problems: Problems) -> Iterator[str]:
     elif kind in (".tsv", ".tab"):
         yield from (text for line in lines for text in line.split("\t"))
     elif kind == ".csv":
-        yield from (text for row in csv_reader(lines) for text in row)
+        yield from (text for row in csv_reader(lines, strict=True) for text in row)
     else:
         yield from lines
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..bitext.readers import csv_reader
 from ..languages import language
-from ..utils.files import fingerprint
+from ..utils.files import fingerprint, text_lines
 from ..utils.recipes import expand_variables
 from .tasks import TaskData, check_row
 
@@ -78,14 +78,13 @@ def _read(path: Path) -> list[dict]:
         raise ValueError(f"`choices` must be a file of the kinds {', '.join(SUFFIXES)} (got {str(path)!r}).")
     if not path.is_file():
         raise ValueError(f"`choices` names {str(path)!r}, which is not a file.")
-    text = path.read_text(encoding="utf-8-sig")
+    lines = text_lines(path)
     try:
         if path.suffix == ".json":
-            rows = json.loads(text)
+            rows = json.loads("\n".join(lines))
         elif path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
+            rows = [json.loads(line) for line in lines if line.strip()]
         else:
-            lines = [line.removesuffix("\r") for line in text.split("\n")]
             rows = _rows(_tsv(lines) if path.suffix == ".tsv" else csv_reader(lines, strict=True), path)
     except (json.JSONDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no {path.suffix[1:].upper()}: {error}.") from error
@@ -108,9 +107,9 @@ def _unquoted(cell: str) -> str:
 def _rows(table: Iterator[list[str]], path: Path) -> list[dict]:
     """The lines of a table by the names in the first; a line that is short lacks its last columns."""
     header = next(table, [])
-    rows = [cells for cells in table if cells]
+    rows = [cells for cells in table if any(cell.strip() for cell in cells)]
     for number, cells in enumerate(rows, 1):
-        if len(cells) > len(header):
+        if any(cells[len(header) :]):  # empty ones are what spreadsheets leave of a wider line
             raise ValueError(
                 f"{path.name}, item {number} has {len(cells)} cells where the header names {len(header)}: quote "
                 "a cell that holds the delimiter of a CSV, or give JSONL."

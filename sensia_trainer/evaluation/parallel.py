@@ -95,6 +95,9 @@ def tatoeba_pairs(source: str, target: str, *, data_dir=None, max_items=None) ->
         if missing:
             raise ValueError(f"tatoeba is not in {data_dir}: {' and '.join(missing)} are missing in its tatoeba/.")
         texts = {code: text_lines(file) for code, file in files.items()}
+        if len({len(lines) for lines in texts.values()}) > 1:
+            sizes = " and ".join(f"{files[code].name} has {len(lines)}" for code, lines in texts.items())
+            raise ValueError(f"The lines of the two files translate each other, but {sizes}; fetch them again.")
     sentences = (texts[code][:max_items] for code in sides)
     return Pairs("tatoeba", (source, target), *sentences, {"data": f"Tatoeba test, {other}-eng", "split": "test"})
 

@@ -104,7 +104,7 @@ def compare(paths, output, scoring="cond", template="plain") -> list[Path]:
     parts += _all_scorings(names, rows)
     parts += writing_tables(results)
     output.write_text(with_note("\n".join(parts) + "\n", output.parent), encoding="utf-8")
-    stem = output.stem if output.suffix[1:].isalpha() else output.name  # not so in `rate-0.5`
+    stem = output.stem if output.suffix.lower() in (".md", ".markdown") else output.name  # not so in `rate-0.5`
     everything = output.with_name(f"{stem}.csv")
     with everything.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, CSV_FIELDS, lineterminator="\n")

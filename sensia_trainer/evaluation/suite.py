@@ -177,10 +177,10 @@ def _files_of(model: str, output: str) -> list:
     stem = Path(output).stem
     results = {Path(output).name, items_file(output).name, parts_file(output).name}
     results |= {f"{stem}-languages.png", f"{stem}-languages.svg"}
-    files = (
-        [file for file in sorted(Path(model).iterdir()) if file.name not in results] if Path(model).is_dir() else []
-    )
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    files = sorted(Path(model).iterdir()) if Path(model).is_dir() else []
+    # `NAME.1234.part` is what a process that was killed while it wrote NAME leaves behind.
+    files = [file for file in files if re.sub(r"\.\d+\.part$", "", file.name) not in results and file.is_file()]
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def _load_data(config, data_dir):

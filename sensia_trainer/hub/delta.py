@@ -26,7 +26,7 @@ from ..utils.files import portable, read_json, write_json, write_text
 from ..utils.models import load_model, load_tokenizer
 from ..vocabulary.extension import keep_report
 from .folders import FILE_SIZE, complete_folder
-from .model_card import model_facts, write_card
+from .model_card import config_facts, write_card
 
 
 WEIGHTS_FILE, FACTS_FILE = "delta.safetensors", "delta.json"
@@ -55,12 +55,13 @@ def make_delta(folder, base, destination) -> Path:
     for name, weight in tqdm(_distinct(model).items(), desc="comparing weights", disable=None):
         parts |= _difference(name, weight, known.get(name))
     facts = {"base": portable(str(base)), "base_fingerprint": weights_fingerprint(original)}
-    facts["model"] = model_facts(folder)
     with _written(destination) as written:
         pattern = WEIGHTS_FILE.replace(".", "{suffix}.")
         save_torch_state_dict(_in_pieces(parts), str(written), filename_pattern=pattern, max_shard_size=FILE_SIZE)
-        write_json(written / FACTS_FILE, facts)
         model.config.save_pretrained(written)
+        size = sum(weight.numel() for weight in _distinct(model).values())
+        facts["model"] = {"Parameters": size, "Stored as": "F32"} | config_facts(written)
+        write_json(written / FACTS_FILE, facts)
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
         _complete(written)

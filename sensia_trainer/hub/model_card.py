@@ -218,20 +218,24 @@ def model_facts(folder) -> dict:
     if (folder / "adapter_config.json").is_file():
         config = read_json(folder / "adapter_config.json")
         facts = {"Adapter": config["peft_type"], "Rank": config.get("r"), "Adapted modules": config["target_modules"]}
-    else:
-        config = read_json(folder / "config.json")
-        backbone = config.get("backbone_config") or config
-        names = {
-            "Layers": ("num_hidden_layers", "n_layer"),
-            "Hidden size": ("hidden_size", "n_embd"),
-            "Attention heads": ("num_attention_heads", "n_head"),
-            "Positions": ("max_position_embeddings", "n_positions"),
-            "Vocabulary": ("vocab_size",),
-        }
-        facts = {"Backbone": backbone.get("model_type"), "Senses per word": config.get("num_senses")}
-        for label, keys in names.items():
-            facts[label] = next((backbone[key] for key in keys if key in backbone), None)
-    facts = _weight_facts(folder) | facts
+        return _weight_facts(folder) | {label: value for label, value in facts.items() if value is not None}
+    return _weight_facts(folder) | config_facts(folder)
+
+
+def config_facts(folder) -> dict:
+    """The sizes of a model folder that its `config.json` tells, for the card's first table."""
+    config = read_json(Path(folder) / "config.json")
+    backbone = config.get("backbone_config") or config
+    names = {
+        "Layers": ("num_hidden_layers", "n_layer"),
+        "Hidden size": ("hidden_size", "n_embd"),
+        "Attention heads": ("num_attention_heads", "n_head"),
+        "Positions": ("max_position_embeddings", "n_positions"),
+        "Vocabulary": ("vocab_size",),
+    }
+    facts = {"Backbone": backbone.get("model_type"), "Senses per word": config.get("num_senses")}
+    for label, keys in names.items():
+        facts[label] = next((backbone[key] for key in keys if key in backbone), None)
     return {label: value for label, value in facts.items() if value is not None}
 
 

@@ -87,10 +87,10 @@ def closing_words(metrics: dict) -> list[str]:
     if "by_pair" not in metrics:
         names = names_of(metrics["languages"])
         return verdict(metrics["before"], metrics["after"], names, metrics.get("control"), **settings)
-    source, lines = metrics["languages"]["source"], []
+    lines = []
     for name, one in metrics["by_pair"].items():
-        target = language(name.removeprefix(f"{source}-")).name
-        lines += verdict(one["before"], one["after"], (language(source).name, target), **settings)
+        names = tuple(language(code).name for code in name.split("-"))
+        lines += verdict(one["before"], one["after"], names, **settings)
     return lines
 
 
@@ -140,10 +140,10 @@ def _lines_of_run(name: str, metrics: dict) -> dict[str, tuple[list[dict], tuple
     if "by_pair" not in metrics:
         found = evaluations(history)
         return {name: (_from_start(metrics.get("before"), found), names_of(metrics["languages"]))} if found else {}
-    source, lines = metrics["languages"]["source"], {}
+    lines = {}
     for pair, found in histories(history, list(metrics["by_pair"])).items():
         if found:
-            names = names_of({"source": source, "target": pair.removeprefix(f"{source}-")})
+            names = names_of(dict(zip(("source", "target"), pair.split("-"), strict=True)))
             lines[f"{name}, {pair}"] = _from_start(metrics["by_pair"][pair].get("before"), found), names
     return lines
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+from pathlib import Path
 
 import psutil
 
@@ -10,9 +11,10 @@ import psutil
 # Parameters of glibc's mallopt and their values: the largest block from the heap, and what its top may hold unused.
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 LARGEST_BLOCK, UNUSED_TOP = 2**30, 2**31 - 1
-# Share of the machine's memory below which what is free may not do for the next step. To fault in again what was given
+# Share of the memory below which what is free may not do for the next step. To fault in again what was given
 # back takes a third of a step's time, so nothing goes back before.
 LEAST_FREE = 0.15
+CONTROL_GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
@@ -35,7 +37,7 @@ def keep_freed_memory() -> bool:
 
 def return_freed_memory() -> bool:
     """
-    Gives freed memory back to the system where less than `LEAST_FREE` of the machine's is left.
+    Gives freed memory back to the system where less than `LEAST_FREE` of what there is is left.
 
     Kept blocks are of the sizes of past steps. Where sentences differ in length, the next step finds none that fits
     and takes new ones beside them: with a large head the process grows to one and a half times what it has in use.
@@ -43,7 +45,28 @@ def return_freed_memory() -> bool:
     Returns:
         `bool`: whether any was given back.
     """
-    memory = psutil.virtual_memory()
-    if platform.libc_ver()[0] != "glibc" or memory.available >= LEAST_FREE * memory.total:
+    available, total = memory_left()
+    if platform.libc_ver()[0] != "glibc" or available >= LEAST_FREE * total:
         return False
     return bool(ctypes.CDLL(None).malloc_trim(0))
+
+
+def memory_left() -> tuple[int, int]:
+    """
+    Bytes of memory that this process may still take, and of how many: those of the machine or, where a container or
+    a batch system sets a limit that leaves less, of that (control groups of Linux, version 2).
+    """
+    machine = psutil.virtual_memory()
+    left = [(machine.available, machine.total)]
+    try:
+        group = CONTROL_GROUPS / OWN_GROUP.read_text().rpartition("::/")[2].strip()
+        for folder in (group, *group.parents):
+            if CONTROL_GROUPS in (folder, *folder.parents) and (folder / "memory.max").is_file():
+                limit = (folder / "memory.max").read_text().strip()
+                # Files that were read and not written are counted as in use, but give way.
+                files = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                used = int((folder / "memory.current").read_text()) - int(files.get("inactive_file", 0))
+                left += [(max(int(limit) - used, 0), int(limit))] if limit != "max" else []
+    except (OSError, ValueError):  # another system, or another version
+        pass
+    return min(left)

@@ -29,6 +29,7 @@ from .translation import best_translations, learn_translations, read_dictionary
 logger = logging.get_logger(__name__)
 
 REPORT_FILE, MIXTURE_FILE = "vocabulary.json", "mixture.safetensors"
+METRICS_FILE = "metrics.json"
 CSR = ("data", "indices", "indptr")
 FEW_PAIRS = 1000
 MAX_PAIRS = 250_000  # that translations are learned from; of more, so many are drawn
@@ -235,10 +236,9 @@ def learned_before(folder, learn):
 
 
 def words_added(model) -> range:
-    """Ids of the words that `sensia vocabulary` gave a model (folder or Hub id), in one call or in several; none for
-    any other."""
-    file = _report_of(model)
-    report = read_json(file) if file else {}
+    """Ids of the words that `sensia vocabulary` or an adaptation gave a model (folder or Hub id), in one call or in
+    several; none for any other."""
+    report = _report_of(model)
     first = report.get("first_token", 0)
     return range(first - report.get("earlier_words", 0), first + report.get("new_tokens", 0))
 
@@ -252,15 +252,21 @@ def with_earlier_words(report: dict, model) -> dict:
 def keep_report(model, folder) -> None:
     """Write into a folder that was made of a model (folder or Hub id) which words that one was given, if any."""
     if words_added(model):
-        shutil.copyfile(_report_of(model), Path(folder) / REPORT_FILE)
+        write_json(Path(folder) / REPORT_FILE, _report_of(model))
 
 
-def _report_of(model):
+def _report_of(model) -> dict:
+    """What a model knows of its new words: the report of `sensia vocabulary`, or that among an adaptation's metrics."""
     place = str(find_model(model))
-    try:
-        return cached_file(place, REPORT_FILE)
-    except OSError:  # there is none
-        return None
+    for name in (REPORT_FILE, METRICS_FILE):
+        try:
+            content = read_json(cached_file(place, name))
+        except (OSError, ValueError):  # there is none, or none of this project
+            continue
+        report = content if name == REPORT_FILE else isinstance(content, dict) and content.get("vocabulary")
+        if isinstance(report, dict) and "first_token" in report:
+            return report
+    return {}
 
 
 def sense_votes(model, tokenizer, tokens, *, number=5):

@@ -179,6 +179,8 @@ def test_tmx_with_segments_where_none_belongs(tmp_path, monkeypatch):
     monkeypatch.setattr("sensia_trainer.bitext.tmx.MAX_LINE", 1000)
     found = read(tmp_path, "b.tmx", f"<tmx>{UNIT.format('one')}{UNIT.format('x' * 5000)}</tmx>".encode())
     assert found == (ROWS[:1], {"malformed_segments": 1, "units_without_both_languages": 1})
+    twice = UNIT.replace("</tuv>", '</tuv><tuv xml:lang="en"><seg>another</seg></tuv>', 1).format("one")
+    assert read(tmp_path, "d.tmx", f"<tmx>{twice}</tmx>".encode()) == (ROWS[:1], {})  # the first of a language
     nested = b"<tmx>" + b"<a>" * 100_000 + b"</a>" * 100_000 + UNIT.format("one").encode() + b"</tmx>"
     assert read(tmp_path, "c.tmx", nested)[0] == ROWS[:1]
 

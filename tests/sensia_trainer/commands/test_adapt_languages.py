@@ -3,12 +3,14 @@
 import json
 
 import pytest
+from transformers import AutoTokenizer
 
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.commands.adapt import main
 from sensia_trainer.hub.release import refresh, release
 from sensia_trainer.hub.validation import validate_card
 from sensia_trainer.utils.files import read_json
+from sensia_trainer.vocabulary.extension import keep_report, words_added
 from tests.tiny import tiny_bitext, tiny_model, tiny_tokenizer
 
 
@@ -48,6 +50,16 @@ def folder(tmp_path_factory):
         main(["recipe.yaml", *FIELDS.split()])
         main([*more, *FIELDS.split(), "--eval_bitext", json.dumps(held_out)])
     return folder
+
+
+def test_new_words_of_every_run_are_known_to_the_next(folder):
+    sizes = [len(AutoTokenizer.from_pretrained(folder / name)) for name in ("base", "out", "more")]
+    assert words_added(folder / "out") == range(sizes[0], sizes[1])
+    assert words_added(folder / "more") == range(sizes[0], sizes[2])
+    assert not words_added(folder / "base")
+    (folder / "kept").mkdir()
+    keep_report(folder / "more", folder / "kept")
+    assert words_added(folder / "kept") == words_added(folder / "more")
 
 
 def test_every_language_is_in_metrics_card_and_figure(folder):

@@ -92,6 +92,12 @@ STORIES = [{"story": "She smiled, and went away.", "label": 1}, {"parts": ["He s
             "<tmx><body><tu><tuv xml:lang='en'><seg>She smiled, and went <ph>1</ph>away.</seg></tuv>"
             "<tuv xml:lang='id'><seg>He sat; down again.</seg></tuv></tu></body></tmx>",
         ),
+        (
+            "set.tmx",
+            "<tmx><body><tu><tuv xml:lang='en'><seg>She smiled, and went away.</seg></tuv>"
+            "<tuv xml:lang='en'><seg>He sat; down again.</seg></tuv></tu></body></tmx>",
+        ),
+        ("set.csv", '"Yes; no; so",x\n"She smiled, and went away.",He sat; down again.\n'),
     ],
 )
 def test_every_kind_of_file_gives_its_texts(tmp_path, name, text):
@@ -105,7 +111,7 @@ def test_every_kind_of_file_gives_its_texts(tmp_path, name, text):
         assert has(keys, "she smiled and went away", "he sat down again") == [True, True]
 
 
-@pytest.mark.parametrize("kind", [".xml", ".po", ".XLSX", ".docx", ".sgm", ".zip"])
+@pytest.mark.parametrize("kind", [".xml", ".po", ".XLSX", ".docx", ".sgm", ".zip", ".yaml"])
 def test_a_file_whose_lines_are_not_its_texts_is_refused(tmp_path, kind):
     file = tmp_path / f"set{kind}"
     with zipfile.ZipFile(file, "w") as archive:
@@ -116,11 +122,28 @@ def test_a_file_whose_lines_are_not_its_texts_is_refused(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
-    "name, text", [("set.json", "[{"), ("set.jsonl", "{}\n{"), ("set.csv", "a,b\n" + "x" * 140_000)]
+    "name, text",
+    [
+        ("set.json", "[{"),
+        ("set.jsonl", "{}\n{"),
+        ("set.csv", "a,b\n" + "x" * 140_000),
+        ("set.csv", 'a,b\n1,"She smiled\n2,He sat down.\n'),
+        ("set.parquet", "She smiled, and went away.\n"),
+    ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match=rf"contamination: {name} is not {name[3:]}: "):
+        evaluation_keys((str(tmp_path / name),))
+
+
+@pytest.mark.parametrize("name", ["set.txt", "set.tsv", "set.csv", "set.json", "set.jsonl", "set.tmx"])
+def test_text_in_another_encoding_is_refused(tmp_path, name):
+    """Read as UTF-8 with replacements, it would protect nothing."""
+    text = "Kõik läksid koju, nüüd."
+    text = f"<tmx><tu><tuv><seg>{text}</seg></tuv></tu></tmx>" if name.endswith("tmx") else f'["{text}"]\n'
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=f"contamination: {name} is not (in UTF-8; convert it|.json: 'utf-8' codec)"):
         evaluation_keys((str(tmp_path / name),))
 
 

@@ -85,6 +85,18 @@ def test_quotation_marks_of_a_tsv_are_part_of_its_text(tmp_path):
     assert [row["choices"][0] for row in rows] == [f" x{n}" for n in range(7)]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_spreadsheets_leave_around_a_table(tmp_path, end):
+    lines = ["q,a,b,label", "Q,x,y,A,", ",,,", '"R\r",x,y,B', ",,,,"]
+    own = {"name": "quiz", "context": "{q}", "answers": [" {a}", " {b}"]}
+    for name, delimiter in (("quiz.csv", ","), ("quiz.tsv", "\t")):
+        (tmp_path / name).write_bytes((end.join(lines) + end).replace(",", delimiter).encode())
+        rows = load_choices(tmp_path / name, "en", **own).rows
+        assert [(row["context"].strip(), row["label"]) for row in rows] == [("Q", 0), ("R", 1)]
+    (tmp_path / "quiz.csv").write_text('q,a,b,"label; 1; 2; 3"\nQ,x,y,A\n')
+    assert len(load_choices(tmp_path / "quiz.csv", "en", **own, label="label; 1; 2; 3").rows) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -97,11 +109,12 @@ def test_quotation_marks_of_a_tsv_are_part_of_its_text(tmp_path):
         ("quiz.csv", 'q,a,b,label\n"Q,x,y,A\nQ,x,y,A\n', "quiz.csv is no CSV: unexpected end of data"),
         ("quiz.csv", 'q,a,b,label\n"Q" he said,x,y,A\n', "quiz.csv is no CSV: "),
         ("quiz.csv", f"q,a,b,label\n{'Q' * 140_000},x,y,A\n", "quiz.csv is no CSV: field larger than"),
+        ("quiz.csv", "q,a,b,label\nQ\xe4,x,y,A\n".encode("latin-1"), "quiz.csv' is not in UTF-8"),
         ("quiz.tsv", "q\ta\tb\tlabel\nQ\tx\ty\n", "item 1: there is no column 'label' with the right choice"),
     ],
 )
 def test_a_table_that_is_not_whole(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     own = {"name": "quiz", "context": "{q}", "answers": [" {a}", " {b}"]}
     with pytest.raises(ValueError, match=message):
         load_choices(tmp_path / name, "en", **own)

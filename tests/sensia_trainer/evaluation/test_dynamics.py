@@ -96,6 +96,18 @@ def test_runs_of_one_pair_and_of_several_share_a_figure(tmp_path, monkeypatch, c
     assert names[:4] == ["one", "several, en-sw", "several, en-zh", "again"]
 
 
+def test_a_pair_without_the_source_language_keeps_both_its_names():
+    run = {"languages": {"source": "en", "targets": ["id", "sw"], "pairs": ["en-id", "id-sw"]}}
+    values = {"sense_recall_target_to_source": 0.5, "sense_recall_source_to_target": 0.5, "pairs": 9}
+    values |= {"target_bits_per_byte": 2.0, "source_bits_per_byte": 2.0}
+    run["by_pair"] = {pair: {"before": values, "after": values} for pair in run["languages"]["pairs"]}
+    run["history"] = [_evaluated(5, **{f"{pair}_sense_entropy_target": 1.0 for pair in run["by_pair"]})]
+    names = {line: names for line, (_, names) in by_pair._lines_of_run("run", run).items()}
+    assert names == {"run, en-id": ("English", "Indonesian"), "run, id-sw": ("Indonesian", "Swahili")}
+    words = "\n".join(by_pair.closing_words(run))
+    assert "English and Indonesian sentences" in words and "Indonesian and Swahili sentences" in words
+
+
 def test_runs_without_languages_are_no_dynamics(tmp_path):
     file = tmp_path / "metrics.json"
     file.write_text(json.dumps(RUNS["pretrained"]))

@@ -33,6 +33,9 @@ def test_tatoeba_in_either_direction(tmp_path):
         tatoeba_pairs("en", "zh", data_dir=tmp_path)
     with pytest.raises(ValueError, match="with English on one side"):
         tatoeba_pairs("id", "tr", data_dir=tmp_path)
+    write(tmp_path / "tatoeba/tatoeba.ind-eng.eng", [*ENGLISH, ""])
+    with pytest.raises(ValueError, match=f"but tatoeba.ind-eng.ind has {len(ENGLISH)} and tatoeba.ind-eng.eng has "):
+        tatoeba_pairs("id", "en", data_dir=tmp_path)
 
 
 def test_your_own_bitext_from_two_files_or_a_table(tmp_path, monkeypatch):

@@ -131,6 +131,7 @@ def test_what_could_not_be_tested_is_marked(config, tmp_path):
         run(other)
         paths.append(other.output)
     files = compare(paths, tmp_path / "EVALUATION.md")
+    assert {file.stem for file in files} == {"EVALUATION"}
     text = files[0].read_text(encoding="utf-8")
     rows = {line.split(" | ")[0][2:]: line.split(" | ") for line in text.splitlines() if line.startswith("| ")}
     marked = {name: ["°" in cell for cell in row[-3:]] for name, row in rows.items() if len(row) > 3}
@@ -328,6 +329,7 @@ def test_results_in_the_folder_of_the_model_are_no_part_of_it(config, tmp_path, 
         patch.setattr("sensia_trainer.evaluation.suite.generate_examples", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(config)
+    (tmp_path / "model" / "result.items.json.4321.part").write_text("{")  # of a process killed while it wrote
     monkeypatch.setattr("sensia_trainer.evaluation.suite.evaluate_bitext", interrupted)
     assert run(config)["complete"]
 

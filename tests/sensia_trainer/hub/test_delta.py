@@ -13,6 +13,7 @@ from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.commands.delta import main
 from sensia_trainer.hub import delta
 from sensia_trainer.hub.delta import FACTS_FILE, WEIGHTS_FILE, make_delta
+from sensia_trainer.hub.model_card import model_facts
 from sensia_trainer.hub.release import refresh
 from sensia_trainer.training.parts import choose_parts, merge_updates
 from sensia_trainer.training.settings import TrainedParts
@@ -142,6 +143,8 @@ def test_the_delta_of_an_adapter_folder_is_that_of_the_whole_model(folders, tmp_
     tiny_tokenizer().save_pretrained(tmp_path / "adapter")
     expected = updated.eval()(IDS).logits
     main([str(tmp_path / "adapter"), str(folders / "adapted"), str(tmp_path / "delta")])
+    facts = json.loads((tmp_path / "delta" / "delta.json").read_text())["model"]
+    assert facts == model_facts(folders / "adapted") | {"Stored as": "F32"}
     main([str(tmp_path / "delta"), str(folders / "adapted"), str(tmp_path / "again")])
     got = BackpackForCausalLM.from_pretrained(tmp_path / "again").eval()(IDS).logits
     torch.testing.assert_close(got, expected, rtol=0, atol=2e-3 * expected.abs().max().item())

@@ -73,6 +73,23 @@ print(given, psutil.Process().memory_info().rss - before)
 """
 
 
+def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch):
+    machine = SimpleNamespace(available=100, total=1000)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: machine)
+    monkeypatch.setattr(memory, "CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "own")
+    assert memory.memory_left() == (100, 1000)  # no such file
+    for name, limit, used in (("job", "90", 40), ("job/step", "max", 40), ("other", "10", 10)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / name / "memory.current").write_text(f"{used}\n")
+        (tmp_path / name / "memory.stat").write_text("anon 30\ninactive_file 5\n")
+    (tmp_path / "own").write_text("4:memory:/elsewhere\n0::/job/step\n")
+    assert memory.memory_left() == (55, 90)  # of the group above, which limits those within
+    machine.available = 20
+    assert memory.memory_left() == (20, 1000)
+
+
 @pytest.mark.parametrize("left", ["little", "much"])
 def test_where_little_is_left_it_is_given_back(left):
     command = [sys.executable, "-c", RETURNED, left]
