@@ -156,7 +156,9 @@ def random_weights_recall(
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
     options |= {"seed": seed, "accelerator": accelerator}
-    metrics = evaluate_bitext(with_random_weights(model, seed), tokenizer, source_sentences, target_sentences, **options)
+    metrics = evaluate_bitext(
+        with_random_weights(model, seed), tokenizer, source_sentences, target_sentences, **options
+    )
     return {f"random_{key}": value for key, value in metrics.items() if key.startswith(RANDOM_ROWS)}
 
 
