@@ -256,7 +256,7 @@ def keep_report(model, folder) -> None:
 
 
 def _report_of(model) -> dict:
-    """What a model knows of its new words: the report of `sensia vocabulary`, or that among an adaptation's metrics."""
+    """What a model knows of its new words: the report of `sensia vocabulary`, or that in an adaptation's metrics."""
     place = str(find_model(model))
     for name in (REPORT_FILE, METRICS_FILE):
         try:
