@@ -102,7 +102,7 @@ def read_csv(path: Path, source: str, target: str, source_column, target_column,
 
 def csv_reader(lines: Iterable[str], *, strict: bool = False):
     """A `csv.reader` of lines without their ends, whose delimiter is what the first line has most of outside of
-    quotes: , ; or a tab. With `strict`, `csv.Error` for a quote that nothing closes or that closes within its field."""
+    quotes: , ; or a tab. `strict`: `csv.Error` for a quote that nothing closes or that ends within its field."""
     lines = iter(lines)
     first = next(lines, "")
     delimiter = max(",;\t", key=re.sub(r'"[^"]*"', "", first).count)
