@@ -20,7 +20,7 @@ from .training.batches import SIDES, longest_lengths, select_labelled, select_pa
 from .training.checkpointing import ResumableTrainer
 from .training.estimate import is_chunked, pairs_at_once, step_batch
 from .training.grad_cache import cached_backward
-from .training.inputs import training_inputs
+from .training.inputs import check_source, training_inputs
 from .training.pair_sums import PairSums
 from .training.parts import trained_in_part
 from .training.progress import amount
@@ -70,12 +70,7 @@ class BitextTrainer(ResumableTrainer):
         self.base_model = model.name_or_path or "a model without a name"
         self.pairs = list(train_dataset) if isinstance(train_dataset, dict) else []
         words = [model.get_input_embeddings(), model.get_output_embeddings()]
-        if args.source_lm_weight > 0 and not any(part.weight.requires_grad for part in words if part is not None):
-            raise ValueError(
-                f"`source_lm_weight` is {args.source_lm_weight:g}, but the vocabulary of the model is frozen "
-                "(embeddings and head), so that the source language keeps its words anyway. Set it to 0, train all "
-                "(`train: all`), or give the model new words (`vocabulary_size`), which are trained."
-            )
+        check_source(args, any(part.weight.requires_grad for part in words if part is not None))
         train_dataset, collator = training_inputs(
             train_dataset,
             texts or {},

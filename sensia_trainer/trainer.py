@@ -9,6 +9,7 @@ from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, logging
 
 from .bitext_trainer import COUNTED_PAIRS, BitextTrainer
+from .induction import STUCK_GATE
 from .representations import (
     context_hidden_state,
     context_sentence_vectors,
@@ -41,10 +42,10 @@ class SensiaTrainer(BitextTrainer):
         super().__init__(model, args, **kwargs)
         self.backpack = _backpack_of(self.model)
         gate = self.backpack.residual_gate
-        if gate is not None and not gate.weight.any():
+        if gate is not None and (size := gate.weight.abs().max().item()) < STUCK_GATE:
             logger.warning(
-                "The gate of the model is 0, so that its senses do nothing: induce them first (`sensia induce` or "
-                "`induce_steps`)."
+                f"The gate of the model is {size:.2g}, so that its senses do nothing: induce them, or for longer "
+                "(`sensia induce` or `induce_steps`)."
             )
         self._check_polish()
         self.watch.num_senses = self.backpack.config.num_senses

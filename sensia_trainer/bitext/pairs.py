@@ -125,11 +125,18 @@ def parse_sources(entries: list, split: str = "train", argument: str = "bitext")
 
 
 def parse_mapping(text: str, argument: str) -> dict:
-    """A source that is given as JSON."""
+    """A mapping that is given as JSON, in which every key is named once."""
+
+    def once(items):
+        names = [name for name, _ in items]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"it names {', '.join(map(repr, twice))} twice; put both values into a list")
+        return dict(items)
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once)
     except ValueError as error:
-        raise ValueError(f"`{argument}`: {text!r} is not JSON ({error}).") from None
+        raise ValueError(f"`{argument}`: {text!r} cannot be read as JSON ({error}).") from None
 
 
 def _source(values: dict, argument: str) -> PairSource:

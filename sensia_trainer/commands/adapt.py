@@ -35,6 +35,7 @@ def main(argv):
     from ..training.runs import run_folder, warn_of_one_process
 
     warn_of_one_process(args)
+    check_together(data, words, parts, args)
     if data.estimate:
         return estimate(data, words, parts, args)
     with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
@@ -43,6 +44,17 @@ def main(argv):
             push_again(args)
         else:
             adapt(run, data, words, parts, args)
+
+
+def check_together(data, words, parts, args):
+    """What does not go together, before anything is read: an induction or the learning of words may take hours."""
+    from ..training.adaptation import base_model
+    from ..training.inputs import check_sides, check_source
+    from ..vocabulary.extension import words_added
+
+    sides = {"source": data.replay_source, "target": data.monolingual_target}
+    check_sides([side for side, given in sides.items() if given], args)
+    check_source(args, parts.train == "all" or bool(words.vocabulary_size or words_added(base_model(data))))
 
 
 def estimate(data, words, parts, args):
@@ -77,6 +89,7 @@ def adapt(run, data, words, parts, args):
     )
     from ..training.best_model import check_measured
     from ..training.by_pair import by_pair, closing_table, closing_words, draw_dynamics, mean_of_pairs, names_of
+    from ..training.inputs import check_a_batch_of_each
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.files import fingerprint
@@ -91,6 +104,8 @@ def adapt(run, data, words, parts, args):
     set_seed(args.seed)
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_bitext(data, args)
+        if isinstance(train, dict):
+            check_a_batch_of_each(train, args)
         facts_of, facts = (facts, facts_of_all(facts)) if isinstance(train, dict) else ({}, facts)
         texts, beside = load_texts(data, args, held_out)
     if facts_of and words.vocabulary_dictionary:
@@ -135,6 +150,12 @@ def adapt(run, data, words, parts, args):
         texts=texts,
     )
     facts |= beside
+    for name, fact in beside.items():
+        left_out = {kind: fact[kind] for kind in ("in other languages", "in evaluation sets") if fact[kind]}
+        if left_out:
+            print(
+                f"{name}: left out are " + ", ".join(f"{number:,} texts {kind}" for kind, number in left_out.items())
+            )
     facts["truncated pairs"] = trainer.truncated_pairs
     if trainer.truncated_pairs:
         print(

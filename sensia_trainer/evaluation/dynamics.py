@@ -14,6 +14,8 @@ RECALLS = (
     ("sense_recall_{}", "sense vectors", "-", "o", "#1b3a6b"),
     ("context_recall_{}", "context vectors", "--", "s", "#c4622d"),
     ("overlap_recall_{}", "token overlap, no model", ":", "", "0.35"),
+    ("random_sense_recall_{}", "sense vectors of random weights", "-.", "", "0.35"),
+    ("sense_beyond_overlap_{}", "senses, where overlap fails", "-", "^", "#009e73"),
 )
 BITS = (
     ("target_bits_per_byte", "{target}", "-", "o", "#1b3a6b"),
@@ -26,13 +28,15 @@ PANELS_OF_SEVERAL = {
     "bits per byte, {target}": "target_bits_per_byte",
     "bits per byte, {source}": "source_bits_per_byte",
 }
+YARDSTICKS = {"overlap_{recall}": "--", "random_{kind}_{recall}": ":"}
 # Of Okabe and Ito, told apart by every kind of colour vision; markers tell apart without colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def training_dynamics(history, path, *, phase_starts=(), languages=("source", "target")) -> list[Path]:
     """Figure 2, and what alignment costs: target-side sense entropy, recall@1 in both directions beside the overlap of
-    tokens, and bits per byte of both languages, against training steps.
+    tokens, random weights and the sentences that overlap cannot solve, and bits per byte of both languages, against
+    training steps.
 
     Args:
         history (`list[dict]`): Evaluations in the order of training, each with `step` and the keys of
@@ -57,7 +61,9 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
     for ax, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for key, label, style, marker, colour in lines:
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
-            if points:
+            if points and key.startswith("random_"):  # measured once
+                ax.axhline(points[0][1], linestyle=style, linewidth=1, color=colour, label=label)
+            elif points:
                 steps, values = zip(*points, strict=True)
                 ax.plot(steps, values, style, marker=marker, markersize=3, color=colour, label=label)
         for step in phase_starts:
@@ -72,14 +78,14 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
         if "recall" in title:
             ax.set_ylim(0, 1)
         if len(lines) > 1 and ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize=8)
+            ax.legend(frameon=False, fontsize=7)
     return save_figure(figure, path)
 
 
 def training_dynamics_of_several(histories, path, *, phase_starts=(), languages=("source", "target")) -> list[Path]:
     """Figure 2 with several languages on one axis, a line for each: target-side sense entropy, recall@1 in both
-    directions by sense vectors (without senses, by context vectors) with the overlap of tokens as a dashed line, and
-    bits per byte of both languages, against training steps.
+    directions by sense vectors (without senses, by context vectors) with the overlap of tokens and random weights as
+    dashed and dotted lines, and bits per byte of both languages, against training steps.
 
     Args:
         histories (`dict[str, list[dict]]`): By name, evaluations as [`training_dynamics`] takes them.
@@ -109,9 +115,11 @@ def training_dynamics_of_several(histories, path, *, phase_starts=(), languages=
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
             if points:
                 ax.plot(*zip(*points, strict=True), markersize=4, **looks[name])
-            overlap = [row[f"overlap_{key.partition('_')[2]}"] for row in history if _has_overlap(row, key)]
-            if overlap:
-                ax.axhline(overlap[-1], color=looks[name]["color"], linestyle="--", linewidth=1)
+            for yardstick, style in YARDSTICKS.items():
+                known = yardstick.format(kind=kind, recall=key.partition("_")[2])
+                values = [row[known] for row in history if "recall" in key and row.get(known) is not None]
+                if values:
+                    ax.axhline(values[-1], color=looks[name]["color"], linestyle=style, linewidth=1)
         for step in phase_starts:
             ax.axvline(step, color="0.6", linestyle=":", linewidth=1)
         ax.set_title(title, fontsize=10)
@@ -122,18 +130,15 @@ def training_dynamics_of_several(histories, path, *, phase_starts=(), languages=
     for ax in (*axes[len(panels) :], last):
         ax.axis("off")
     lines = [Line2D([], [], label=name, **look) for name, look in looks.items()]
-    lines.append(Line2D([], [], color="0.35", linestyle="--", linewidth=1, label="token overlap, no model"))
+    for label, style in zip(("token overlap, no model", "random weights"), YARDSTICKS.values(), strict=True):
+        lines.append(Line2D([], [], color="0.35", linestyle=style, linewidth=1, label=label))
     last.legend(handles=lines, loc="center", frameon=False)
     return save_figure(figure, path)
 
 
-def _has_overlap(row, key):
-    return "recall" in key and row.get(f"overlap_{key.partition('_')[2]}") is not None
-
-
 def induction_dynamics(history, path) -> list[Path]:
     """What inducing senses does, against training steps: the gate, how much the senses add, how far the model is from
-    its base, how alike senses are, and perplexity beside that of the base.
+    its base, how alike senses are, how many of them take part, and perplexity beside that of the base.
 
     Args:
         history (`list[dict]`): The logged history of an `InductionTrainer`.
@@ -150,9 +155,10 @@ def induction_dynamics(history, path) -> list[Path]:
             ("diversity", "mean squared cosine", "-"),
             ("eval_ambiguous_cosine", "mean cosine, ambiguous words", "--"),
         ],
-        "(e) held-out perplexity": [("eval_perplexity", "model", "-"), ("eval_base_perplexity", "base", ":")],
+        "(e) sense entropy (nats)": [("eval_sense_entropy", "held out", "--")],
+        "(f) held-out perplexity": [("eval_perplexity", "model", "-"), ("eval_base_perplexity", "base", ":")],
     }
-    figure = Figure(figsize=(16, 3.2), layout="constrained")
+    figure = Figure(figsize=(19, 3.2), layout="constrained")
     for ax, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for (key, label, style), colour in zip(lines, ("#1b3a6b", "#c4622d")):
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]

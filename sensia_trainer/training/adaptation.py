@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, load_dataset
+from transformers.utils import logging
 
 from ..bitext.columns import texts
 from ..bitext.langid import in_language
 from ..bitext.pairs import load_pairs, names_languages
 from ..bitext.several import languages_of, load_several
+from ..bitext.sources import is_hub_id
 from ..config import METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..evaluation.perplexity import perplexity
@@ -16,6 +18,9 @@ from ..utils.files import read_json
 from ..utils.models import load_config
 from ..utils.recipes import expand_variables
 from .text import read_documents
+
+
+logger = logging.get_logger(__name__)
 
 
 def load_bitext(data, args):
@@ -93,12 +98,15 @@ def load_texts(data, args, held_out):
             )
         if keys is None:
             keys = _evaluation_keys(data, sentences)
-        if len(places) == 1 and not Path(places[0]).exists():
+        if len(places) == 1 and not Path(places[0]).exists() and is_hub_id(places[0]):
             read = load_dataset(places[0], split="train").select_columns(["text"])
         else:
             missing = [place for place in places if not Path(place).is_file()]
             if missing:
-                raise ValueError(f"`{name}` holds {missing[0]!r}, which is not a file.")
+                raise ValueError(
+                    f"`{name}` holds {missing[0]!r}, which is not a file. Give text files, or the id of one data set "
+                    "of the Hub (`owner/name`)."
+                )
             stamps = [(place, Path(place).stat().st_size, Path(place).stat().st_mtime_ns) for place in places]
             read = Dataset.from_generator(_read_texts, gen_kwargs={"stamps": stamps, "code": codes[side]})
         read = read.filter(_has_text, batched=True)
@@ -112,6 +120,11 @@ def load_texts(data, args, held_out):
         loaded[side] = read.select(np.flatnonzero(right & clean))
         if not len(loaded[side]):
             raise ValueError(f"Every text of `{name}`={getattr(data, name)} is in an evaluation set.")
+        if not (data.evaluation_sets or data.eval_flores):
+            logger.warning(
+                f"`{name}` is compared with the held-out pairs only. Name what you will evaluate on, FLORES-200 among "
+                "it, in `evaluation_sets`, so that none of it is trained on."
+            )
         left_out = {"in other languages": int((~right).sum()), "in evaluation sets": int((right & ~clean).sum())}
         names = ", ".join(Path(place).name if Path(place).exists() else place for place in places)
         facts[name.replace("_", " ")] = {"name": names, "texts": len(loaded[side])} | left_out

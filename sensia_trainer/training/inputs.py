@@ -54,7 +54,10 @@ def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
             tokenized = tokenize_bitext(dataset, tokenizer, *languages, max_length=limit)
             _check_a_batch(len(tokenized), args)
         pairs = 1 + pc.max(tokenized.data["row"]).as_py()
-        for side, ratio in _ratios(texts, args).items():
+        check_sides(texts, args)
+        for side, ratio in {"source": args.replay_ratio, "target": args.monolingual_ratio}.items():
+            if side not in texts:
+                continue
             pieces = tokenize_texts(texts[side], tokenizer, limit).shuffle(seed=args.seed)
             collator.texts[side] = Texts(pieces, ratio, pairs)
     return tokenized, collator
@@ -65,13 +68,7 @@ def _tokenize_several(datasets, tokenizer, limit, args):
     parts, before = [], 0
     for number, (name, dataset) in enumerate(datasets.items()):
         part = tokenize_bitext(dataset, tokenizer, *name.split("-"), max_length=limit)
-        batch = args.train_batch_size * args.world_size
-        if len(part) < batch:
-            raise ValueError(
-                f"The bitext of {name} has {len(part)} pairs, less than one batch of {batch} "
-                "(`per_device_train_batch_size` on all processes), so that it would be met again within the batch. "
-                f"Lower `per_device_train_batch_size`, add pairs of {name}, or leave it out."
-            )
+        check_a_batch_of_each({name: part}, args)
         rows = np.array(part["row"]) + before
         part = part.remove_columns("row").add_column("row", rows).add_column("pair", np.full(len(part), number))
         parts.append(part)
@@ -79,27 +76,60 @@ def _tokenize_several(datasets, tokenizer, limit, args):
     return concatenate_datasets(parts)
 
 
-def _ratios(texts, args):
-    """Texts for each pair, by side."""
-    ratios = {"source": args.replay_ratio, "target": args.monolingual_ratio}
-    if texts.keys() - ratios.keys():
-        raise ValueError(f"`texts` has {sorted(texts)}, but its keys are {sorted(ratios)}.")
-    if "source" in texts and args.source_lm_weight == 0:
+def check_sides(sides, args):
+    """
+    Args:
+        sides: Those that there is text of beside the pairs, `"source"` and `"target"`.
+        args ([`SensiaConfig`]): What it is to be learned by.
+
+    Raises:
+        `ValueError`: for text that would not be learned from, or would starve the pairs.
+    """
+    if set(sides) - set(SIDES):
+        raise ValueError(f"`texts` has {sorted(sides)}, but its keys are {sorted(SIDES)}.")
+    if "source" in sides and args.source_lm_weight == 0:
         raise ValueError(
             "Text of the source language is given (`replay_source`), but `source_lm_weight` is 0, so that nothing "
             "would be learned from it; set it, to 1 for the weight of the target's."
         )
-    if len(texts) == 2 and sum(ratios.values()) > 1:
+    if len(sides) == 2 and args.replay_ratio + args.monolingual_ratio > 1:
         raise ValueError(
             f"`replay_ratio` is {args.replay_ratio} and `monolingual_ratio` {args.monolingual_ratio}: together they "
             "are more texts than pairs, which would starve the pairs; lower them to 1 together."
         )
-    if texts and args.dataloader_persistent_workers:
+    if sides and args.dataloader_persistent_workers:
         raise ValueError(
             "`dataloader_persistent_workers` is true, but workers that outlive an epoch would take the same text in "
             "the next; set it to false."
         )
-    return {side: ratios[side] for side in texts}
+
+
+def check_source(args, trains_words):
+    """
+    Raises:
+        `ValueError`: for a weight of the source language where nothing of the vocabulary (`trains_words`) is trained.
+    """
+    if args.source_lm_weight > 0 and not trains_words:
+        raise ValueError(
+            f"`source_lm_weight` is {args.source_lm_weight:g}, but the vocabulary of the model is frozen "
+            "(embeddings and head), so that the source language keeps its words anyway. Set it to 0, train all "
+            "(`train: all`), or give the model new words (`vocabulary_size`), which are trained."
+        )
+
+
+def check_a_batch_of_each(datasets, args):
+    """
+    Raises:
+        `ValueError`: for one of several bitexts, `{languages: pairs}`, that would be met again within a batch.
+    """
+    batch = args.train_batch_size * args.world_size
+    for name, pairs in datasets.items():
+        if len(pairs) < batch:
+            raise ValueError(
+                f"The bitext of {name} has {len(pairs)} pairs, less than one batch of {batch} "
+                "(`per_device_train_batch_size` on all processes), so that it would be met again within the batch. "
+                f"Lower `per_device_train_batch_size`, add pairs of {name}, or leave it out."
+            )
 
 
 def _check_a_batch(pairs, args):

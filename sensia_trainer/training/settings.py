@@ -1,7 +1,6 @@
 """What the commands that train are given, besides `config.py`. Quick to import, so that their help comes fast: what a
 check needs is imported where it is made."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -119,8 +118,8 @@ class AdaptationData:
     evaluation_sets: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "What these texts must not hold a sentence of, besides the held-out pairs and FLORES-200: files, "
-            "folders, or Hub ids."
+            "help": "What these texts must not hold a sentence of, besides the held-out pairs and `eval_flores`: "
+            "files, folders, or Hub ids."
         },
     )
     licence: str | None = field(
@@ -160,7 +159,7 @@ class AdaptationData:
 
         for name in ("bitext_keep", "bitext_cap"):
             if isinstance(getattr(self, name), str):
-                setattr(self, name, _mapping(name, getattr(self, name)))
+                setattr(self, name, parse_mapping(getattr(self, name), name))
         check_choice(self.bitext_keep, self.bitext_cap, "bitext")
         for name in ("bitext", "eval_bitext", "replay_source", "monolingual_target", "evaluation_sets"):
             if isinstance(getattr(self, name), str | dict):
@@ -183,13 +182,6 @@ class AdaptationData:
             )
         if self.max_pairs is not None and self.max_pairs < 2:
             raise ValueError(f"`max_pairs` is {self.max_pairs}, but must be 2 or more; leave it out for all pairs.")
-
-
-def _mapping(name, text):
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"`{name}` is {text!r}, which is not JSON ({error}).") from None
 
 
 @dataclass
@@ -240,6 +232,9 @@ class TextData:
     )
     licence: str | None = field(default=None, metadata={"help": "Licence of the text, for the model card."})
     language: str = field(default="en", metadata={"help": "Language of the text, for the model card."})
+    max_documents: int | None = field(
+        default=None, metadata={"help": "First documents only; of a Hub `dataset`, no more than these are downloaded."}
+    )
     block_size: int = field(default=512, metadata={"help": "Tokens of a training example."})
     held_out_blocks: int = field(default=200, metadata={"help": "Blocks kept for measuring perplexity."})
     num_proc: int = field(default=1, metadata={"help": "Processes that tokenize; the result does not depend on it."})
@@ -252,8 +247,8 @@ class TextData:
                 "Give exactly one of `dataset` (a Hub id) and `text_files` (local files); got "
                 f"dataset={self.dataset!r} and {len(self.text_files)} text files."
             )
-        for name, least in (("block_size", 2), ("held_out_blocks", 1), ("num_proc", 1)):
-            if getattr(self, name) < least:
+        for name, least in (("block_size", 2), ("held_out_blocks", 1), ("num_proc", 1), ("max_documents", 1)):
+            if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"`{name}` is {getattr(self, name)}, but must be {least} or more.")
 
 
@@ -327,6 +322,11 @@ class InductionData(TextData):
         super().__post_init__()
         if not self.model:
             raise ValueError("`model` is not set: name the language model that gets senses, as a Hub id or a folder.")
+        if (senses := (self.backpack_config or {}).get("num_senses", 2)) < 2:
+            raise ValueError(
+                f"`num_senses` in `backpack_config` is {senses}, but senses that differ are 2 or more of each word; "
+                "16 by default."
+            )
 
 
 @dataclass

@@ -95,16 +95,10 @@ def _finished(folder: Path, key: str) -> dict | None:
 def _make_blocks(data, files, folder, tokenizer, vocab_size, key):
     problems = Problems()
     if data.dataset:
-        documents = load_dataset(data.dataset, data.dataset_config, split=data.dataset_split)
-        if data.text_column not in documents.column_names:
-            raise ValueError(
-                f"`text_column` is {data.text_column!r}, but {data.dataset} has the columns {documents.column_names}."
-            )
-        documents = documents.select_columns([data.text_column])
-        if data.text_column != "text":
-            documents = documents.rename_column(data.text_column, "text")
+        documents = _documents_of_dataset(data, folder)
     else:
-        documents = _on_disk(distinct_documents(data, files, problems), folder / "documents.arrow")
+        found = itertools.islice(distinct_documents(data, files, problems), data.max_documents)
+        documents = _on_disk(found, folder / "documents.arrow")
     for sentence in problems.described():
         logger.warning(f"In {', '.join(data.text_files)}: {sentence}")
     if not len(documents):
@@ -117,6 +111,20 @@ def _make_blocks(data, files, folder, tokenizer, vocab_size, key):
     facts = {"documents": len(documents), "fingerprint": blocks_fingerprint(blocks), "problems": dict(problems)}
     write_json(folder / "blocks.json", facts | {"key": key, "sizes": sizes})
     (folder / "documents.arrow").unlink(missing_ok=True)
+
+
+def _documents_of_dataset(data, folder) -> Dataset:
+    """The documents of a Hub data set, in a column `text`: all of them, or the first ones, as a stream."""
+    streaming = data.max_documents is not None
+    documents = load_dataset(data.dataset, data.dataset_config, split=data.dataset_split, streaming=streaming)
+    columns = documents.column_names or list(next(iter(documents), {}))  # a stream may not know them before
+    if data.text_column not in columns:
+        raise ValueError(f"`text_column` is {data.text_column!r}, but {data.dataset} has the columns {columns}.")
+    if streaming:
+        first = tqdm(documents.take(data.max_documents), desc="reading", unit="document", total=data.max_documents)
+        return _on_disk((row[data.text_column] or "" for row in first), folder / "documents.arrow")
+    documents = documents.select_columns([data.text_column])
+    return documents if data.text_column == "text" else documents.rename_column(data.text_column, "text")
 
 
 def _on_disk(documents: Iterator[str], file: Path) -> Dataset:

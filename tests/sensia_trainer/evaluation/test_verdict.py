@@ -114,9 +114,12 @@ def test_a_model_without_senses():
 
 
 def test_induced_senses():
-    lines = induction_verdict({"gate": 0.25, "contribution": 0.04, "perplexity": 20.2, "base_perplexity": 20.0})
+    values = {"gate": 0.25, "contribution": 0.04, "base_perplexity": 20.0}
+    lines = induction_verdict(values | {"perplexity": 20.2})  # .33 % of the bits
+    worse = induction_verdict(values | {"perplexity": 20.4})  # .66 %
     assert lines[0] == "The gate is 0.250: the senses take part; they add 4.0% to the state."
-    assert lines[1] == ("What the model knows is kept: perplexity 20.20 on held-out text, 20.00 of the base (+1.0%).")
+    assert lines[1] == "What the model knows is kept: perplexity 20.20 on held-out text, 20.00 of the base (+1.0%)."
+    assert worse[1].startswith("What the model knows has become worse: perplexity 20.40 ")
     closed = induction_verdict({"gate": 0.001, "contribution": 0.0, "perplexity": 30, "base_perplexity": 20.0})
     assert "do nothing yet" in closed[0] and "has become worse" in closed[1] and "more steps" in closed[2]
 

@@ -6,6 +6,7 @@ from transformers import GPT2Config
 
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.intrinsic import evaluate_bitext
+from sensia_trainer.training import adaptation
 from sensia_trainer.training.adaptation import (
     base_model,
     evaluations,
@@ -26,13 +27,13 @@ def config(folder):
     [
         ({"bitext": []}, "`bitext` is empty; give at least one source"),
         ({"bitext": {"pth": "a.tsv"}}, "`bitext`: a source has an unknown field 'pth'. Did you mean 'path'"),
-        ({"bitext": ['{"path": "a.tsv"']}, "`bitext`: .* is not JSON"),
+        ({"bitext": ['{"path": "a.tsv"']}, "`bitext`: .* cannot be read as JSON"),
         ({"bitext": {"path": ""}}, "`bitext`: a source needs a `path`, got ''"),
         ({"bitext": {"path": "a.tsv", "keep": ["x"]}}, "'keep' of a source is \\['x'\\], but must be"),
         ({"bitext": {"path": "a.tsv", "cap": {"domain": 0}}}, "at most 0 rows of each 'domain'; give a number of 1"),
         ({"bitext": {"path": "a.tsv", "name": "<b>\nx"}}, "is not a name; give one of plain text"),
         ({"bitext": ["x/a.tsv", "y/a.tsv"]}, "`bitext` has two sources called a; give each a `name`"),
-        ({"bitext_keep": "{"}, "`bitext_keep` is '{', which is not JSON"),
+        ({"bitext_keep": "{"}, "`bitext_keep`: '{' cannot be read as JSON"),
         ({"bitext_keep": '["x"]'}, "`bitext`: `keep` is \\['x'\\], but must be a mapping"),
         ({"bitext_cap": {"domain": True}}, "at most True rows of each 'domain'"),
         ({"held_out_pairs": -1}, "`held_out_pairs` is -1, but retrieval is measured among 2 or more"),
@@ -78,6 +79,18 @@ def test_text_beside_the_pairs(tmp_path):
     missing = AdaptationData(model="m", bitext="b", replay_source=[files[0], "nowhere.txt"])
     with pytest.raises(ValueError, match="`replay_source` holds 'nowhere.txt'"):
         load_texts(missing, config(tmp_path), held_out)
+
+
+def test_text_that_is_not_compared_with_evaluation_sets_is_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(adaptation.logger, "propagate", True)
+    (tmp_path / "a.txt").write_text("The cat sleeps on the old chair in the kitchen.\n" * 3, encoding="utf-8")
+    held_out = Dataset.from_dict({"translation": [{"en": "held out", "id": "x"}]})
+    data = {"model": "m", "bitext": "b", "replay_source": str(tmp_path / "a.txt")}
+    (tmp_path / "set.txt").write_text("She smiled, and went away.\n", encoding="utf-8")
+    load_texts(AdaptationData(**data, evaluation_sets=str(tmp_path / "set.txt")), config(tmp_path), held_out)
+    assert not caplog.records
+    load_texts(AdaptationData(**data), config(tmp_path), held_out)
+    assert "`replay_source` is compared with the held-out pairs only" in caplog.text
 
 
 def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_path):

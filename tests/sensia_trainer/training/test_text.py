@@ -127,6 +127,18 @@ def test_a_dataset_is_read_by_its_column(tmp_path, column):
     some = TextData(dataset=str(tmp_path / "texts"), text_column=column, **settings)
     blocks, _, facts = text_blocks(some, tmp_path / "run", tokenizer=tiny_tokenizer())
     assert facts["documents"] == len(LINES) and len(blocks) > 2
+    few = TextData(dataset=str(tmp_path / "texts"), text_column=column, max_documents=9, **settings)
+    first, _, facts = text_blocks(few, tmp_path / "few", tokenizer=tiny_tokenizer())
+    assert facts["documents"] == 9 and first["input_ids"] == blocks["input_ids"][: len(first)]
+    wrong = TextData(dataset=str(tmp_path / "texts"), text_column="nosuch", max_documents=9, **settings)
+    with pytest.raises(ValueError, match="`text_column` is 'nosuch', but .* has the columns"):
+        text_blocks(wrong, tmp_path / "wrong", tokenizer=tiny_tokenizer())
+
+
+def test_the_first_documents_of_files(tmp_path):
+    (tmp_path / "a.txt").write_text("\n".join(LINES))
+    data = TextData(text_files=[str(tmp_path / "a.txt")], max_documents=7, block_size=16, held_out_blocks=2)
+    assert text_blocks(data, tmp_path / "run", tokenizer=tiny_tokenizer())[2]["documents"] == 7
 
 
 def test_blocks_do_not_depend_on_the_number_of_processes(monkeypatch):
