@@ -112,11 +112,18 @@ def _cells(results: list[dict], columns: list[dict]) -> dict:
 
 def yardstick(column: dict, name: str) -> dict:
     """The column with a retrieval metric replaced by that of a yardstick: `sense_recall_source_to_target` by
-    `overlap_recall_source_to_target` or `random_sense_recall_source_to_target`. Others are without one."""
+    `overlap_recall_source_to_target` or `random_sense_recall_source_to_target`; in a matrix of languages,
+    `sense.zero_shot` by `overlap.zero_shot` or `random_sense.zero_shot`. Others are without one."""
     path, _, metric = column.get("metric", "").rpartition(".")
     kind, retrieval, direction = metric.partition("_recall_")
-    found = {"overlap": f"overlap_recall_{direction}", "random": f"random_{metric}"}[name]
-    return {"label": column["label"], "metric": f"{path}.{found}" if retrieval else "without a yardstick"}
+    if retrieval:
+        found = {"overlap": f"overlap_recall_{direction}", "random": f"random_{metric}"}[name]
+    elif path.endswith((".matrix.sense", ".matrix.context")):
+        path, _, kind = path.rpartition(".")
+        found = {"overlap": f"overlap.{metric}", "random": f"random_{kind}.{metric}"}[name]
+    else:
+        return {"label": column["label"], "metric": "without a yardstick"}
+    return {"label": column["label"], "metric": f"{path}.{found}"}
 
 
 def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:

@@ -110,6 +110,8 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
         lines.append(
             f"{name:<12}{_duration(gpu_hours / processes)}{sharded}, {part.total / GIGA:.3g} of {room / 1e9:.0f} GB"
         )
+    if data.induce_steps:
+        lines.append(f"The {data.induce_steps:,} steps of induction come before and are not counted here.")
     lines.append(f"GPUs are taken to reach {SHARE_OF_GPU:.0%} of their data sheets, which small models do not.")
     return "\n".join(lines)
 

@@ -276,7 +276,7 @@ def test_runs_without_yardsticks_get_those_of_their_tokenizer(matrix_file, tmp_p
 
 
 RECIPES = RECIPES_FOLDER
-MATRICES = sorted([RECIPES / "smollm2.yaml", *RECIPES.glob("table*.yaml"), *RECIPES.glob("micro/*.yaml")])
+MATRICES = sorted([*RECIPES.glob("smollm2*.yaml"), *RECIPES.glob("table*.yaml"), *RECIPES.glob("micro/*.yaml")])
 
 
 @pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.stem)

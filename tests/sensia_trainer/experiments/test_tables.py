@@ -18,12 +18,28 @@ from sensia_trainer.experiments.tables import (
     render_verdicts,
     summarise,
     table_rows,
+    yardstick,
 )
 from sensia_trainer.utils.recipes import RECIPES
 
 
 CLAIM = {"text": "Senses help", "column": "R@1", "better": "full", "than": "no-sense"}
 RECALLS = {"full-s1": 0.5, "full-s2": 0.502, "no-sense-s1": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("metric", "overlap", "random"),
+    [
+        ("e.flores.sense_recall_x", "e.flores.overlap_recall_x", "e.flores.random_sense_recall_x"),
+        ("e.matrix.context.zero_shot", "e.matrix.overlap.zero_shot", "e.matrix.random_context.zero_shot"),
+        ("e.matrix.sense.en-id", "e.matrix.overlap.en-id", "e.matrix.random_sense.en-id"),
+        ("e.matrix.bits_per_byte.id", "without a yardstick", "without a yardstick"),
+        ("e.flores.target_perplexity", "without a yardstick", "without a yardstick"),
+    ],
+)
+def test_what_stands_beside_a_column(metric, overlap, random):
+    found = [yardstick({"label": "R@1", "metric": metric}, name) for name in ("overlap", "random")]
+    assert found == [{"label": "R@1", "metric": overlap}, {"label": "R@1", "metric": random}]
 
 
 @pytest.fixture

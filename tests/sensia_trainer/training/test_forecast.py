@@ -1,7 +1,7 @@
 """What `sensia adapt --estimate` prints."""
 
 import pytest
-from transformers import AutoConfig
+from transformers import AutoConfig, GPT2Config
 
 from sensia_trainer.commands import adapt
 from sensia_trainer.config import SensiaConfig
@@ -19,6 +19,7 @@ from sensia_trainer.training.settings import AdaptationData, TrainedParts
 from sensia_trainer.utils.models import load_tokenizer
 from sensia_trainer.utils.recipes import find_model
 from sensia_trainer.vocabulary.settings import VocabularySettings
+from tests.tiny import tiny_tokenizer
 
 
 @pytest.fixture
@@ -45,7 +46,16 @@ def test_the_numbers_are_those_of_the_formulas(tmp_path, bitext):
     assert "100 steps of 30 pairs, 33 passes" in text
     assert f"{operations:.2g}, {operations / 100:.2g} a step" in text
     assert f"{operations / 0.7e10 / 60:.3g} minutes at 70% of 10 billion" in text
-    assert all(f"\n{name} " in text for name in ("T4", "A100", "H100"))
+    assert all(f"\n{name} " in text for name in ("T4", "A100", "H100")) and "induction" not in text
+
+
+def test_of_an_induction_it_is_said_that_it_is_not_counted(tmp_path, bitext):
+    tokenizer = tiny_tokenizer()
+    for part in (GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=len(tokenizer)), tokenizer):
+        part.save_pretrained(tmp_path / "dense")
+    data = AdaptationData(model=str(tmp_path / "dense"), bitext=bitext, induce_steps=1500)
+    text = forecast(data, VocabularySettings(), TrainedParts(), settings(tmp_path, max_steps=5), rate=1e10)
+    assert "The 1,500 steps of induction come before and are not counted here." in text
 
 
 def test_epochs_are_counted_in_pairs(tmp_path, bitext):
