@@ -222,6 +222,8 @@ def eval_results(metrics: dict, source, target, held_out: str) -> list[EvalResul
             task = ("text-generation", "Language modelling")
             task = ("sentence-similarity", "Translation retrieval") if "recall" in key else task
             what = {"metric_type": metric, "metric_name": label.format(source=source.name, target=target.name)}
+            if "recall" in key and after.get("pairs"):  # which it depends on
+                what["metric_name"] += f", among {after['pairs']:,}"
             value = round(after[key], digits)
             results.append(EvalResult(task[0], task_name=task[1], metric_value=value, **what, **place))
     for row in metrics.get("benchmarks") or []:

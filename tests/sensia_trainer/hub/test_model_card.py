@@ -151,9 +151,10 @@ def test_every_value_of_the_model_index_stands_in_the_metrics(metrics):
     results = ModelCard(adaptation_card(metrics)).data.eval_results
     values = {result.metric_name: result.metric_value for result in results}
     after = metrics["after"]
+    among = f", among {after['pairs']:,}"
     assert values == {
-        "recall@1 English → Indonesian, sense vectors": round(after["sense_recall_source_to_target"], 3),
-        "recall@1 Indonesian → English, context vectors": round(after["context_recall_target_to_source"], 3),
+        f"recall@1 English → Indonesian, sense vectors{among}": round(after["sense_recall_source_to_target"], 3),
+        f"recall@1 Indonesian → English, context vectors{among}": round(after["context_recall_target_to_source"], 3),
         "perplexity per token, Indonesian": round(after["target_perplexity"], 1),
         None: metrics["benchmarks"][0]["value"],
     }
