@@ -292,6 +292,29 @@ def several_table():
     )
 
 
+ONE_MORE = {
+    "as-it-was": "English and Indonesian, as it was",
+    "sw": "Swahili on top",
+    "sw+5000-id": "Swahili on top, with 5,000 Indonesian pairs",
+}
+
+
+def one_more_table():
+    """What a language learned on top of another finds, and what it costs the other."""
+    rows = []
+    for name, label in ONE_MORE.items():
+        for result in read(f"one_more/{name}.json"):
+            matrix = result["evaluation"]["matrix"]
+            pairs = ("en-id", "id-en"), ("en-sw", "sw-en"), ("id-sw", "sw-id")
+            numbers = [mean(matrix[kind][way] for way in ways) for ways in pairs for kind in ("sense", "overlap")]
+            numbers += [matrix["bits_per_byte"][code] for code in ("id", "sw", "en")]
+            rows.append([label, *(f"{x:.2f}" for x in numbers)])
+    names = [f"{pair}{kind}" for pair in ("English–Indonesian", "English–Swahili", "Indonesian–Swahili, never trained")
+             for kind in ("", ", token overlap")]  # fmt: skip
+    names += [f"bits per byte, {name}" for name in ("Indonesian", "Swahili", "English")]
+    return table(["model", *names], rows)
+
+
 def adapt_table():
     """The fields of the recommended recipe beside their defaults."""
     defaults = {
@@ -349,6 +372,7 @@ TABLES = {
     "sense_words": sense_words_table,
     "adapt": adapt_table,
     "several": several_table,
+    "one_more": one_more_table,
 }
 FIGURES = {"recall": results_figure, "curves": curves_figure}
 PAGES = tuple(DOCS / f"{name}.md" for name in ("index", "your-language", "your-model", "hyperparameters", "languages"))

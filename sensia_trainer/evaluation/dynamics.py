@@ -78,7 +78,7 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
         if "recall" in title:
             ax.set_ylim(0, 1)
         if len(lines) > 1 and ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize=7)
+            ax.legend(edgecolor="none", framealpha=0.85, fontsize=7)
     return save_figure(figure, path)
 
 
