@@ -58,7 +58,10 @@ def with_senses(name_or_path: str, **config_kwargs):
     """
     config = load_config(name_or_path)
     if config.model_type != "backpack":
-        return BackpackForCausalLM.from_backbone(name_or_path, **config_kwargs)
+        try:
+            return BackpackForCausalLM.from_backbone(name_or_path, **config_kwargs)
+        except ValueError as error:
+            raise ValueError(f"No senses for `model`={name_or_path!r}: {error}") from error
     if not config.residual_gate:
         raise ValueError(
             f"`model` is {name_or_path!r}, a Backpack, which has senses already: adapt it as it is (`sensia adapt`), "

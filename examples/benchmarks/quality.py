@@ -48,7 +48,7 @@ def add_arguments(parser):
     parser.add_argument("--published_run", default="results/benchmarks/published_run.json", help="what it came to")
     parser.add_argument(
         "--recommended",
-        default="results/recipe/both-sides+no-freezing+even-weights+more-context+balanced-domains+350-steps.json",
+        default="results/recipe/both-sides+no-freezing+even-weights+more-context+balanced-domains+300-steps+fast.json",
         help="result of a run with the recommended recipe",
     )
     parser.add_argument("--steps", type=int, default=6, help="steps measured of the recommended recipe, after one")

@@ -14,6 +14,7 @@ from sensia_trainer.induction import (
     sense_words,
     senses_of_distinct,
     widest,
+    with_senses,
 )
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.distillation import distilled_loss
@@ -204,6 +205,9 @@ def test_models_that_cannot_be_induced_are_refused(tmp_path, tiny_model):
         trainer_for(tmp_path, model=tiny_base())
     with pytest.raises(ValueError, match="the head of this model is its word embeddings; set both alike"):
         trainer_for(tmp_path, train_head=True)
+    tiny_base().save_pretrained(tmp_path / "dense")
+    with pytest.raises(ValueError, match=r"No senses for `model`='.*dense': .*num_senses"):
+        with_senses(str(tmp_path / "dense"), num_senses=999)
 
 
 def test_words_of_one_token(tokenizer):
