@@ -148,18 +148,21 @@ def sense_table(words: list[dict]) -> Markdown:
 
 
 def benchmark_table(rows: list[dict]) -> Markdown:
-    """Scores of tasks beside those of the control."""
+    """Scores of tasks beside those before adaptation and of the control, where there are any."""
+    models = {"before": "before", "value": "this model", "control": "control"}
+    models = {key: label for key, label in models.items() if any(row.get(key) is not None for row in rows)}
     lines = []
     for row in rows:
         digits = row.get("digits", 3)
         place = " ".join(filter(None, (row["name"], row.get("split"))))
-        scores = [with_interval(row["value"], row.get("interval"), digits)]
-        scores.append(
-            "" if row.get("control") is None else with_interval(row["control"], row.get("control_interval"), digits)
-        )
+        intervals = {key: row.get("interval" if key == "value" else f"{key}_interval") for key in models}
+        scores = [
+            "" if row.get(key) is None else with_interval(row[key], interval, digits)
+            for key, interval in intervals.items()
+        ]
         measure = " ".join(filter(None, (row.get("metric", "accuracy"), row.get("protocol"))))
         lines.append([place, row.get("items", ""), *scores, measure])
-    return table(["benchmark", "items", "this model", "control", "score"], lines)
+    return table(["benchmark", "items", *models.values(), "score"], lines)
 
 
 def writing_section(writing: dict) -> Markdown:

@@ -180,9 +180,10 @@ def reported(after, before=None, control=None):
         row |= {"value": score["accuracy"], "interval": score.get("interval")}
         row["protocol"] = "plain template, length-averaged log-likelihood"
         row["protocol"] += ", this model at chance" if score["at_chance"] else ""
-        if key in scores.get("control", {}):
-            other = scores["control"][key][1]
-            row |= {"control": other["accuracy"], "control_interval": other.get("interval")}
+        for name in ("before", "control"):
+            if key in scores.get(name, {}):
+                other = scores[name][key][1]
+                row |= {name: other["accuracy"], f"{name}_interval": other.get("interval")}
         benchmarks.append(row)
     writing = {name: after[name] for name in ("fluency", "generation") if name in after}
     return intrinsic | {"evaluation": place, "benchmarks": benchmarks} | ({"writing": writing} if writing else {})
