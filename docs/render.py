@@ -258,7 +258,20 @@ def adapted_table():
             numbers = [*found, *bits, *(tasks.get(task) for task in ("xcopa", "copa", "xstorycloze"))]
             rows.append([label, *("–" if x is None else f"{x:.2f}" for x in numbers)])
     names = ["SmolLM2-135M", "senses", "contexts", "token overlap, no model", "bits per byte, Indonesian"]
-    return table([*names, "bits per byte, English", "XCOPA, Indonesian", "COPA", "XStoryCloze, English"], rows)
+    names += ["bits per byte, English", "XCOPA, Indonesian", "COPA", "XStoryCloze, English"]
+    base, induced, adapted = (
+        read(f"smollm2/{name}.json")[0]["evaluation"]["flores"] for name in ("base", "induced", "sensia")
+    )
+    changes = [one["source_bits_per_byte"] / base["source_bits_per_byte"] - 1 for one in (induced, adapted)]
+    (whole,) = (result["evaluation"]["flores"] for result in read("smollm2_whole/delta.json"))
+    beyond = mean(whole[f"sense_beyond_overlap_{way}"] for way in ("source_to_target", "target_to_source"))
+    return (
+        f"{table(names, rows)}\n\nBits a byte of English change by {changes[0]:+.1%} with the induced senses, whose "
+        f"text was other than this, and by {changes[1]:+.1%} with the adaptation. On all {whole['pairs']:,} sentences the "
+        f"released delta, put together with its base, finds {recall(whole, 'sense'):.2f} by senses and "
+        f"{recall(whole, 'context'):.2f} by contexts, token overlap {recall(whole, 'overlap'):.2f}; where overlap "
+        f"fails, senses find {beyond:.2f} ([with intervals](../results/smollm2_whole/README.md)).\n"
+    )
 
 
 def sense_words_table(words=("light", "spring", "bank")):
@@ -284,11 +297,18 @@ def several_table():
     names += ["bits per byte, model of two", "bits per byte, model of six"]
     apart = [way for way in mixed["overlap"] if re.fullmatch(r"(?!en)[a-z]{2}-(?!en)[a-z]{2}", way)]
     below = {kind: sum(mixed[kind][way] < mixed["overlap"][way] for way in apart) for kind in ("sense", "context")}
+    (one_pair,) = (result["evaluation"]["matrix"] for result in read("multi/one-pair-batches.json"))
+    of_both = {key: [one["sense"][key] for one in (one_pair, mixed)] for key in ("from_source", "zero_shot")}
+    bits = [mean(one["bits_per_byte"][target] for target in LANGUAGES) for one in (one_pair, mixed)]
     return (
         f"{table(names, rows)}\n\nBetween languages that never met in training the senses of the model of six find "
         f"{mixed['sense']['zero_shot']:.2f} of the translations (mean of {len(apart)} directions), its contexts "
         f"{mixed['context']['zero_shot']:.2f}, token overlap {mixed['overlap']['zero_shot']:.2f}. Senses find fewer "
-        f"than overlap in {below['sense']} of the {len(apart)} directions, contexts in {below['context']}.\n"
+        f"than overlap in {below['sense']} of the {len(apart)} directions, contexts in {below['context']}.\n\n"
+        "In batches of one pair each (`batch_languages: one`) senses find "
+        f"{of_both['from_source'][0]:.3f} of the translations from English (mixed: {of_both['from_source'][1]:.3f}) "
+        f"and {of_both['zero_shot'][0]:.3f} between the others ({of_both['zero_shot'][1]:.3f}), at {bits[0]:.3f} bits "
+        f"per byte of the five languages ({bits[1]:.3f}).\n"
     )
 
 
