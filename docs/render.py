@@ -267,8 +267,8 @@ def adapted_table():
     beyond = mean(whole[f"sense_beyond_overlap_{way}"] for way in ("source_to_target", "target_to_source"))
     return (
         f"{table(names, rows)}\n\nBits a byte of English change by {changes[0]:+.1%} with the induced senses, whose "
-        f"text was other than this, and by {changes[1]:+.1%} with the adaptation. On all {whole['pairs']:,} sentences the "
-        f"released delta, put together with its base, finds {recall(whole, 'sense'):.2f} by senses and "
+        f"text was other than this, and by {changes[1]:+.1%} with the adaptation. On all {whole['pairs']:,} sentences "
+        f"the released delta, put together with its base, finds {recall(whole, 'sense'):.2f} by senses and "
         f"{recall(whole, 'context'):.2f} by contexts, token overlap {recall(whole, 'overlap'):.2f}; where overlap "
         f"fails, senses find {beyond:.2f} ([with intervals](../results/smollm2_whole/README.md)).\n"
     )
