@@ -11,13 +11,14 @@ from ..bitext.langid import in_language
 from ..bitext.pairs import load_pairs, names_languages
 from ..bitext.several import languages_of, load_several
 from ..bitext.sources import is_hub_id
+from ..bitext.streams import plain_name
 from ..config import METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..evaluation.perplexity import perplexity
 from ..utils.files import read_json
 from ..utils.models import load_config
 from ..utils.recipes import expand_variables
-from .text import read_documents
+from .text import TEXT_SUFFIXES, read_documents
 
 
 logger = logging.get_logger(__name__)
@@ -98,7 +99,7 @@ def load_texts(data, args, held_out):
             )
         if keys is None:
             keys = _evaluation_keys(data, sentences)
-        if len(places) == 1 and not Path(places[0]).exists() and is_hub_id(places[0]):
+        if len(places) == 1 and not Path(places[0]).exists() and _may_be_on_the_hub(places[0]):
             read = load_dataset(places[0], split="train").select_columns(["text"])
         else:
             missing = [place for place in places if not Path(place).is_file()]
@@ -152,6 +153,10 @@ def _evaluation_keys(data, sentences):
     if entries:
         keys.append(evaluation_keys(tuple(entries))[0])
     return np.unique(np.concatenate(keys))
+
+
+def _may_be_on_the_hub(place):
+    return is_hub_id(place) and Path(plain_name(place)).suffix not in TEXT_SUFFIXES
 
 
 def _has_text(batch):

@@ -10,8 +10,8 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import logging
 
-from ..utils.files import read_json, write_json
-from .runs import METRICS_FILE, SETTINGS_FILE, run_metrics
+from ..utils.files import METRICS_FILE, read_json, write_json
+from .runs import SETTINGS_FILE, run_metrics
 
 
 logger = logging.get_logger(__name__)

@@ -26,7 +26,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
-from ..utils.files import flush, plain, portable, read_json, write_json
+from ..utils.files import METRICS_FILE, flush, plain, portable, read_json, write_json
 from ..utils.secrets import command_line
 from .checkpoint_files import checkpoints
 
@@ -34,7 +34,6 @@ from .checkpoint_files import checkpoints
 logger = logging.get_logger(__name__)
 
 SETTINGS_FILE = "settings.json"
-METRICS_FILE = "metrics.json"
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock-holder"
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers")
 # Fields of `TrainingArguments` that decide nothing of what is computed: what is said, kept and sent, where and by what

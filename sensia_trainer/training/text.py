@@ -32,6 +32,7 @@ logger = logging.get_logger(__name__)
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|pad|>"
 PACKED_TOGETHER = 10_000  # documents
 TEXT_FOLDER = ".text"
+TEXT_SUFFIXES = (".txt", ".jsonl", ".tsv")
 
 
 def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, makes: bool = True):
@@ -156,7 +157,7 @@ def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, pro
     """
     path, problems = Path(path), Problems() if problems is None else problems
     suffix = Path(plain_name(path)).suffix
-    if suffix not in (".txt", ".jsonl", ".tsv"):
+    if suffix not in TEXT_SUFFIXES:
         raise ValueError(f"{path}: unknown kind of text file; known are .txt, .jsonl and .tsv, compressed or not.")
     refuse_other_encodings(path)
     with open_binary(path) as handle:

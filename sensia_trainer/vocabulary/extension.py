@@ -18,7 +18,7 @@ from transformers.utils import cached_file, logging
 
 from ..bitext.columns import texts
 from ..languages import language
-from ..utils.files import read_json, write_json
+from ..utils.files import METRICS_FILE, read_json, write_json
 from ..utils.models import find_model
 from .settings import METHODS
 from .tokenizer import continue_tokenizer
@@ -29,7 +29,6 @@ from .translation import best_translations, learn_translations, read_dictionary
 logger = logging.get_logger(__name__)
 
 REPORT_FILE, MIXTURE_FILE = "vocabulary.json", "mixture.safetensors"
-METRICS_FILE = "metrics.json"
 CSR = ("data", "indices", "indptr")
 FEW_PAIRS = 1000
 MAX_PAIRS = 250_000  # that translations are learned from; of more, so many are drawn

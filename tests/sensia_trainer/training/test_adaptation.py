@@ -79,6 +79,10 @@ def test_text_beside_the_pairs(tmp_path):
     missing = AdaptationData(model="m", bitext="b", replay_source=[files[0], "nowhere.txt"])
     with pytest.raises(ValueError, match="`replay_source` holds 'nowhere.txt'"):
         load_texts(missing, config(tmp_path), held_out)
+    for name in ("nowhere.txt", "nowhere.jsonl.gz", "no/such/folder/text"):
+        alone = AdaptationData(model="m", bitext="b", replay_source=name)
+        with pytest.raises(ValueError, match=f"`replay_source` holds '{name}'.* data set of the Hub"):
+            load_texts(alone, config(tmp_path), held_out)
 
 
 def test_text_that_is_not_compared_with_evaluation_sets_is_told(tmp_path, caplog, monkeypatch):
