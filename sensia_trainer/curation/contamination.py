@@ -26,22 +26,8 @@ from .filters import near_form, near_keys, text_keys
 MIN_LETTERS, LETTERS_OF_A_SYLLABLE = 10, 2.5
 # Their lines are not their texts: read as plain text, they would protect nothing.
 CONTAINERS = (".xml", ".sgm", ".sgml", ".xlf", ".xliff", ".html", ".htm", ".po", ".mo", ".xlsx", ".xls", ".ods")
-CONTAINERS += (
-    ".docx",
-    ".doc",
-    ".odt",
-    ".pdf",
-    ".rtf",
-    ".yaml",
-    ".yml",
-    ".vtt",
-    ".srt",
-    ".arrow",
-    ".zip",
-    ".tar",
-    ".tgz",
-    ".7z",
-)
+CONTAINERS += (".docx", ".doc", ".odt", ".pdf", ".rtf", ".yaml", ".yml", ".vtt", ".srt", ".arrow")
+CONTAINERS += (".zip", ".tar", ".tgz", ".7z")
 WAY_OUT = "give its texts a line each, or a .tsv, .csv, .json, .jsonl, .ndjson, .tmx or .parquet file"
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
 

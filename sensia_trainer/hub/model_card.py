@@ -252,10 +252,8 @@ def _weight_facts(folder: Path) -> dict:
     return {"Parameters": parameters, "Stored as": ", ".join(sorted(types))} if types else {}
 
 
-FOLDERS_HERE = (
-    "model_cards/",
-    "outputs/",
-)  # where recipes have their models, which look like ids of the Hub elsewhere
+# Where recipes have their models, which look like ids of the Hub elsewhere.
+FOLDERS_HERE = ("model_cards/", "outputs/")
 
 
 def base_model_name(base: str) -> str:
