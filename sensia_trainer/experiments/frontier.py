@@ -11,6 +11,8 @@ from .tables import table_rows
 
 # Of Okabe and Ito, told apart by every kind of colour vision; the frontier's points have another shape besides.
 FRONTIER, BEHIND, INTERVAL = "#d55e00", "#0072b2", "#bbbbbb"
+# What the same row gains without a model and with random weights, at what it costs: a dash and a cross.
+YARDSTICKS = {"overlap": "_", "random": "x"}
 
 
 def frontier(points: list[tuple[float, float]]) -> list[int]:
@@ -34,7 +36,8 @@ def frontier(points: list[tuple[float, float]]) -> list[int]:
 
 
 def draw_frontier(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
-    """The panels of `matrix.frontier` as PNG and SVG: each row a numbered point with its intervals, named beside."""
+    """The panels of `matrix.frontier` as PNG and SVG: each row a numbered point with its intervals, named beside, and
+    what overlap of tokens (a dash) and random weights (a cross) gain."""
     rows = [row for row in table_rows(matrix, runs, results) if row["runs"]]
     panels = [panel for panel in matrix.frontier if any(_point(row, panel) for row in rows)]
     if not panels:
@@ -53,6 +56,7 @@ def _draw_panel(axis, panel, rows):
     numbered = [(number, _point(row, panel)) for number, row in enumerate(rows, 1)]
     numbered = [(number, point) for number, point in numbered if point]
     centers = [(cost[0], gain[0]) for _, (cost, gain) in numbered]
+    yardsticks = {number: _yardsticks(row, panel) for number, row in enumerate(rows, 1)}
     best = frontier(centers)
     axis.plot(*zip(*(centers[index] for index in best), strict=True), color=FRONTIER, linewidth=1.2, zorder=2)
     for index, (number, (cost, gain)) in enumerate(numbered):
@@ -64,12 +68,20 @@ def _draw_panel(axis, panel, rows):
                 axis.plot(*line(interval), color=INTERVAL, linewidth=0.6, zorder=1)
         style = {"marker": "D", "color": FRONTIER} if index in best else {"marker": "o", "color": BEHIND}
         axis.plot(cost[0], gain[0], linestyle="none", markersize=4.5, zorder=3, **style)
+        for marker, found in yardsticks[number].items():
+            axis.plot(cost[0], found[0], linestyle="none", marker=marker, color="0.45", markersize=5, zorder=1)
         axis.annotate(str(number), (cost[0], gain[0]), (3, 3), textcoords="offset points", fontsize=7, zorder=4)
     axis.set_xlabel(f"{panel['cost']} (less is better)", fontsize=8)
     axis.set_ylabel(panel["gain"], fontsize=8)
     axis.tick_params(labelsize=8)
     axis.grid(linewidth=0.4, color="#dddddd")
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _yardsticks(row, panel):
+    """The yardsticks of the gain by their markers, where the row has them."""
+    found = {marker: row["yardsticks"][name][panel["gain"]] for name, marker in YARDSTICKS.items()}
+    return {marker: cell for marker, cell in found.items() if cell}
 
 
 def _point(row, panel):

@@ -162,7 +162,8 @@ def _beside(folder, name, value):
     if isinstance(value, dict) and name in ("bitext", "eval_bitext"):  # of several languages
         return {key: _beside(folder, name, places) for key, places in value.items()}
     looks_like_a_path = isinstance(value, str) and ("/" in value or Path(value).suffix)
-    if not looks_like_a_path or name.startswith("output") or Path(value).exists():
+    names_a_model = name in ("model", "dense_model", "tokenizer") and isinstance(value, str)
+    if not (looks_like_a_path or names_a_model) or name.startswith("output") or Path(value).exists():
         return value
     return str(folder / value) if (folder / value).exists() else value
 

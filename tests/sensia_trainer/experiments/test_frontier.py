@@ -39,6 +39,20 @@ def test_every_finished_row_is_a_numbered_point(tmp_path, monkeypatch):
     assert draw_frontier(matrix, runs, {}, tmp_path) == []
 
 
+def test_what_counting_tokens_and_random_weights_gain_stands_beside(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sensia_trainer.experiments.frontier.save_figure", lambda figure, path: drawn.append(figure))
+    recall = "sense_recall_source_to_target"
+    columns = [{"label": "bits", "metric": "metrics.bits"}, {"label": "R@1", "metric": f"metrics.{recall}"}]
+    panel = {"cost": "bits", "gain": "R@1"}
+    matrix = Matrix(title="t", axes={"run": {"base": {}, "other": {}}}, columns=columns, frontier=[panel])
+    values = {"bits": 2.0, recall: 0.5, "overlap_recall_source_to_target": 0.4, f"random_{recall}": 0.1}
+    results = {"base": {"metrics": values}, "other": {"metrics": {"bits": 3.0, recall: 0.2}}}
+    draw_frontier(matrix, expand(matrix), results, tmp_path)
+    points = {line.get_marker(): line.get_xydata().tolist() for line in drawn[0].axes[0].lines}
+    assert points["_"] == [[2.0, 0.4]] and points["x"] == [[2.0, 0.1]]
+
+
 def test_a_frontier_of_unknown_columns_is_refused():
     columns = [{"label": "bits", "metric": "metrics.bits"}]
     for panel in ({"cost": "bits", "gain": "R@1"}, {"cost": "bits"}):

@@ -128,6 +128,20 @@ def test_paths_are_looked_for_beside_the_recipe(tmp_path, monkeypatch):
     assert fruit.colours == ["pears.tsv"]
 
 
+def test_a_model_is_looked_for_beside_the_recipe_too(tmp_path, monkeypatch):
+    from sensia_trainer.training.settings import AdaptationData
+
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there" / "mine").mkdir(parents=True)
+    recipe = write(tmp_path / "there" / "a.yaml", {"model": "mine", "dense_model": "gpt2", "bitext": "a.tsv"})
+    monkeypatch.chdir(tmp_path / "here")
+    (data,) = parse((AdaptationData,), [recipe])
+    assert (data.model, data.dense_model) == (str(tmp_path / "there" / "mine"), "gpt2")
+    (tmp_path / "here" / "mine").mkdir()
+    (data,) = parse((AdaptationData,), [recipe])
+    assert data.model == "mine"
+
+
 def test_variables_of_the_environment(monkeypatch):
     monkeypatch.setenv("FRUIT", "/pears")
     monkeypatch.delenv("NO_FRUIT", raising=False)
