@@ -28,6 +28,7 @@ from .losses import head_of, next_token_loss
 from .representations import in_float64, sense_entropy, sense_probs
 from .training.checkpointing import ResumableTrainer
 from .training.distillation import distilled_loss, sense_diversity
+from .training.estimate import induction_head_products
 from .training.settings import InductionConfig
 from .utils.models import load_config, load_model
 
@@ -118,7 +119,7 @@ class InductionTrainer(ResumableTrainer):
         self._sums = Counter()
 
     def _expected(self, *args, **kwargs):
-        return super()._expected(*args, base_logits=self.args.distill_share > 0, **kwargs)
+        return super()._expected(*args, head_products=induction_head_products(self.args.mixture_weight), **kwargs)
 
     def create_optimizer(self, model=None):
         """The gate in a group of its own: another rate, no weight decay."""

@@ -11,7 +11,7 @@ interrupted goes on from its last checkpoint. `sensia adapt --model outputs/indu
 from pathlib import Path
 
 from ..training.best_model import check_measured
-from ..training.settings import InductionConfig, InductionData
+from ..training.settings import INDUCED_BLOCKS, INDUCED_LENGTH, InductionConfig, InductionData
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import RECIPES, parse_recipe
 
@@ -51,7 +51,8 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
         model (`str`): Language model without senses, Hub id or folder.
         sentences (`Iterable[str]`): Text of the language it knows.
         args ([`SensiaConfig`]): Of the adaptation that follows: its device, precision, seed and languages.
-        steps (`int`): Steps of 8 blocks of 256 tokens, or of the model's positions where they are fewer.
+        steps (`int`): Steps of [`INDUCED_BLOCKS`] blocks of [`INDUCED_LENGTH`] tokens, or of the model's positions
+            where they are fewer.
         tokenizer (`str`, *optional*): That of the model by default.
         licence (`str`, *optional*): Of the text.
         config_kwargs: Fields of `BackpackConfig`.
@@ -84,7 +85,7 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
         text_files=[str(text)],
         language=args.source_language,
         licence=licence,
-        block_size=min(256, positions or 256),
+        block_size=min(INDUCED_LENGTH, positions or INDUCED_LENGTH),
         held_out_blocks=8,
         backpack_config=config_kwargs,
     )
@@ -92,7 +93,7 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
     settings = InductionConfig(
         output_dir=str(folder),
         max_steps=steps,
-        per_device_train_batch_size=8,
+        per_device_train_batch_size=INDUCED_BLOCKS,
         save_steps=100,
         logging_steps=20,
         report_to="none",  # a tracker takes one run a process, and that is the adaptation's

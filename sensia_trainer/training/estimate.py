@@ -170,7 +170,7 @@ def low_rank_updates(sizes: Sizes, rank: int, senses: bool = False) -> int:
 
 
 def training_operations(
-    sizes: Sizes, batch: Batch, chunked: bool = False, trained: Trained = EVERYTHING, base_logits: bool = False
+    sizes: Sizes, batch: Batch, chunked: bool = False, trained: Trained = EVERYTHING, head_products: int = 0
 ) -> float:
     """
     Operations of one training step: twice the multiplications of each matrix product forward, as many for the
@@ -181,8 +181,8 @@ def training_operations(
         chunked (`bool`, *optional*, defaults to `False`): Whether the contrastive batch is computed in chunks
             (`contrastive_chunk_size`), which costs one more forward pass without logits.
         trained ([`Trained`], *optional*): What of the model learns, everything by default.
-        base_logits (`bool`, *optional*, defaults to `False`): Whether the logits of the model without its senses are
-            taken as well, to distil from.
+        head_products (`int`, *optional*, defaults to 0): Products of the labelled states with the head besides those
+            of one loss: [`induction_head_products`] of an induction.
     """
     d, again = sizes.hidden, int(chunked)
     through_senses = trained.senses or trained.words
@@ -198,8 +198,14 @@ def training_operations(
     products += batch.tokens * (weights * sense_weight_weights(sizes) + 3 * trained.updates)
     if sizes.senses:
         products += mixing * batch.seen * (sense_weight_weights(sizes) // (2 * d) + sizes.senses * d)
-    head = 2 + trained.words + base_logits
+    head = 2 + trained.words + head_products
     return 2 * (products + head * batch.labels * d * sizes.vocabulary)
+
+
+def induction_head_products(mixture_weight: float) -> int:
+    """What an induction multiplies with the head besides a loss: the state of the base, to distil from, and, for the
+    loss of the senses alone, the mixture, whose gradient is one product more."""
+    return 1 + 2 * (mixture_weight > 0)
 
 
 def training_memory(

@@ -25,7 +25,9 @@ from .estimate import (
     SHARE_OF_CPU,
     SHARE_OF_GPU,
     Trained,
+    blocks_batch,
     fewest_processes,
+    induction_head_products,
     is_chunked,
     low_rank_updates,
     matrix_product_rate,
@@ -37,6 +39,7 @@ from .estimate import (
     training_memory,
     training_operations,
 )
+from .settings import INDUCED_BLOCKS, INDUCED_LENGTH, InductionConfig
 
 
 SEEN_PAIRS = 1000  # whose tokens are counted
@@ -99,6 +102,8 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
         f"here        {_duration(hours)} at {SHARE_OF_CPU:.0%} of {rate / 1e9:,.0f} billion operations a second "
         f"({torch.get_num_threads()} threads)",
     ]
+    if data.induce_steps and data.method not in METHODS_WITHOUT_SENSES:
+        lines.append(_induction(config, data.induce_steps, rate))
     for name, (speed, room) in GPUS.items():
         found = fewest_processes(sizes, computed, room, trained=trained)
         if found is None:
@@ -110,8 +115,6 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
         lines.append(
             f"{name:<12}{_duration(gpu_hours / processes)}{sharded}, {part.total / GIGA:.3g} of {room / 1e9:.0f} GB"
         )
-    if data.induce_steps:
-        lines.append(f"The {data.induce_steps:,} steps of induction come before and are not counted here.")
     lines.append(f"GPUs are taken to reach {SHARE_OF_GPU:.0%} of their data sheets, which small models do not.")
     return "\n".join(lines)
 
@@ -137,6 +140,20 @@ def _with_senses(config, data):
         residual_gate=True,
         sense_intermediate_scale=1,
         tie_word_embeddings=config.tie_word_embeddings,
+    )
+
+
+def _induction(config, steps: int, rate: float) -> str:
+    """What `induce_steps` take before the training: the sense path alone learns."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or INDUCED_LENGTH
+    sizes = sizes_of(config)
+    batch = blocks_batch(INDUCED_BLOCKS, min(INDUCED_LENGTH, positions), sizes.vocabulary)
+    frozen = Trained(backbone=False, words=False)
+    products = induction_head_products(InductionConfig.mixture_weight)
+    operations = steps * training_operations(sizes, batch, trained=frozen, head_products=products)
+    return (
+        f"induction   {steps:,} steps before the training; {steps * batch.tokens / 1e6:,.3g} M tokens, "
+        f"{operations:.2g} operations, {_duration(operations / (SHARE_OF_CPU * rate) / 3600)} here"
     )
 
 

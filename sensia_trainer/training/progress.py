@@ -139,7 +139,7 @@ def cost_line(
     return f"; about {duration(steps * operations / (SHARE_OF_CPU * rate))} on this machine and {memory}"
 
 
-def expected_cost(model, step, at_once, args, *, chunked=False, base_logits=False) -> tuple[float, float] | None:
+def expected_cost(model, step, at_once, args, *, chunked=False, head_products=0) -> tuple[float, float] | None:
     """
     Operations of a training step of one process, and the bytes of its peak; `None` for a model whose configuration
     does not tell its sizes.
@@ -149,13 +149,13 @@ def expected_cost(model, step, at_once, args, *, chunked=False, base_logits=Fals
         step (`Callable[[int], Batch]`): The batch of a step, from the size of the vocabulary.
         at_once (`Callable[[int], Batch]`): What is computed at a time.
         args (`TrainingArguments`): Precision, sharding.
-        chunked, base_logits (`bool`): As [`training_operations`].
+        chunked (`bool`), head_products (`int`): As [`training_operations`].
     """
     shards = args.world_size if args.fsdp else 1
     half, trained = args.bf16 or args.fp16, trained_of(model)
     try:
         sizes = sizes_of(model.config)
-        operations = training_operations(sizes, step(sizes.vocabulary), chunked, trained, base_logits)
+        operations = training_operations(sizes, step(sizes.vocabulary), chunked, trained, head_products)
         memory = training_memory(sizes, at_once(sizes.vocabulary), half=half, processes=shards, trained=trained)
     except (AttributeError, TypeError):  # no such size, or one for each layer
         return None

@@ -22,6 +22,9 @@ INDUCTION_RANGES = {
     "gate_learning_rate": POSITIVE,  # or the gate would stay at 0
 }
 
+# What a step of `induce_steps` reads: so many blocks of so many tokens.
+INDUCED_BLOCKS, INDUCED_LENGTH = 8, 256
+
 
 @dataclass
 class AdaptationData:

@@ -13,6 +13,7 @@ from sensia_trainer.training.estimate import (
     Trained,
     average_batch,
     fewest_processes,
+    induction_head_products,
     low_rank_updates,
     matrix_product_rate,
     parameters,
@@ -90,11 +91,13 @@ def test_operations_by_hand():
     products = 2 * (7 * 1200 + 12 * 20) + 5 * 2000 + 7 * 200 + 12 * (10 + 50)
     assert training_operations(SMALL, batch) == 2 * (3 * products + 3 * 3 * 10 * 100)
     assert training_operations(SMALL, batch, chunked=True) == 2 * (4 * products + 3 * 3 * 10 * 100)
-    # Only the senses learn: blocks forward alone, nothing passed on to them; a second head to distil from.
+    # Only the senses learn: blocks forward alone, nothing passed on to them; three products more with the head: the
+    # base's, the mixture's and its gradient.
     products = 2 * (7 * 1200 + 12 * 20) + 3 * 5 * 2000 + 2 * 7 * 200 + 3 * 12 * (10 + 50)
     assert training_operations(SMALL, batch, trained=FROZEN_BACKBONE) == 2 * (products + 2 * 3 * 10 * 100)
-    distilled = training_operations(SMALL, batch, trained=FROZEN_BACKBONE, base_logits=True)
-    assert distilled == 2 * (products + 3 * 3 * 10 * 100)
+    distilled = training_operations(SMALL, batch, trained=FROZEN_BACKBONE, head_products=3)
+    assert distilled == 2 * (products + 5 * 3 * 10 * 100)
+    assert (induction_head_products(0.0), induction_head_products(0.5)) == (1, 3)
     dense = SMALL._replace(senses=0, sense_inner=0)
     assert training_operations(dense, batch) == 6 * (2 * (7 * 1200 + 12 * 20) + 3 * 1000)
 

@@ -3,9 +3,11 @@
 import pytest
 from transformers import AutoConfig, GPT2Config
 
+from modeling_backpack import BackpackConfig
 from sensia_trainer.commands import adapt
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.training.estimate import (
+    Batch,
     Trained,
     average_batch,
     low_rank_updates,
@@ -49,13 +51,25 @@ def test_the_numbers_are_those_of_the_formulas(tmp_path, bitext):
     assert all(f"\n{name} " in text for name in ("T4", "A100", "H100")) and "induction" not in text
 
 
-def test_of_an_induction_it_is_said_that_it_is_not_counted(tmp_path, bitext):
+def test_an_induction_has_a_line_of_its_own(tmp_path, bitext):
     tokenizer = tiny_tokenizer()
     for part in (GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=len(tokenizer)), tokenizer):
         part.save_pretrained(tmp_path / "dense")
     data = AdaptationData(model=str(tmp_path / "dense"), bitext=bitext, induce_steps=1500)
     text = forecast(data, VocabularySettings(), TrainedParts(), settings(tmp_path, max_steps=5), rate=1e10)
-    assert "The 1,500 steps of induction come before and are not counted here." in text
+    # A batch of 8 blocks of 256 tokens; a block of the backbone forward alone.
+    dense = AutoConfig.from_pretrained(tmp_path / "dense")
+    sizes = sizes_of(BackpackConfig(backbone_config=dense, sense_intermediate_scale=1))
+    batch = Batch(2048, 8 * 256 * 257 / 2, min(10 * 2048**0.6, len(tokenizer)), 8 * 255)
+    learns = Trained(backbone=False, words=False)
+    operations = 1500 * training_operations(sizes, batch, trained=learns, head_products=3)
+    duration = f"{operations / 0.7e10 / 60:.3g} minutes"
+    assert (
+        f"induction   1,500 steps before the training; 3.07 M tokens, {operations:.2g} operations, {duration}" in text
+    )
+    fine = AdaptationData(model=str(tmp_path / "dense"), bitext=bitext, induce_steps=1500, method="fine-tuning")
+    args = settings(tmp_path, max_steps=5)
+    assert "induction" not in forecast(fine, VocabularySettings(), TrainedParts(), args, rate=1e10)
 
 
 def test_epochs_are_counted_in_pairs(tmp_path, bitext):
