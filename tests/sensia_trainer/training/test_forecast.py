@@ -67,7 +67,8 @@ def test_an_induction_has_a_line_of_its_own(tmp_path, bitext):
     assert (
         f"induction   1,500 steps before the training; 3.07 M tokens, {operations:.2g} operations, {duration}" in text
     )
-    fine = AdaptationData(model=str(tmp_path / "dense"), bitext=bitext, induce_steps=1500, method="fine-tuning")
+    dense = {"dense_model": str(tmp_path / "dense"), "method": "fine-tuning"}  # which needs no senses
+    fine = AdaptationData(bitext=bitext, induce_steps=1500, **dense)
     args = settings(tmp_path, max_steps=5)
     assert "induction" not in forecast(fine, VocabularySettings(), TrainedParts(), args, rate=1e10)
 
