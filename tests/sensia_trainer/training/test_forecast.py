@@ -70,7 +70,7 @@ def test_an_induction_has_a_line_of_its_own(tmp_path, bitext):
     dense = {"dense_model": str(tmp_path / "dense"), "method": "fine-tuning"}  # which needs no senses
     fine = AdaptationData(bitext=bitext, induce_steps=1500, **dense)
     args = settings(tmp_path, max_steps=5)
-    assert "induction" not in forecast(fine, VocabularySettings(), TrainedParts(), args, rate=1e10)
+    assert "\ninduction" not in forecast(fine, VocabularySettings(), TrainedParts(), args, rate=1e10)
 
 
 def test_epochs_are_counted_in_pairs(tmp_path, bitext):
