@@ -306,9 +306,10 @@ def several_table():
         f"{mixed['context']['zero_shot']:.2f}, token overlap {mixed['overlap']['zero_shot']:.2f}. Senses find fewer "
         f"than overlap in {below['sense']} of the {len(apart)} directions, contexts in {below['context']}.\n\n"
         "In batches of one pair each (`batch_languages: one`) senses find "
-        f"{of_both['from_source'][0]:.3f} of the translations from English (mixed: {of_both['from_source'][1]:.3f}) "
-        f"and {of_both['zero_shot'][0]:.3f} between the others ({of_both['zero_shot'][1]:.3f}), at {bits[0]:.3f} bits "
-        f"per byte of the five languages ({bits[1]:.3f}).\n"
+        f"{of_both['from_source'][0]:.3f} of the translations from English (mixed: {of_both['from_source'][1]:.3f}, "
+        f"token overlap: {mixed['overlap']['from_source']:.3f}) and {of_both['zero_shot'][0]:.3f} between the others "
+        f"({of_both['zero_shot'][1]:.3f}, {mixed['overlap']['zero_shot']:.3f}), at {bits[0]:.3f} bits per byte of the "
+        f"five languages ({bits[1]:.3f}).\n"
     )
 
 
