@@ -141,7 +141,7 @@ def _distil(base_logits, added, target, softcap, share, temperature, with_grad):
     """
     Of some rows of logits, `(R, V)`: the sums of cross-entropy, divergence and cross-entropy of the base, `(3,)`, and
     the gradient of the loss by the logits. The softmax at temperature 1 is the T-th power of the one at temperature T,
-    over its sum: one exponential an element, of model and base each, is enough.
+    over its sum: one exponential an element, of model and base each, is enough (T >= 1).
     """
     logits = base_logits + added
     if softcap is not None:
@@ -162,8 +162,10 @@ def _distil(base_logits, added, target, softcap, share, temperature, with_grad):
 
 
 def _softmaxes(logits, temperature):
-    """The softmax p of z / T, p^T, and the logarithms of sum(exp(z)) and of sum(exp(z / T)), of shape `(R, 1)`."""
-    soft = torch.softmax(logits / temperature, dim=-1)
-    probs = soft.pow(temperature)
-    soft_norm = logits.amax(1, keepdim=True) / temperature - soft.amax(1, keepdim=True).log()
-    return soft, probs, probs.sum(1, keepdim=True).log() + temperature * soft_norm, soft_norm
+    """The softmax p of z / T, exp(z - max z), and the logarithms of sum(exp(z)) and of sum(exp(z / T)), of shape
+    `(R, 1)`. The exponential is (p / max p)^T, which no T makes too small; below 1, where p may be, another one is
+    taken."""
+    highest, soft = logits.amax(1, keepdim=True), torch.softmax(logits / temperature, dim=-1)
+    top = soft.amax(1, keepdim=True)
+    probs = (soft / top).pow_(temperature) if temperature >= 1 else (logits - highest).exp_()
+    return soft, probs, probs.sum(1, keepdim=True).log() + highest, highest / temperature - top.log()

@@ -66,3 +66,21 @@ def test_the_divergence_in_bfloat16_is_not_of_its_rounding():
         rounded = distilled_loss(states, base, Head(weight), labels)
     exact = distilled_loss(states.double(), base.double(), Head(weight.double()), labels)
     assert rounded.divergence.item() == pytest.approx(exact.divergence.item(), rel=0.05)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 4.0, 10.0, 20.0])
+def test_temperatures_in_float32_with_many_words(temperature):
+    """A softmax among 50,000 words, to the power of the temperature, is too small for a float32."""
+    torch.manual_seed(0)
+    words, share = 50_000, 0.3
+    base, weight, labels = torch.randn(3, 8), torch.randn(words, 8), torch.randint(0, words, (3,))
+    states = (base + 0.1 * torch.randn(3, 8)).requires_grad_()
+    got = distilled_loss(states, base, Head(weight), labels, share=share, temperature=temperature)
+    exact = states.detach().double().requires_grad_()
+    student, teacher = exact @ weight.double().T, base.double() @ weight.double().T
+    soft, target = (torch.log_softmax(logits / temperature, -1) for logits in (student, teacher))
+    loss = (1 - share) * torch.nn.functional.cross_entropy(student, labels)
+    loss += share * temperature**2 * (target.exp() * (target - soft)).sum(-1).mean()
+    torch.testing.assert_close(got.loss.double(), loss, rtol=1e-4, atol=0)
+    ours, plain = torch.autograd.grad(got.loss, states)[0], torch.autograd.grad(loss, exact)[0]
+    torch.testing.assert_close(ours.double(), plain, rtol=1e-3, atol=1e-4)
