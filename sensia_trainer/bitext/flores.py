@@ -1,11 +1,14 @@
 """FLORES-200, from a local folder in its published layout or from the Hub; dev selects, devtest reports."""
 
+import logging
 from pathlib import Path
 
 from ..languages import language
 from ..utils.files import text_lines
 from .hub_data import hub_configurations, load_hub
 
+
+logger = logging.getLogger(__name__)
 
 PURPOSES = {"selection": "dev", "reporting": "devtest"}
 # FLORES+, which goes on from FLORES-200, names macrolanguages by the language that was translated.
@@ -45,6 +48,23 @@ def load_flores(path, split: str, languages, *, purpose: str) -> dict[str, list[
     if len(set(sizes.values())) > 1:
         raise ValueError(f"FLORES {split} is not aligned: the languages differ in length ({sizes}).")
     return sentences
+
+
+def reported_sentences(path, languages) -> dict[str, list[str]]:
+    """The sentences of devtest by language, which nothing may be trained on; none, with a warning, where they cannot
+    be read. Arguments as [`load_flores`]."""
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return load_flores(path, PURPOSES["reporting"], languages, purpose="reporting")
+    except (OSError, ValueError, DatasetsError) as error:
+        logger.warning(
+            "What is trained on is compared with the dev split of %s only: devtest cannot be read (%s). If you report "
+            "on it, give a folder or data set that has both.",
+            path,
+            error,
+        )
+        return {}
 
 
 def _read_folder(path, split, codes) -> list[list[str]]:

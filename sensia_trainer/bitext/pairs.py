@@ -18,7 +18,7 @@ from ..utils.recipes import expand_variables
 from . import store
 from .catalogues import package_licence
 from .columns import select_rows, texts
-from .flores import load_flores
+from .flores import load_flores, reported_sentences
 from .langid import check_sides
 from .sources import DATASETS, is_structured, names_in, read_bitext, recognise
 from .splits import (
@@ -30,6 +30,7 @@ from .splits import (
     value_counts,
     without_blanks,
     without_sentences_of,
+    without_texts,
 )
 from .streams import plain_name
 
@@ -202,9 +203,10 @@ def load_pairs(data, args):
     languages = args.source_language, args.target_language
     read = [_read(source, languages) for source in sources]
     held_out, held_out_problems = _held_out(data, languages)
+    reported = reported_sentences(expand_variables(data.eval_flores), languages) if data.eval_flores else {}
     key = [CHOOSING, [[one._fingerprint, found] for one, found in read], list(map(dataclasses.asdict, sources))]
     key += [held_out and held_out._fingerprint, languages, args.seed, data.bitext_keep, data.bitext_cap]
-    key += [data.max_pairs, data.held_out_pairs, data.licence]
+    key += [data.max_pairs, data.held_out_pairs, data.licence, reported]
 
     def build(folder):
         counts = {"pairs read": sum(len(one) for one, _ in read)}
@@ -219,7 +221,7 @@ def load_pairs(data, args):
             counts["with text on both sides"] = counts["pairs read"] - blanks
         if len(pairs) < counts["pairs read"] - blanks:
             counts["chosen of each source"] = len(pairs)
-        pairs, held = _divided(pairs, held_out, data, args.seed, counts)
+        pairs, held = _divided(pairs, held_out, reported, data, args.seed, counts)
         store.write_tables(folder / "train.arrow", batches(pairs))
         store.write_tables(folder / "held_out.arrow", batches(held))
         (folder / "joined.arrow").unlink(missing_ok=True)
@@ -257,7 +259,7 @@ def _chosen(pairs, source: PairSource, seed: int):
     return pairs if source.max_pairs is None else drawn(pairs, source.max_pairs, seed)
 
 
-def _divided(pairs, held_out, data, seed: int, counts: dict):
+def _divided(pairs, held_out, reported, data, seed: int, counts: dict):
     """Training and held-out pairs, with what each step left added to `counts`."""
     if data.bitext_keep:
         pairs = keep_rows(pairs, data.bitext_keep)
@@ -270,6 +272,7 @@ def _divided(pairs, held_out, data, seed: int, counts: dict):
         counts["held out"] = len(held_out)
     else:
         disjoint = without_sentences_of(pairs, held_out)
+        disjoint = without_texts(disjoint, {code: [pa.chunked_array([lines])] for code, lines in reported.items()})
         if len(disjoint) < len(pairs):
             pairs = disjoint
             counts["share no sentence with held-out pairs"] = len(pairs)

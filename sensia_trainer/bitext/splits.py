@@ -86,7 +86,8 @@ def without_texts(pairs, known: dict[str, list]):
             keep &= ~pc.is_in(texts(pairs, code), value_set=held.combine_chunks()).to_numpy()
     if not keep.any():
         raise ValueError(
-            "Every pair holds a sentence that another pair of languages holds out. Give other text as `eval_bitext`."
+            "Every pair holds a sentence that is reported on, or that another pair of languages holds out. Give other "
+            "text as `bitext` or `eval_bitext`."
         )
     return _where(pairs, keep)
 

@@ -7,6 +7,7 @@ from datasets import Dataset, load_dataset
 from transformers.utils import logging
 
 from ..bitext.columns import texts
+from ..bitext.flores import reported_sentences
 from ..bitext.langid import in_language
 from ..bitext.pairs import load_pairs, names_languages
 from ..bitext.several import languages_of, load_several
@@ -146,12 +147,10 @@ def _sentences(held_out, args):
 def _evaluation_keys(data, sentences):
     """Near keys of the sentences that no text may hold: of the held-out pairs, and of the evaluation sets."""
     keys = [keys_of_texts(part) for part in sentences.values()]
-    entries = [expand_variables(entry) for entry in data.evaluation_sets]
-    flores = expand_variables(data.eval_flores)
-    if flores and Path(flores).is_dir():  # its other split as well
-        entries.append(flores)
-    if entries:
-        keys.append(evaluation_keys(tuple(entries))[0])
+    if data.eval_flores:  # its other split as well
+        keys += map(keys_of_texts, reported_sentences(expand_variables(data.eval_flores), sentences).values())
+    if data.evaluation_sets:
+        keys.append(evaluation_keys(tuple(map(expand_variables, data.evaluation_sets)))[0])
     return np.unique(np.concatenate(keys))
 
 

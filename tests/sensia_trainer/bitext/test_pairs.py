@@ -70,6 +70,20 @@ def test_pairs_that_share_a_sentence_with_held_out_ones_are_not_trained_on(tmp_p
         load_pairs(AdaptationData(model="m", bitext=train, eval_bitext=train), config(tmp_path / "run"))
 
 
+def test_pairs_that_hold_a_sentence_of_flores_are_not_trained_on(tmp_path):
+    rows = [f"word{i}\tkata{i}" for i in range(9)]
+    (tmp_path / "a.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    for split, numbers in {"dev": (1, 2), "devtest": (7, 8)}.items():
+        (tmp_path / split).mkdir()
+        for code, word in {"eng_Latn": "word", "ind_Latn": "lain"}.items():
+            lines = "".join(f"{word}{n}\n" for n in numbers)
+            (tmp_path / split / f"{code}.{split}").write_text(lines, encoding="utf-8")
+    data = AdaptationData(model="m", bitext=str(tmp_path / "a.tsv"), eval_flores=str(tmp_path))
+    pairs, held_out, facts = load_pairs(data, config(tmp_path / "run"))
+    assert [pair["en"] for pair in pairs["translation"]] == [f"word{n}" for n in (0, 3, 4, 5, 6)]
+    assert len(held_out) == 2 and facts["counts"]["share no sentence with held-out pairs"] == 5
+
+
 def test_blank_sides_are_left_out_and_counted(tmp_path):
     rows = [f"word{i}\tkata{i}" for i in range(9)] + ["lonely\t", " \tsepi"]
     (tmp_path / "a.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n", encoding="utf-8")

@@ -101,8 +101,9 @@ def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_p
     clean = ["The cat sleeps on the old chair in the kitchen.", "We will meet again tomorrow morning at the sea."]
     tested = ["The harbour was closed for eleven days in March.", "A later split of the same collection of texts."]
     german = "Der Hafen war im Winter elf Tage lang geschlossen, und niemand wusste warum."
-    (tmp_path / "flores").mkdir()
-    (tmp_path / "flores" / "eng_Latn.devtest").write_text(tested[1] + "\n", encoding="utf-8")
+    (tmp_path / "flores" / "devtest").mkdir(parents=True)
+    for code in ("eng_Latn", "ind_Latn"):
+        (tmp_path / "flores" / "devtest" / f"{code}.devtest").write_text(tested[1] + "\n", encoding="utf-8")
     lines = [*clean, f"He said so. {tested[0].upper()}", tested[1], german]
     (tmp_path / "a.txt").write_text("\n".join(lines), encoding="utf-8")
     held_out = Dataset.from_dict({"translation": [{"en": tested[0], "id": "Pelabuhan ditutup selama sebelas hari."}]})
@@ -119,6 +120,26 @@ def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_p
     (tmp_path / "b.txt").write_text("\n".join([german] * 3 + clean), encoding="utf-8")
     with pytest.raises(ValueError, match="`replay_source` should be in English, but 60% .* mostly German"):
         load_texts(AdaptationData(**data | {"replay_source": str(tmp_path / "b.txt")}), config(tmp_path), held_out)
+
+
+def test_text_of_flores_devtest_is_left_out_where_flores_is_on_the_hub(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("sensia_trainer.bitext.flores.logger.propagate", True)
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["eng_Latn", "ind_Latn"])
+    sentences = {"dev": ["The first split of a collection."], "devtest": ["A later split of the same collection."]}
+    monkeypatch.setattr(
+        "datasets.load_dataset", lambda _, config, split: Dataset.from_dict({"text": sentences[split]})
+    )
+    clean = "The cat sleeps on the old chair in the kitchen."
+    (tmp_path / "a.txt").write_text("\n".join([clean, *sentences["devtest"]]), encoding="utf-8")
+    data = AdaptationData(model="m", bitext="b", replay_source=str(tmp_path / "a.txt"), eval_flores="some/flores")
+    held_out = Dataset.from_dict({"translation": [{"en": sentences["dev"][0], "id": "Bagian pertama."}]})
+    loaded, facts = load_texts(data, config(tmp_path), held_out)
+    assert loaded["source"]["text"][:] == [clean] and facts["replay source"]["in evaluation sets"] == 1
+    assert not caplog.records
+    del sentences["devtest"]
+    monkeypatch.setattr("sensia_trainer.bitext.flores.load_hub", lambda *_: (_ for _ in ()).throw(OSError("gated")))
+    assert len(load_texts(data, config(tmp_path), held_out)[0]["source"]) == 2
+    assert "devtest cannot be read (gated)" in caplog.text
 
 
 def test_what_is_missing_is_told_with_the_ways_on(tmp_path):
