@@ -2,7 +2,7 @@
 
 from math import exp, log
 
-from ..utils.statistics import wilson_interval
+from ..utils.statistics import difference_interval, wilson_interval
 from .retrieval import DIRECTIONS
 
 
@@ -42,20 +42,18 @@ def _retrieval(before, after, source, target, control):
     found = _recall(after, kind)
     if found is None:
         return []
-    was, chance = _recall(before, kind), 1 / after["pairs"]
+    was = _recall(before, kind)
     earlier = f" ({was:.0%} before)" if was is not None else ""
     lines = [
         f"Translations found: {found:.0%} of {after['pairs']:,} {source} and {target} sentences find each other by "
         f"{name}{earlier}."
     ]
-    beside = {"chance": chance, "random weights": _recall(after, f"random_{kind}")}
-    beside |= {"token overlap without a model": _recall(after, "overlap"), "the control": _recall(control or {}, kind)}
-    groups = {}
-    for other, value in beside.items():
+    beside = {"random weights": (after, f"random_{kind}"), "token overlap without a model": (after, "overlap")}
+    groups = {_beside_chance(after, kind): [_with_share("chance", 1 / after["pairs"])]}
+    for other, (metrics, of) in (beside | {"the control": (control or {}, kind)}).items():
+        value = _recall(metrics, of)
         if value is not None:
-            share = f"{value:.1%}" if value < 0.02 else f"{value:.0%}"
-            how = _beside_chance(after, kind) if other == "chance" else _compared(after, kind, value)
-            groups.setdefault(how, []).append(f"{other} ({share})")
+            groups.setdefault(_compared(after, kind, metrics, of), []).append(_with_share(other, value))
     lines.append(f"That is {'; '.join(f'{how} {_listed(others)}' for how, others in groups.items())}.")
     beyond = [after.get(f"{kind}_beyond_overlap_{direction}") for direction in DIRECTIONS]
     if None not in beyond:
@@ -90,7 +88,7 @@ def next_steps(
     found, overlap = _recall(after, kind), _recall(after, "overlap")
     if found is not None and _beside_chance(after, kind) != "better than":
         steps.append("look at ten pairs of the bitext, since these vectors are not clearly better than chance")
-    elif found is not None and overlap is not None and _compared(after, kind, overlap) != "better than":
+    elif found is not None and overlap is not None and _compared(after, kind, after, "overlap") != "better than":
         steps.append("train longer, on more pairs or with words of the language (`--vocabulary_size`)")
     drift = _drift(before, after)
     if drift is not None and drift > WORSE:
@@ -109,18 +107,16 @@ def _recall(metrics, kind):
     return None if None in values else sum(values) / 2
 
 
-def _compared(metrics, kind, value):
-    """How the recall of `kind` stands to a value: by its interval where it has one."""
-    found = _recall(metrics, kind)
-    return _against(_interval(metrics, kind) or (found, found), value)
+def _compared(metrics, kind, others, other):
+    """How the recall of `kind` in `metrics` stands to that of `other` in `others`, by the interval of their
+    difference."""
+    return _against(_recall(metrics, kind), _interval(metrics, kind), _recall(others, other), _interval(others, other))
 
 
 def _beside_chance(metrics, kind):
     """How the recall of `kind` stands to chance: by its interval or else by that of a share of its pairs."""
-    pairs = metrics["pairs"]
-    return _against(
-        _interval(metrics, kind) or wilson_interval(round(_recall(metrics, kind) * pairs), pairs), 1 / pairs
-    )
+    pairs, found = metrics["pairs"], _recall(metrics, kind)
+    return _against(found, _interval(metrics, kind) or wilson_interval(round(found * pairs), pairs), 1 / pairs)
 
 
 def _interval(metrics, kind):
@@ -129,9 +125,13 @@ def _interval(metrics, kind):
     return None if None in ends else [sum(end[side] for end in ends) / 2 for side in (0, 1)]
 
 
-def _against(interval, value):
-    low, high = interval
-    return "better than" if low > value else "worse than" if high < value else "not clearly different from"
+def _against(value, interval, other, other_interval=None):
+    low, high = difference_interval(value, interval, other, other_interval)
+    return "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
+
+
+def _with_share(name, value):
+    return f"{name} ({value:.1%})" if value < 0.02 else f"{name} ({value:.0%})"
 
 
 def _listed(names):

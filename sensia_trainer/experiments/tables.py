@@ -12,6 +12,7 @@ from ..training.runs import decides
 from ..utils.figures import save_figure
 from ..utils.files import read_json
 from ..utils.markdown import bold, escape, table, with_interval
+from ..utils.statistics import difference_interval
 from .matrix import Matrix, Run, result_file
 
 
@@ -228,9 +229,8 @@ def judge(rows: list[dict], claim: dict) -> dict:
     if better is not None and than is not None and len(compared) == 1:
         center, interval, verdict = better[0] - than[0], None, "open"
         if better[1] is not None and than[1] is not None:
-            half = math.hypot(_half_width(better[1]), _half_width(than[1]))
-            interval = [center - half, center + half]
-            if abs(center) > half:
+            interval = difference_interval(*better, *than)
+            if interval[0] > 0 or interval[1] < 0:
                 verdict = "holds" if (center < 0) == bool(claim.get("lower")) else "does not hold"
         difference = center, interval
     return claim | {"verdict": verdict, "difference": difference, "values": [better, than]}
@@ -294,7 +294,8 @@ def agreement(matrix: Matrix, runs: list[Run], results: dict[str, dict], others:
             first, second = measured(results[run.name], column), measured(others[run.name], column)
             if first is None or second is None:
                 continue
-            within = abs(first[0] - second[0]) <= math.hypot(_half_width(first[1]), _half_width(second[1]))
+            low, high = difference_interval(*first, *second)
+            within = low <= 0 <= high
             agrees = "equal" if first[0] == second[0] else "within the interval" if within else "differs"
             row = {"run": run.name, "column": column["label"], "first": first[0], "second": second[0]}
             rows.append(row | {"agrees": agrees})

@@ -1,5 +1,7 @@
 """Uncertainty of scores measured on a finite set of items: intervals and paired tests. Pure functions of arrays."""
 
+import math
+
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 from tqdm.auto import tqdm
@@ -100,6 +102,19 @@ def wilson_interval(correct: int, total: int, *, confidence=0.95) -> list[float]
     low, high = binomtest(correct, total).proportion_ci(confidence, method="wilson")
     # Rounding may not push an end past the proportion itself, which at 0 and at 1 is the end.
     return [max(0.0, min(correct / total, float(low))), min(1.0, max(correct / total, float(high)))]
+
+
+def difference_interval(first: float, first_interval, other: float, other_interval) -> list[float]:
+    """Interval `[low, high]` of `first` minus `other`, two values with errors of their own that are taken as
+    independent: the squares of their distances to the ends of their intervals add up (Newcombe 1998, equation 10). A
+    value without an interval (`None`) is one without error."""
+    low, high = first_interval or (first, first)
+    other_low, other_high = other_interval or (other, other)
+    difference = first - other
+    return [
+        difference - math.hypot(first - low, other_high - other),
+        difference + math.hypot(high - first, other - other_low),
+    ]
 
 
 def mcnemar(hits_a, hits_b) -> dict:

@@ -77,6 +77,26 @@ def test_differences_are_told_by_the_interval(found, interval, said):
     assert said in group
 
 
+@pytest.mark.parametrize(
+    "kind, other", [("overlap", "overlap"), ("random_sense", "random weights"), ("sense", "the control")]
+)
+def test_the_error_of_what_it_is_compared_with_counts_as_well(kind, other):
+    """.58 [.48, .67] is above .47, and yet not clearly above .47 [.38, .57]: the difference is .11 [-.03, .24]."""
+    keys = {way: f"{kind}_recall_{way}" for way in ("source_to_target", "target_to_source")}
+    values = dict.fromkeys(keys.values(), 0.47)
+    errors = values | {f"{key}_interval": [0.38, 0.57] for key in values}
+    after = metrics(0.58, 2.5, 2.0, (0.48, 0.67))
+    for yardstick, said in ((values, "better than"), (errors, "not clearly different from")):
+        if kind == "sense":
+            found, control = after, metrics(0.0, 2.5, 2.0) | yardstick
+        else:
+            found, control = after | yardstick, None
+        lines = verdict({}, found, NAMES, control)
+        (group,) = [part for part in lines[1].split("; ") if other in part]
+        assert said in group
+        assert ("train longer" in lines[-1]) == (kind == "overlap" and yardstick is errors)
+
+
 @pytest.mark.parametrize("english, state", [(2.05, "is kept"), (2.1, "has become worse"), (2.4, "is being forgotten")])
 def test_drift_of_the_source(english, state):
     assert f"English {state}: " in verdict(metrics(0, 5, 2.0), metrics(0.7, 2.5, english), NAMES)[3]

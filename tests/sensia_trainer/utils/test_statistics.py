@@ -5,6 +5,7 @@ from sensia_trainer.utils.statistics import (
     bootstrap_interval,
     bootstrap_means,
     bootstrap_ratio_interval,
+    difference_interval,
     mcnemar,
     paired_bootstrap,
     wilson_interval,
@@ -23,6 +24,14 @@ def test_wilson_interval_holds_the_proportion(total):
     for correct in (0, 1, total // 3, total):
         low, high = wilson_interval(correct, total)
         assert 0 <= low <= correct / total <= high <= 1
+
+
+def test_the_interval_of_a_difference():
+    # 56 of 70 and 48 of 80, Wilson: Newcombe's (1998) example (a), method 10: .2 [.0524, .3339].
+    found = difference_interval(56 / 70, wilson_interval(56, 70), 48 / 80, wilson_interval(48, 80))
+    assert found == pytest.approx([0.0524, 0.3339], abs=5e-5)
+    assert difference_interval(0.6, [0.5, 0.7], 0.44, None) == pytest.approx([0.06, 0.26])
+    assert difference_interval(0.6, [0.5, 0.7], 0.5, [0.3, 0.7]) == pytest.approx([0.1 - 0.05**0.5, 0.1 + 0.05**0.5])
 
 
 @pytest.mark.parametrize("only_a, only_b", [(0, 0), (3, 3), (1, 9), (40, 22)])
