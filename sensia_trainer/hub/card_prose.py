@@ -76,12 +76,14 @@ def data_text(data: dict, licence: dict) -> Markdown:
 
 
 def protocol(metrics: dict) -> Markdown:
+    """What was measured on which sentences, and how to read it."""
     after, evaluation = metrics.get("after") or {}, metrics.get("evaluation") or {}
     place = escape(" ".join(filter(None, (evaluation.get("name"), evaluation.get("split")))))
     data, sentences = metrics.get("data") or {}, []
+    by_pair = list((metrics.get("by_pair") or {}).values())
     if after.get("pairs"):
         place = f"of {place}" if place else "held out from the training data"
-        sentences.append(f"Measured on {number(after['pairs'])} sentence pairs {place}.")
+        sentences.append(f"Measured on {_pairs(after, by_pair)} {place}.")
         if after.get("truncated"):
             sentences.append(
                 f"{number(after['truncated'])} of them were cut at `max_length` or at the model's positions."
@@ -94,9 +96,18 @@ def protocol(metrics: dict) -> Markdown:
     if any("recall" in key for key in after):
         sentences.append(
             "recall@1 is the share of sentences whose nearest neighbour by cosine, among the translations of all of "
-            "them, is their own."
+            f"{'the same pair of languages' if by_pair else 'them'}, is their own."
         )
-    if any(key.endswith("_interval") for name in ("before", "after", "control") for key in metrics.get(name) or {}):
+    measured = [one.get(name) or {} for one in (metrics, *by_pair) for name in ("before", "after", "control")]
+    if any(key.endswith("_interval") for one in measured for key in one):
         sentences.append("Brackets are 95 % bootstrap intervals over sentences.")
     sentences.append("Perplexity is per token of this tokenizer; bits per byte compare across tokenizers.")
     return Markdown(" ".join(sentences))
+
+
+def _pairs(after: dict, by_pair: list[dict]) -> str:
+    """How many sentence pairs there are to choose from: of several pairs of languages, of each."""
+    sizes = sorted({one["after"]["pairs"] for one in by_pair}) or [after["pairs"]]
+    each = f" of each of {len(by_pair)} pairs of languages," if by_pair else ""
+    size = number(sizes[0]) + (f" to {number(sizes[-1])}" if sizes[1:] else "")
+    return f"{size} sentence pairs{each}"

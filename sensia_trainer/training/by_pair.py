@@ -11,7 +11,6 @@ from .adaptation import evaluations, summary
 
 logger = logging.get_logger(__name__)
 
-SUMMED = ("pairs", "truncated")
 SHOWN = {
     f"{kind}_recall_{way}": f"{kind} {arrow}" for kind in ("sense", "context") for way, arrow in zip(DIRECTIONS, "→←")
 }
@@ -48,7 +47,8 @@ def mean_of_pairs(metrics: dict[str, dict]) -> dict:
     for key in next(iter(metrics.values()), {}):
         values = [one[key] for one in metrics.values() if key in shared and isinstance(one[key], int | float)]
         if len(values) == len(metrics):
-            means[key] = sum(values) / (1 if key in SUMMED else len(values))
+            is_number = "pairs" in key or key == "truncated"
+            means[key] = sum(values) / (1 if is_number else len(values))
     return means
 
 

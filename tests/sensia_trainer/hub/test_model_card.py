@@ -214,6 +214,25 @@ def test_weights_that_never_change_are_called_constant(metrics):
     assert not constant_weights({})
 
 
+def several(sizes, interval):
+    """What a model of English and two more languages measured, on as many pairs of each."""
+    values = {"sense_recall_source_to_target": 0.5} | interval
+    pairs = {f"en-{code}": {"after": values | {"pairs": size}} for code, size in zip(("id", "sw"), sizes, strict=True)}
+    languages = {"source": "en", "targets": ["id", "sw"], "pairs": list(pairs)}
+    after = {"sense_recall_source_to_target": 0.5, "pairs": sum(sizes)}
+    return {"languages": languages, "by_pair": pairs, "after": after, "before": None, "control": None}
+
+
+def test_several_languages_are_measured_on_the_sentences_of_each(metrics):
+    metrics |= several((10, 10), {"sense_recall_source_to_target_interval": [0.4, 0.6]})
+    body = body_of(adaptation_card(metrics))
+    assert "Measured on 10 sentence pairs of each of 2 pairs of languages, of FLORES-200 devtest." in body
+    assert "among the translations of all of the same pair of languages, is their own" in body
+    assert "20 sentence pairs" not in body and "Brackets are 95 % bootstrap intervals" in body
+    body = body_of(adaptation_card(metrics | several((1100, 900), {})))
+    assert "Measured on 900 to 1,100 sentence pairs of each of 2" in body and "Brackets" not in body
+
+
 def test_the_command_says_what_data_it_needs(metrics):
     assert "SENSIA_DATA" not in adaptation_card(metrics)
     metrics["data"]["name"] = "${SENSIA_DATA}/train/en-id.tsv.gz"
