@@ -243,7 +243,7 @@ def induction_table():
         ),
     ]
     cells = [[name, *("" if x is None else f"{x:.{digits}f}" for x in values)] for name, *values, digits in rows]
-    return table(["SmolLM2-135M (unpacked from 4 bits), two million tokens", "before", "after"], cells)
+    return table(["SmolLM2-135M-Instruct (unpacked from 4 bits), two million tokens", "before", "after"], cells)
 
 
 def adapted_table():
@@ -257,7 +257,7 @@ def adapted_table():
             tasks = {one["task"]: one["scores"]["cond"]["accuracy"] for one in result["evaluation"]["tasks"]}
             numbers = [*found, *bits, *(tasks.get(task) for task in ("xcopa", "copa", "xstorycloze"))]
             rows.append([label, *("–" if x is None else f"{x:.2f}" for x in numbers)])
-    names = ["SmolLM2-135M", "senses", "contexts", "token overlap, no model", "bits per byte, Indonesian"]
+    names = ["SmolLM2-135M-Instruct", "senses", "contexts", "token overlap, no model", "bits per byte, Indonesian"]
     names += ["bits per byte, English", "XCOPA, Indonesian", "COPA", "XStoryCloze, English"]
     base, induced, adapted = (
         read(f"smollm2/{name}.json")[0]["evaluation"]["flores"] for name in ("base", "induced", "sensia")

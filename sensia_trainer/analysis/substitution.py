@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..utils.models import own_start_token
 from ..utils.statistics import bootstrap_interval, paired_bootstrap
 from .controls import closed_gate, has_gate, random_sense_path
 from .mixture import sentence_nll
@@ -106,9 +107,11 @@ def fits_by_likelihood(model, tokenizer, target: Target, *, batch_size=16) -> np
     before, after = target.context[: target.word.start], target.context[target.word.end :]
     texts = [before + word + after for word in target.substitutes]
     sequences = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    start = own_start_token(tokenizer)
+    first = [] if start is None else [start]
     # What is cut off is the same for all: the beginning of the context, as far as the longest sentence asks.
-    cut = max(0, max(map(len, sequences)) - limit)
-    nll, _ = sentence_nll(model, [ids[cut:] for ids in sequences], batch_size=batch_size)
+    cut = max(0, max(map(len, sequences)) + len(first) - limit)
+    nll, _ = sentence_nll(model, [first + ids[cut:] for ids in sequences], batch_size=batch_size)
     return -nll
 
 
@@ -136,8 +139,7 @@ def fits_by_senses(model, tokenizer, target: Target) -> np.ndarray:
 @torch.no_grad()
 def fits_by_embedding(model, tokenizer, target: Target) -> np.ndarray:
     """Cosine of the word's embedding and each substitute's: no senses, no context."""
-    _, (spelled,) = word_positions(tokenizer, target.context, [target.word])
-    ids = tokenizer(target.context, add_special_tokens=False, verbose=False)["input_ids"]
+    ids, (spelled,) = word_positions(tokenizer, target.context, [target.word])
     embed = model.get_input_embeddings()
     return _cosines(
         lambda tokens: embed(tokens.to(embed.weight.device)).float().sum(dim=0),

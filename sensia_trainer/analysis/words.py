@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..representations import sense_probs
+from ..utils.models import own_start_token
 
 
 class Word(NamedTuple):
@@ -42,7 +43,8 @@ def word_positions(tokenizer, text: str, words: list[Word], *, max_length: int |
     A token that covers two words counts for both. Words not wholly within `max_length` tokens get no position.
 
     Args:
-        tokenizer: One with character offsets (`tokenizer.is_fast`); special tokens are not added.
+        tokenizer: One with character offsets (`tokenizer.is_fast`). Before the sentence stands what it puts there
+            itself ([`own_start_token`]), as in training; no other special token is added.
 
     Returns:
         `tuple[list[int], list[list[int]]]`
@@ -62,6 +64,8 @@ def word_positions(tokenizer, text: str, words: list[Word], *, max_length: int |
             f"`tokenizer` ({type(tokenizer).__name__}) reports empty character offsets for every token of {text!r}, "
             "so its tokens cannot be assigned to words. Use a tokenizer whose offsets survive its normalisation."
         )
+    if ids and (first := own_start_token(tokenizer)) is not None:
+        ids, offsets = [first, *ids], [(0, 0), *offsets]
     positions = [
         [t for t, (start, end) in enumerate(offsets) if max(start, word.start) < min(end, word.end)] for word in words
     ]

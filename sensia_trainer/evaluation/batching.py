@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.activations import NewGELUActivation
 
+from ..utils.models import own_start_token
+
 
 LOGITS_BUDGET = 2**27  # numbers in one (B, T, V) block of logits: 512 MiB in float32
 
@@ -20,14 +22,6 @@ class EncodedText(NamedTuple):
     num_bytes: int  # UTF-8 bytes of the predicted part
     num_words: int  # whitespace words of the predicted part
     truncated: bool
-
-
-def own_start_token(tokenizer) -> int | None:
-    """The token that the tokenizer itself puts before a text ([CLS] of Goldfish, </s> of XGLM), or None."""
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    starts = [i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare]
-    return full[0] if starts and starts[0] > 0 else None
 
 
 def start_token(tokenizer, choice: int | str | None = "auto") -> int | None:

@@ -11,6 +11,7 @@ from ..analysis.senses import sense_neighbours
 from ..analysis.words import UNSPACED_WORD, segment_words, word_positions, word_senses
 from ..evaluation.overlap import overlap_vectors, token_idf
 from ..representations import sense_probs
+from ..utils.models import own_start_token
 from .models import Explored, spelling
 
 
@@ -114,7 +115,8 @@ def printable(words: list[str], special=()) -> list[str]:
 
 
 def pieces(tokenizer, text: str) -> tuple[list[int], list[str]]:
-    """Token ids of a text and how each is spelled there; parts of one character are numbered behind it."""
+    """Token ids of a text and how each is spelled there; parts of one character are numbered behind it. What the
+    tokenizer puts before a text is called "start"."""
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     labels, ends = [], []
     for start, end in encoding["offset_mapping"]:
@@ -122,7 +124,10 @@ def pieces(tokenizer, text: str) -> tuple[list[int], list[str]]:
         again = sum(1 for other in ends if other == (start, end))
         ends.append((start, end))
         labels.append(f"{part}·{again + 1}" if again else part)
-    return encoding["input_ids"], labels
+    ids = encoding["input_ids"]
+    if ids and (first := own_start_token(tokenizer)) is not None:
+        return [first, *ids], ["start", *labels]
+    return ids, labels
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from huggingface_hub import save_torch_state_dict
+from huggingface_hub import ModelCard, save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tqdm.auto import tqdm
@@ -54,7 +54,11 @@ def make_delta(folder, base, destination) -> Path:
     known, parts = _as_in(model, original), {}
     for name, weight in tqdm(_distinct(model).items(), desc="comparing weights", disable=None):
         parts |= _difference(name, weight, known.get(name))
-    facts = {"base": portable(str(base)), "base_fingerprint": weights_fingerprint(original)}
+    facts = {
+        "base": portable(str(base)),
+        "base_fingerprint": weights_fingerprint(original),
+        "about_base": _about(base),
+    }
     with _written(destination) as written:
         pattern = WEIGHTS_FILE.replace(".", "{suffix}.")
         save_torch_state_dict(_in_pieces(parts), str(written), filename_pattern=pattern, max_shard_size=FILE_SIZE)
@@ -65,7 +69,7 @@ def make_delta(folder, base, destination) -> Path:
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
         _complete(written)
-        _edit_card(written, lambda text: _with_notice(text, facts["base"]))
+        _edit_card(written, lambda text: _with_notice(text, facts))
     return Path(destination)
 
 
@@ -114,7 +118,7 @@ def apply_delta(folder, base, destination) -> Path:
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
         _complete(written)
-        _edit_card(written, lambda text: text.replace(_notice(facts["base"]), ""))
+        _edit_card(written, lambda text: text.replace(_notice(facts), ""))
     return Path(destination)
 
 
@@ -123,7 +127,7 @@ def refresh_card(folder) -> Path:
     folder = Path(folder)
     _complete(folder)
     card = write_card(folder)
-    _edit_card(folder, lambda text: _with_notice(text, read_json(folder / FACTS_FILE)["base"]))
+    _edit_card(folder, lambda text: _with_notice(text, read_json(folder / FACTS_FILE)))
     return card
 
 
@@ -231,11 +235,21 @@ def _half(weight):
     return weight.to(torch.float16 if fits else torch.float32).contiguous()
 
 
-def _notice(base):
+def _about(base) -> str:
+    """What the card of a folder says first of the model; of a repository of the Hub its id says enough."""
+    card = Path(base) / "README.md"
+    if not card.is_file():
+        return ""
+    paragraphs = ModelCard.load(card, ignore_metadata_errors=True).text.strip().split("\n\n")
+    return next((" ".join(one.split()) for one in paragraphs if not one.startswith("#")), "")
+
+
+def _notice(facts):
+    about = facts.get("about_base")
     return (
         "## A delta\n\nThis folder does not hold the model, but what distinguishes it from its base, "
-        f"`{base}`. `sensia delta FOLDER BASE MODEL` puts both together into the folder `MODEL`, for which the rest "
-        "of this card was written; another base is refused.\n\n"
+        f"`{facts['base']}`{f' ({about})' if about else ''}. `sensia delta FOLDER BASE MODEL` puts both together into "
+        "the folder `MODEL`, for which the rest of this card was written; another base is refused.\n\n"
     )
 
 
@@ -244,8 +258,8 @@ def _complete(folder):
     complete_folder(folder, read_json(metrics).get("config") if metrics.is_file() else None)
 
 
-def _with_notice(text, base):
-    return text.replace("## Use\n", f"{_notice(base)}## Use\n", 1)
+def _with_notice(text, facts):
+    return text.replace("## Use\n", f"{_notice(facts)}## Use\n", 1)
 
 
 def _edit_card(folder, edit):

@@ -20,7 +20,6 @@ from transformers import GPT2Tokenizer
 from transformers.utils import logging
 
 from ..bitext.streams import Problems, open_binary, plain_name, read_lines, refuse_other_encodings
-from ..evaluation.batching import own_start_token
 from ..utils.files import fingerprint, read_json, write_json
 from ..utils.recipes import expand_variables
 from .runs import tokenizer_fingerprint
@@ -233,6 +232,8 @@ def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | N
         raise ValueError(
             f"{tokenizer.name_or_path or 'The tokenizer'} has no end-of-text token, which parts documents."
         )
+    from ..utils.models import own_start_token  # likewise
+
     start = own_start_token(tokenizer)
     begin = [] if start in (None, tokenizer.eos_token_id) else [start]
     length = block_size - len(begin)

@@ -111,3 +111,11 @@ def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kw
 
 def _first(names: list[str], count: int = 3) -> str:
     return ", ".join(names[:count]) + (", …" if len(names) > count else "")
+
+
+def own_start_token(tokenizer) -> int | None:
+    """The token that the tokenizer itself puts before a text ([CLS] of Goldfish, </s> of XGLM), or None."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    starts = [i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare]
+    return full[0] if starts and starts[0] > 0 else None

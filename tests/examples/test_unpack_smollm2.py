@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from sensia_trainer.hub.licences import licence_of_model
+
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "unpack_smollm2.py"
 
@@ -37,4 +39,6 @@ def test_the_folder_is_plain_float32_and_equal(script, monkeypatch, tmp_path, to
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     ids = torch.tensor([[1, 2, 3]])
     assert model.dtype == torch.float32 and torch.equal(model(ids).logits, packed(ids).logits)
+    assert licence_of_model(tmp_path / "out") == {"license": "apache-2.0"}
+    assert "Instruct" in (tmp_path / "out" / "README.md").read_text()
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("cat").input_ids == tokenizer("cat").input_ids

@@ -1,3 +1,4 @@
+import copy
 import gzip
 import json
 
@@ -7,6 +8,7 @@ import torch
 
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.analysis.controls import closed_gate
+from sensia_trainer.analysis.mixture import sentence_nll
 from sensia_trainer.analysis.substitution import (
     Target,
     average_precision,
@@ -77,6 +79,17 @@ def test_likelihood_is_that_of_the_sentence(model, tokenizer):
     for score, word in zip(found, TARGET.substitutes, strict=True):
         ids = tokenizer(CONTEXT.replace("sleeps", word))["input_ids"]
         assert score == pytest.approx(sum(token_log_probs(model, ids)), rel=1e-4)
+
+
+def test_a_sentence_begins_as_the_tokenizer_lets_it(model, tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    starting = copy.deepcopy(tokenizer)
+    starting.backend_tokenizer.post_processor = TemplateProcessing(single="<X> $A", special_tokens=[("<X>", 7)])
+    before, after = TARGET.context[: TARGET.word.start], TARGET.context[TARGET.word.end :]
+    texts = [before + word + after for word in TARGET.substitutes]
+    nll, _ = sentence_nll(model, [[7, *tokenizer(text)["input_ids"]] for text in texts])
+    assert fits_by_likelihood(model, starting, TARGET) == pytest.approx(-nll, rel=1e-5)
 
 
 def test_the_word_itself_fits_best_by_senses_and_by_embedding(model, tokenizer):

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +44,19 @@ def test_positions_cover_each_word(tokenizer):
         assert word.text in tokenizer.decode([ids[t] for t in spelled])
     covered = {t for spelled in positions for t in spelled}
     assert {t for t in range(len(ids)) if tokenizer.decode([ids[t]]).strip()} <= covered | {0}
+
+
+def test_what_the_tokenizer_puts_before_a_text_is_read_before_it(tokenizer):
+    from tokenizers.processors import TemplateProcessing
+
+    text = "The cat sleeps."
+    words = segment_words(text)
+    ids, positions = word_positions(tokenizer, text, words)
+    starting = copy.deepcopy(tokenizer)
+    starting.backend_tokenizer.post_processor = TemplateProcessing(single="<X> $A <X>", special_tokens=[("<X>", 7)])
+    behind, later = word_positions(starting, text, words)
+    assert behind == [7, *ids] and later == [[place + 1 for place in spelled] for spelled in positions]
+    assert word_positions(starting, "", []) == ([], [])
 
 
 def test_words_beyond_the_cut_have_no_positions(tokenizer):

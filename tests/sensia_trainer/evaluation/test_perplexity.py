@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from sensia_trainer.evaluation.batching import EncodedText, own_start_token, start_token
+from sensia_trainer.evaluation.batching import EncodedText, start_token
 from sensia_trainer.evaluation.perplexity import nll_intervals, nll_per_row, nll_per_row_from_logits, perplexity
+from sensia_trainer.utils.models import own_start_token
 from tests.conftest import SENTENCES
 from tests.reference.evaluation import token_log_probs
 

@@ -135,10 +135,10 @@ def test_weights_in_a_sentence(page):
     press(page, "weights")
     until(lambda: "after “the”" in view(page, "weights"))
     tokens = page.find_elements(By.CSS_SELECTOR, "#weights-tokens label")
-    assert [one.text for one in tokens] == ["The", "sea", "and", "the"]
-    tokens[1].click()
+    assert [one.text for one in tokens] == ["start", "The", "sea", "and", "the"]
+    tokens[2].click()
     until(lambda: "after “sea”" in view(page, "weights"))
-    assert len(page.find_elements(By.CSS_SELECTOR, "#weights-view .heat tbody tr")) == 2
+    assert len(page.find_elements(By.CSS_SELECTOR, "#weights-view .heat tbody tr")) == 3
     page.find_elements(By.CSS_SELECTOR, "#weights-by label")[1].click()
     until(lambda: "in logits" in view(page, "weights"))
 

@@ -1,10 +1,12 @@
 """What the tabs compute, against plain restatements; words, models, and input that nobody should type."""
 
+import copy
 import json
 
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from sensia_trainer.explorer import views
 from sensia_trainer.explorer.models import load_explored, spelling
@@ -96,6 +98,13 @@ def test_parts_of_a_character_are_numbered(tokenizer):
     ids, labels = views.pieces(tokenizer, "水 cat")
     assert len(ids) == len(labels)
     assert labels[0] == "水" and "水·2" in labels and labels.count("水") == 1
+
+
+def test_what_the_tokenizer_puts_before_a_text_is_shown(tokenizer):
+    starting = copy.deepcopy(tokenizer)
+    starting.backend_tokenizer.post_processor = TemplateProcessing(single="<X> $A", special_tokens=[("<X>", 7)])
+    ids, labels = views.pieces(tokenizer, "a cat")
+    assert views.pieces(starting, "a cat") == ([7, *ids], ["start", *labels])
 
 
 @pytest.mark.parametrize("factor", [0.0, 5.0])

@@ -50,6 +50,7 @@ def folders(request, tmp_path_factory):
     tokenizer = tiny_tokenizer()
     for name in ("base", "adapted"):
         tokenizer.save_pretrained(root / name)
+    (root / "base" / "README.md").write_text("---\nlicense: mit\n---\n\n# Base\n\nA small\nmodel of ours.\n")
     (root / "adapted" / "README.md").write_text("# A model\n\n## Use\n\nAs any other.\n")
     (root / "adapted" / "metrics.json").write_text(json.dumps({"config": {"sense_pooling": "mixture"}}))
     main([str(root / "adapted"), str(root / "base"), str(root / "delta")])
@@ -68,6 +69,7 @@ def test_a_delta_holds_what_changed_in_half_precision(folders):
     assert not list((folders / "delta").glob("model*.safetensors"))
     card = (folders / "delta" / "README.md").read_text()
     assert card.index("## A delta") < card.index("## Use") and "sensia delta" in card
+    assert "base` (A small model of ours.)" in card
 
 
 def test_put_together_it_is_the_model(folders, tmp_path, capsys):
