@@ -282,6 +282,48 @@ def sense_words_table(words=("light", "spring", "bank")):
     return table(["sense", *words], rows)
 
 
+SENSE_BENCHMARKS = {
+    "micro Backpack": ("backpack-micro-en", "substitution-backpack-micro-en"),
+    "SmolLM2-135M-Instruct, induced": ("smollm2-induced", "substitution-smollm2-induced"),
+}
+
+
+def senses_table():
+    """Are they senses? What each benchmark of them says, as differences with their intervals and a verdict."""
+    columns = [_sense_findings(*names) for names in SENSE_BENCHMARKS.values()]
+    rows = {label: None for column in columns for label in column}
+    cells = [[label, *(column.get(label, "not run") for column in columns)] for label in rows]
+    return table(["senses against …", *SENSE_BENCHMARKS], cells)
+
+
+def _sense_findings(benchmarks, substitution):
+    """Cells by what is compared, of the results that are there."""
+    found = {}
+    for result in read(f"sense_benchmarks/{benchmarks}.json"):
+        average, steering = result["disambiguation"]["average"]["all"], result["steering"]
+        for kind, label in (
+            ("random_contributions", "a random sense path"),
+            ("most_frequent", "the most frequent meaning"),
+            ("dense", "the model's dense state"),
+        ):
+            found[f"{label}: which meaning (accuracy)"] = _difference(average[kind]["difference"])
+        found["senses of another word: steering (nats)"] = _difference(steering["difference"])
+    for result in read(f"sense_benchmarks/{substitution}.json"):
+        for one in result["substitution"]["senses"]["differences"]:
+            than = {"random_senses": "a random sense path", "embedding": "the word's embedding"}[one["than"]]
+            found[f"{than}: substitutes (GAP)"] = _difference(one)
+        for one in result["substitution"]["likelihood"]["differences"]:
+            if one["than"] == "likelihood_without_senses":
+                found["the model without its sense path: substitutes by likelihood (GAP)"] = _difference(one)
+    return found
+
+
+def _difference(found):
+    low, high = found["interval"]
+    verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
+    return f"{found['mean']:+.3f} [{low:.3f}, {high:.3f}], {verdict}"
+
+
 def several_table():
     """One model of six languages beside five of two, and how often it finds less than token overlap does."""
     (mixed,) = (result["evaluation"]["matrix"] for result in read("multi/mixed.json"))
@@ -389,6 +431,7 @@ TABLES = {
     "results": results_table,
     "runs": runs_table,
     "induction": induction_table,
+    "senses": senses_table,
     "adapted": adapted_table,
     "sense_words": sense_words_table,
     "adapt": adapt_table,
