@@ -191,6 +191,10 @@ def test_another_model_answers_all_tabs(page):
     until(lambda: page.find_elements(By.CSS_SELECTOR, "#senses-view mark"))
 
 
+def texts(page, selector):
+    return [one.text for one in page.find_elements(By.CSS_SELECTOR, selector)]
+
+
 def test_hostile_input_stays_text(page):
     for name in ("markup", "template", "long", "scripts"):
         open_tab(page, "Senses")
@@ -201,8 +205,7 @@ def test_hostile_input_stays_text(page):
         type_into(page, "weights-text", HOSTILE[name])
         press(page, "weights")
         first = HOSTILE[name][:1]  # behind "start"
-        places = By.CSS_SELECTOR, "#weights-view tbody bdi"
-        until(lambda first=first: [one.text[:1] for one in page.find_elements(*places)][1:2] == [first])
+        until(lambda first=first: [text[:1] for text in texts(page, "#weights-view tbody bdi")][1:2] == [first])
     assert page.execute_script("return window.hacked === undefined")
     assert not page.find_elements(By.CSS_SELECTOR, ".view img, .view script")
     errors = [entry["message"] for entry in page.get_log("browser") if entry["level"] == "SEVERE"]
