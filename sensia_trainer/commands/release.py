@@ -19,6 +19,7 @@ def parser():
     )
     parser.add_argument("--dtype", help="float16, bfloat16 or float32; by default float16 where it holds every weight")
     parser.add_argument("--license", help="licence of the weights, in place of what follows from the text's")
+    parser.add_argument("--text_licence", help="licence of the text beside the pairs, where the recipe did not say it")
     parser.add_argument("--title", help="first line of the card, in place of the one made of size and languages")
     parser.add_argument("--after", help="results of the released model")
     parser.add_argument("--before", help="results of the base model")
@@ -34,11 +35,12 @@ def main(argv):
 
     folders, refreshing = args.pop("folders"), args.pop("refresh")
     if refreshing:
+        text_licence = args.pop("text_licence")
         given = [name for name, value in args.items() if value is not None]
         if given:
             command.error(f"--refresh takes folders alone, not --{given[0]}")
         for folder in folders:
-            print(refresh(folder))
+            print(refresh(folder, text_licence))
     elif len(folders) != 2:
         command.error(f"two folders are needed, the run's and the one to write; got {len(folders)}")
     else:

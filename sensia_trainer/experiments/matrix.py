@@ -65,6 +65,7 @@ LEDGER_FILE = "ledger.jsonl"
 LOCK_FILE = ".matrix.lock"
 RESERVED = ("recipe", "script", "evaluation", "train")
 TRAINING, EVALUATION = ("adapt", "pretrain", "induce"), ("evaluate", "analyze")
+SAID = ("text_licence",)  # fields that tell of the data and no run from another
 Launch = Callable[[list[str]], int]
 
 
@@ -143,7 +144,8 @@ class Run:
             f"examples/{name}.py" if name in (*TRAINING, *EVALUATION) else name
             for name in (self.script, self.evaluation_script)
         )
-        return fingerprint([script, self.recipe, evaluation_script, self.evaluation, self.train])[:16]
+        recipe = {name: value for name, value in self.recipe.items() if name not in SAID}
+        return fingerprint([script, recipe, evaluation_script, self.evaluation, self.train])[:16]
 
 
 def load_matrix(path) -> Matrix:
@@ -423,11 +425,9 @@ def _set_aside_another(recipe: Path, wanted: dict) -> None:
         there = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError):
         return
-    fields_of_both = set(there) | set(wanted)
-    if not any(decides(name) and there.get(name) != wanted.get(name) for name in fields_of_both):
+    if not any(decides(name) and there.get(name) != wanted.get(name) for name in {*there, *wanted}.difference(SAID)):
         return
-    number = 1 + len(list(recipe.parent.glob("superseded-*")))
-    aside = recipe.parent / f"superseded-{number}"
+    aside = recipe.parent / f"superseded-{1 + len(list(recipe.parent.glob('superseded-*')))}"
     aside.mkdir()
     for path in recipe.parent.iterdir():
         if path.name != LOCK_FILE and not path.name.startswith("superseded-"):

@@ -14,6 +14,7 @@ from ..utils.recipes import find_model
 
 OWN = "apache-2.0"
 UNKNOWN = "unknown"
+TEXTS = ("replay source", "monolingual target")  # entries of `data`: text beside the pairs, with its own `licence`
 # Terms that bind the weights in different ways at once: the card says which, corpus by corpus.
 BY_CORPUS = {
     "license": "other",
@@ -41,18 +42,19 @@ def weights_licence(data: dict, base: dict | None = None) -> dict:
     The licence of weights that were trained on `data`, as metadata of a card.
 
     Args:
-        data (`dict`): As in `metrics.json`: `licence`, a text that may name several, separated by commas or "and"; and
-            `licence_classes`, pairs by class ("open", "nc"), which add to it.
+        data (`dict`): As in `metrics.json`: `licence`, a text that may name several, separated by commas or "and";
+            `licence_classes`, pairs by class ("open", "nc"), and text beside the pairs ([`TEXTS`]), which add to it.
         base (`dict`, *optional*): The same metadata of the model that training began with; its terms carry over too.
 
     Returns:
         `dict`: `license`, an identifier of the Hub, "unknown" where the text's is not known; with "other", also
         `license_name` and `license_link`.
     """
-    licence = str(data.get("licence") or "")
+    beside = [data[name].get("licence") for name in TEXTS if name in data]
     classes = [str(name) for name in data.get("licence_classes") or {}]
-    if not licence and "nc" not in classes:
+    if not (all(beside) and (data.get("licence") or "nc" in classes)):
         return {"license": UNKNOWN}
+    licence = "; ".join(dict.fromkeys(str(one) for one in (data.get("licence"), *beside) if one))
     parts = _parts(licence) + [name for name in classes if name != "open"]
     families = {family_of(part) for part in parts}
     for term in _terms_of(base):
@@ -72,6 +74,12 @@ def weights_licence(data: dict, base: dict | None = None) -> dict:
         version = f"-{named[2]}{'' if '.' in named[2] else '.0'}" if named else ""
         return {"license": f"{named[1]}{version}" if named else _GNU[family]}
     return dict(BY_CORPUS)
+
+
+def with_text_licence(metrics: dict, licence: str) -> dict:
+    """The contents of a `metrics.json` with the licence of the text beside the pairs, where there is such text."""
+    data = metrics.get("data") or {}
+    return metrics | {"data": data | {name: data[name] | {"licence": licence} for name in TEXTS if name in data}}
 
 
 def family_of(part: str) -> str | None:

@@ -25,12 +25,13 @@ from .card_tables import SCHEDULE_FIELDS
 from .delta import FACTS_FILE, refresh_card
 from .folders import FILE_SIZE, finish_folder, without_origin
 from .languages import draw_matrix, reported_languages
+from .licences import with_text_licence
 
 
 FIGURE = "training_dynamics"
 
 
-def release(run_folder, destination, dtype=None, license=None, title=None, **evaluations) -> Path:
+def release(run_folder, destination, dtype=None, license=None, text_licence=None, title=None, **evaluations) -> Path:
     """
     Make the Hub-ready folder of a finished run. What an earlier release left there is replaced; nothing is when this
     one fails.
@@ -41,6 +42,7 @@ def release(run_folder, destination, dtype=None, license=None, title=None, **eva
         dtype (`str`, *optional*): Type of the stored weights: "float16", "bfloat16" or "float32". By default float16
             where it can hold every weight, else bfloat16.
         license (`str`, *optional*): Licence of the weights, in place of what follows from the text's.
+        text_licence (`str`, *optional*): Licence of the text beside the pairs, in place of what the recipe said.
         title (`str`, *optional*): First line of the card, in place of the one made of size and languages.
         evaluations: Files of results for the card, see [`reported`]: `after`, `before`, `control`.
 
@@ -74,7 +76,7 @@ def release(run_folder, destination, dtype=None, license=None, title=None, **eva
         model.save_pretrained(written, max_shard_size=FILE_SIZE)
         load_tokenizer(run_folder).save_pretrained(written)
         write_json(written / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
-        refresh(written)
+        refresh(written, text_licence)
         destination.mkdir(exist_ok=True)
         for stale in [*destination.glob("*.safetensors*"), *destination.glob("*_backpack.py")]:
             stale.unlink()
@@ -121,10 +123,14 @@ def storable(model, dtype: str | None = None) -> str:
     return dtype or ("bfloat16" if too_large else "float16")
 
 
-def refresh(folder) -> Path:
+def refresh(folder, text_licence=None) -> Path:
     """
     Bring a released folder up to date with this version: its code, its figure and its card; the weights stay. The
     card of a delta says that it is one.
+
+    Args:
+        folder: The released folder.
+        text_licence (`str`, *optional*): As in [`release`].
 
     Returns:
         The path of the card.
@@ -133,6 +139,9 @@ def refresh(folder) -> Path:
     tokenizer_config = folder / "tokenizer_config.json"
     write_json(tokenizer_config, without_origin(read_json(tokenizer_config)))
     metrics = read_json(folder / METRICS_FILE)
+    if text_licence:
+        metrics = with_text_licence(metrics, text_licence)
+        write_json(folder / METRICS_FILE, metrics)
     draw_matrix(metrics, folder)
     history = evaluations(metrics.get("history") or [])
     if metrics["kind"] != "pretraining" and any("context_recall_source_to_target" in " ".join(row) for row in history):

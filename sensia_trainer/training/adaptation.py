@@ -129,7 +129,8 @@ def load_texts(data, args, held_out):
             )
         left_out = {"in other languages": int((~right).sum()), "in evaluation sets": int((right & ~clean).sum())}
         names = ", ".join(Path(place).name if Path(place).exists() else place for place in places)
-        facts[name.replace("_", " ")] = {"name": names, "texts": len(loaded[side])} | left_out
+        licence = {"licence": data.text_licence} if data.text_licence else {}
+        facts[name.replace("_", " ")] = {"name": names, **licence, "texts": len(loaded[side]), **left_out}
     return loaded, facts
 
 

@@ -42,6 +42,7 @@ class AdaptationData:
         "eval_bitext",
         "eval_flores",
         "licence",
+        "text_licence",
         "control",
         "estimate",
     )
@@ -129,6 +130,13 @@ class AdaptationData:
         default=None,
         metadata={
             "help": "Licence of the bitext, for the model card; a Python package that carries it names its own."
+        },
+    )
+    text_licence: str | None = field(
+        default=None,
+        metadata={
+            "help": "Licence of `replay_source` and `monolingual_target`, which with that of the bitext decides the "
+            "one of the weights; unknown where it is not said."
         },
     )
     control: str | None = field(

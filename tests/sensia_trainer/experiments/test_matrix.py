@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -100,6 +101,8 @@ def test_the_product_of_the_axes_with_complete_recipes(matrix_file):
     assert runs[3].labels == {"variant": "no-sense", "seed": "s2"}
     assert runs[0].evaluation == {"tasks": ["xcopa"], "target": "id"}
     assert len({run.fingerprint for run in runs}) == 4
+    licensed = replace(runs[0], recipe=runs[0].recipe | {"text_licence": "CC0"})
+    assert licensed.fingerprint == runs[0].fingerprint  # what is said of the text makes no other run
 
 
 def test_a_value_may_bring_its_own_recipe_script_and_evaluation(matrix_file, tmp_path):

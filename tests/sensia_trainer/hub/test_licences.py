@@ -57,6 +57,21 @@ def test_classes_of_rows_and_the_base_model_add_their_terms():
     assert weights_licence(cc0, {"license": "apache-2.0"})["license"] == "apache-2.0"
 
 
+@pytest.mark.parametrize("side", ["replay source", "monolingual target"])
+def test_text_beside_the_pairs_adds_its_terms(side):
+    for licence, expected in (
+        ("CC BY-NC 4.0", "cc-by-nc-4.0"),
+        ("CC BY-SA", "cc-by-sa-4.0"),
+        ("GPL", "gpl"),
+        ("CC0", "apache-2.0"),
+        ("who knows", "unknown"),
+        (None, "unknown"),
+    ):
+        assert weights_licence({"licence": "CC0", side: {"licence": licence}})["license"] == expected
+    assert weights_licence({side: {"licence": "CC0"}})["license"] == "unknown"
+    assert weights_licence({"licence": "CC BY-SA", side: {"licence": "GPL"}}) == BY_CORPUS
+
+
 def test_the_licence_of_a_model_stands_on_its_card(tmp_path):
     assert licence_of_model("backpack-micro-en")["license"] == "other"  # the packaged model, by its name
     assert licence_of_model(tmp_path) is None and licence_of_model("owner/nowhere") is None

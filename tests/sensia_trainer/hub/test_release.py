@@ -148,6 +148,20 @@ def test_a_release_is_refreshed(run, tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_the_licence_of_text_beside_the_pairs_is_stated_afterwards(run, tmp_path):
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["data"] |= {"licence": "CC0", "replay source": {"name": "a.txt", "texts": 9}}
+    write(run, "metrics.json", metrics)
+    folder = release(run, tmp_path / "tiny")
+    assert "\nlicense: unknown\n" in (folder / "README.md").read_text(encoding="utf-8")
+    assert main(["--refresh", str(folder), "--text_licence", "CC BY-NC 4.0"]) is None
+    assert "\nlicense: cc-by-nc-4.0\n" in (folder / "README.md").read_text(encoding="utf-8")
+    kept = json.loads((folder / "metrics.json").read_text())["data"]
+    assert kept["replay source"] == {"name": "a.txt", "texts": 9, "licence": "CC BY-NC 4.0"}
+    folder = release(run, tmp_path / "other", text_licence="CC BY-SA")
+    assert "\nlicense: cc-by-sa-4.0\n" in (folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_weights_that_float16_cannot_hold(run, tmp_path):
     weights = load_file(run / "model.safetensors")
     name = next(name for name in weights if name.endswith("c_attn.weight"))

@@ -73,6 +73,9 @@ def test_text_beside_the_pairs(tmp_path):
     loaded, facts = load_texts(AdaptationData(model="m", bitext="b", replay_source=files), config(tmp_path), held_out)
     assert set(loaded) == {"source"} and facts["replay source"]["texts"] == len(loaded["source"]) == 61
     assert set(loaded["source"]["text"]) == {*sentences, "A good book is worth reading twice."}
+    assert "licence" not in facts["replay source"]
+    stated = AdaptationData(model="m", bitext="b", replay_source=files, text_licence="CC BY-SA")
+    assert load_texts(stated, config(tmp_path), held_out)[1]["replay source"]["licence"] == "CC BY-SA"
     assert load_texts(AdaptationData(model="m", bitext="b"), config(tmp_path), held_out) == ({}, {})
     with pytest.raises(ValueError, match="`monolingual_target` should be in Indonesian, but 100% .* mostly English"):
         load_texts(AdaptationData(model="m", bitext="b", monolingual_target=files[:1]), config(tmp_path), held_out)
