@@ -40,7 +40,7 @@ def parser():
     overview = Parser(
         prog="sensia",
         usage="sensia [--debug] COMMAND [arguments]",
-        description=f"Adapt a language model to another language with its meanings intact.\n\ncommands:\n{lines}",
+        description=f"Adapt a language model to another language, and keep its own.\n\ncommands:\n{lines}",
         epilog="`sensia COMMAND --help` shows what a command takes.",
     )
     overview.add_argument("--version", action="version", version=f"sensia {__version__}")
