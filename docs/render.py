@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
+from aims import aims_table
 from matplotlib.figure import Figure
 
 from sensia_trainer.config import SensiaConfig
@@ -437,9 +438,13 @@ TABLES = {
     "adapt": adapt_table,
     "several": several_table,
     "one_more": one_more_table,
+    "aims": aims_table,
 }
 FIGURES = {"recall": results_figure, "curves": curves_figure}
-PAGES = tuple(DOCS / f"{name}.md" for name in ("index", "your-language", "your-model", "hyperparameters", "languages"))
+PAGES = tuple(
+    DOCS / f"{name}.md"
+    for name in ("index", "your-language", "your-model", "hyperparameters", "languages", "comparison")
+)
 
 
 def rendered(text: str) -> str:

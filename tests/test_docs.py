@@ -46,13 +46,16 @@ def command_lines():
 
 @pytest.fixture(scope="module")
 def render():
+    sys.path.insert(0, str(DOCS))  # as where the script is called by its name
     return runpy.run_path(str(DOCS / "render.py"))
 
 
 # ---- What is rendered ----
 
 
-@pytest.mark.parametrize("page", ["index", "your-language", "your-model", "hyperparameters", "languages"])
+@pytest.mark.parametrize(
+    "page", ["index", "your-language", "your-model", "hyperparameters", "languages", "comparison"]
+)
 def test_tables_are_rendered_from_the_results(page, render):
     fresh = render["rendered"](PAGES[page])
     assert fresh == PAGES[page], "`python docs/render.py` renews it"
