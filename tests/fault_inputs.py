@@ -267,6 +267,8 @@ ODD = [
     Fault("induce induce.yaml --output_dir stolen", "settings.json"),
     Fault("induce induce.yaml --backpack_config '{\"num_senses\": 99}'", "num_senses"),
     Fault("induce induce.yaml --backpack_config '{\"num_senses\": 0}'", "num_senses"),
+    Fault("induce induce.yaml --model dense --block_size 64", "`block_size` is 64.*40 positions"),
+    Fault("pretrain on-pretrain.yaml --block_size 64", "`block_size` is 64.*40 positions"),
     Fault("induce induce.yaml --backpack_config '{\"num_senses\": 1}'", "num_senses.*2 or more"),
     Fault("adapt adapt.yaml --model nowhere --induce_steps 1", "nowhere"),
     Fault("adapt adapt.yaml --model base --induce_steps 1", "base.*has senses already"),
@@ -396,6 +398,7 @@ def build_world(folder: Path) -> None:
     recipes = {
         "adapt.yaml": ADAPT | TRAINING,
         "pretrain.yaml": PRETRAIN | TRAINING | {"prediction_loss_only": True},
+        "on-pretrain.yaml": TRAINING | {"text_files": ["text.txt"], "model": "base"},
         "induce.yaml": INDUCE | TRAINING,
         "nofields.yaml": TRAINING,
         "evaluate.yaml": EVALUATE,

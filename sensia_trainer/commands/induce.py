@@ -58,6 +58,7 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
         config_kwargs: Fields of `BackpackConfig`.
     """
     from ..training.runs import on_first_process, run_folder
+    from ..training.text import TooLittleText
     from ..utils.files import fingerprint, read_json, write_json, write_text
     from ..utils.models import load_config
 
@@ -101,7 +102,14 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
     )
     with run_folder(settings, data=data) as run:
         if not run.finished:
-            induce(run, data, settings)
+            try:
+                induce(run, data, settings)
+            except TooLittleText as error:
+                raise ValueError(
+                    f"`induce_steps` is {steps}, but the source sides of `bitext` do not fill {data.held_out_blocks} "
+                    f"blocks of {data.block_size} tokens to measure on and one to train on. Give more pairs, or induce "
+                    f"with more text (`sensia induce {model} --text_files ...`) and adapt what that gives."
+                ) from error
     return str(folder)
 
 
@@ -119,12 +127,13 @@ def induce(run, data, args):
     from ..induction import SHOWN_AMONG, InductionTrainer, sense_words, with_senses
     from ..training.adaptation import last_evaluation
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
-    from ..training.text import TEXT_FOLDER, frequent_tokens, text_blocks
+    from ..training.text import TEXT_FOLDER, check_block_size, frequent_tokens, text_blocks
     from ..utils.models import load_tokenizer
     from ..vocabulary.extension import keep_report
 
     set_seed(args.seed)
     model, base_licence = with_senses(data.model, **data.backpack_config), licence_of_model(data.model)
+    check_block_size(model.config, data.block_size)
     blocks, tokenizer, facts = text_blocks(
         data,
         run.path,

@@ -10,6 +10,7 @@ from modeling_backpack import BackpackConfig, BackpackForCausalLM
 from ..losses import check_head, head_of, last_state, next_token_loss
 from ..utils.models import load_model
 from .checkpointing import ResumableTrainer
+from .text import check_block_size
 
 
 def build_model(data, tokenizer):
@@ -36,15 +37,13 @@ def build_model(data, tokenizer):
                 f"No model can be made of `backbone_config`={data.backbone_config} and `backpack_config`="
                 f"{data.backpack_config}: {' '.join(str(error).split())}"
             ) from error
-    sizes = model.config.get_text_config()
-    for name, needed, has in (
-        ("block_size", data.block_size, getattr(sizes, "max_position_embeddings", None)),
-        ("tokenizer", len(tokenizer), sizes.vocab_size),
-    ):
-        if has is not None and needed > has:
-            raise ValueError(
-                f"`{name}` needs {needed} {'ids' if name == 'tokenizer' else 'positions'}, but the model has {has}."
-            )
+    check_block_size(model.config, data.block_size)
+    ids = model.config.get_text_config().vocab_size
+    if len(tokenizer) > ids:
+        raise ValueError(
+            f"`tokenizer` needs {len(tokenizer)} ids, but the model has {ids}; name the tokenizer of the model, or for "
+            "a fresh model raise `vocab_size`."
+        )
     return model
 
 

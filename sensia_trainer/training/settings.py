@@ -290,6 +290,7 @@ class PretrainingData(TextData):
 
     def __post_init__(self):
         super().__post_init__()
+        self.backbone_config, self.backpack_config = self.backbone_config or {}, self.backpack_config or {}
         if self.model and (self.backbone_config or self.backpack_config):
             raise ValueError(
                 f"`model` is {self.model!r}, which has a configuration: leave out `backbone_config` and "
@@ -333,7 +334,8 @@ class InductionData(TextData):
         super().__post_init__()
         if not self.model:
             raise ValueError("`model` is not set: name the language model that gets senses, as a Hub id or a folder.")
-        if (senses := (self.backpack_config or {}).get("num_senses", 2)) < 2:
+        self.backpack_config = self.backpack_config or {}
+        if (senses := self.backpack_config.get("num_senses", 2)) < 2:
             raise ValueError(
                 f"`num_senses` in `backpack_config` is {senses}, but senses that differ are 2 or more of each word; "
                 "16 by default."

@@ -34,6 +34,19 @@ TEXT_FOLDER = ".text"
 TEXT_SUFFIXES = (".txt", ".jsonl", ".tsv")
 
 
+class TooLittleText(ValueError):
+    """A text that does not fill the blocks that are to be made of it."""
+
+
+def check_block_size(config, block_size: int) -> None:
+    """`ValueError` where a model of this configuration has fewer positions than a block of text has tokens."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and block_size > positions:
+        raise ValueError(
+            f"`block_size` is {block_size}, but the model has {positions} positions; lower it to {positions} or less."
+        )
+
+
 def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, makes: bool = True):
     """
     The text of `data` as blocks of tokens. One process makes them in `folder`, while the others wait for its files,
@@ -51,7 +64,7 @@ def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, 
         number of `documents`, `fingerprint` of the tokens, `problems` with lines (`{kind: count}`).
 
     Raises:
-        `ValueError`: for files that are missing, damaged or hold no text, and a text of too few blocks.
+        `ValueError`: for files that are missing, damaged or hold no text ([`TooLittleText`]: too few blocks).
     """
     folder = Path(folder) / TEXT_FOLDER
     files = [Path(expand_variables(path)) for path in data.text_files]
@@ -72,7 +85,7 @@ def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, 
         time.sleep(0.5)
     blocks = concatenate_datasets([Dataset.from_file(str(folder / name)) for name in facts.pop("files")])
     if len(blocks) <= data.held_out_blocks:
-        raise ValueError(
+        raise TooLittleText(
             f"The text fills {len(blocks)} blocks of `block_size`={data.block_size} tokens, and `held_out_blocks`="
             f"{data.held_out_blocks} of them are held out: nothing is left to train on. Give more text, or lower them."
         )
@@ -102,7 +115,8 @@ def _make_blocks(data, files, folder, tokenizer, vocab_size, key):
     for sentence in problems.described():
         logger.warning(f"In {', '.join(data.text_files)}: {sentence}")
     if not len(documents):
-        raise ValueError(f"`text_files`={data.text_files} hold no text{problems.described() or ''}.")
+        named = f"`dataset`={data.dataset!r} holds" if data.dataset else f"`text_files`={data.text_files} hold"
+        raise ValueError(f"{named} no text{problems.described() or ''}.")
     if tokenizer is None:
         tokenizer = train_tokenizer(documents, vocab_size, data.block_size)
         tokenizer.save_pretrained(folder / "tokenizer")
@@ -118,7 +132,7 @@ def _documents_of_dataset(data, folder) -> Dataset:
     streaming = data.max_documents is not None
     documents = load_dataset(data.dataset, data.dataset_config, split=data.dataset_split, streaming=streaming)
     columns = documents.column_names or list(next(iter(documents), {}))  # a stream may not know them before
-    if data.text_column not in columns:
+    if columns and data.text_column not in columns:
         raise ValueError(f"`text_column` is {data.text_column!r}, but {data.dataset} has the columns {columns}.")
     if streaming:
         first = tqdm(documents.take(data.max_documents), desc="reading", unit="document", total=data.max_documents)
@@ -226,7 +240,7 @@ def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | N
         `Dataset` with a column `input_ids`, every row `block_size` long.
 
     Raises:
-        `ValueError`: for text shorter than one block, and a tokenizer without an end-of-text token.
+        `ValueError`: for text shorter than one block ([`TooLittleText`]), and a tokenizer without an end-of-text token.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(
@@ -259,7 +273,9 @@ def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | N
         desc="tokenizing",
     )
     if not len(blocks):
-        raise ValueError(f"The text is shorter than one block of `block_size`={block_size} tokens.")
+        raise TooLittleText(
+            f"The text is shorter than one block of `block_size`={block_size} tokens; give more text, or lower it."
+        )
     return blocks
 
 

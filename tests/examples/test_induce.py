@@ -123,6 +123,8 @@ def test_the_tokenizer_may_lie_elsewhere(tmp_path, base):
     bare = shutil.copytree(base, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*"))
     args = SensiaConfig(output_dir=str(tmp_path / "out"), use_cpu=True, disable_tqdm=True)
     sentences = [f"{sentence} {n}" for n in range(60) for sentence in SENTENCES]
+    with pytest.raises(ValueError, match="`induce_steps` is 1, .* do not fill 8 blocks of 32 tokens.* more pairs"):
+        senses_from(tmp_path / "few", base, SENTENCES, args, steps=1, sense_intermediate_scale=1)
     with pytest.raises(ValueError, match="tokenizer"):
         senses_from(tmp_path / "induced", bare, sentences, args, steps=1, sense_intermediate_scale=1)
     folder = senses_from(

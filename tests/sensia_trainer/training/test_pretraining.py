@@ -26,6 +26,7 @@ def test_fresh_models():
     tokenizer = tiny_tokenizer()
     model = build_model(data(backbone_config=SMALL, backpack_config={"num_senses": 4}), tokenizer)
     assert model.config.num_senses == 4 and model.config.get_text_config().max_position_embeddings == 8
+    assert data(backbone_config=None, backpack_config=None) == data()
     dense = build_model(data(backbone_config=SMALL, senses=False), tokenizer)
     assert type(dense).__name__ == "GPT2LMHeadModel"
     batch = collate_blocks([{"input_ids": [1, 2]}, {"input_ids": [3, 4]}])
@@ -38,7 +39,7 @@ def test_going_on_from_a_model(tmp_path):
     base.save_pretrained(tmp_path)
     model = build_model(data(model=str(tmp_path)), tokenizer)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), base.state_dict().values(), strict=True))
-    with pytest.raises(ValueError, match="`block_size` needs 64 positions, but the model has 40"):
+    with pytest.raises(ValueError, match="`block_size` is 64, but the model has 40 positions; lower it"):
         build_model(data(model=str(tmp_path), block_size=64), tokenizer)
     tokenizer.add_tokens([f"word{n}" for n in range(90)])
     with pytest.raises(ValueError, match="`tokenizer` needs 370 ids, but the model has 280"):

@@ -135,6 +135,13 @@ def test_a_dataset_is_read_by_its_column(tmp_path, column):
         text_blocks(wrong, tmp_path / "wrong", tokenizer=tiny_tokenizer())
 
 
+def test_a_dataset_without_rows_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_module, "load_dataset", lambda *_, **__: Dataset.from_dict({"text": []}))
+    for rows in (None, 9):
+        with pytest.raises(ValueError, match="`dataset`='a/b' holds no text"):
+            text_blocks(TextData(dataset="a/b", max_documents=rows), tmp_path, tokenizer=tiny_tokenizer())
+
+
 def test_the_first_documents_of_files(tmp_path):
     (tmp_path / "a.txt").write_text("\n".join(LINES))
     data = TextData(text_files=[str(tmp_path / "a.txt")], max_documents=7, block_size=16, held_out_blocks=2)
