@@ -55,7 +55,8 @@ def with_senses(name_or_path: str, **config_kwargs):
         config_kwargs: Fields of `BackpackConfig`, for fresh senses.
 
     Raises:
-        `ValueError`: for a Backpack that predicts from senses alone, and as `BackpackForCausalLM.from_backbone`.
+        `ValueError`: for a Backpack that predicts from senses alone, for fields other than those of senses that were
+            begun already, and as `BackpackForCausalLM.from_backbone`.
     """
     config = load_config(name_or_path)
     if config.model_type != "backpack":
@@ -67,6 +68,12 @@ def with_senses(name_or_path: str, **config_kwargs):
         raise ValueError(
             f"`model` is {name_or_path!r}, a Backpack, which has senses already: adapt it as it is (`sensia adapt`), "
             "or name a causal language model without senses."
+        )
+    has = {name: getattr(config, name, None) for name in config_kwargs}
+    if has != config_kwargs:
+        raise ValueError(
+            f"`backpack_config` is {config_kwargs}, but `model` is {name_or_path!r}, which has senses already with "
+            f"{has}: leave `backpack_config` out to train these further, or name the model they were added to."
         )
     return load_model(name_or_path)
 
@@ -116,7 +123,14 @@ class InductionTrainer(ResumableTrainer):
         super().__init__(model, args, data_collator=stack_blocks, **kwargs)
         # Every batch holds as many labels: the mean of means is the mean.
         self.model_accepts_loss_kwargs = False
-        self._sums = Counter()
+        self._sums, self._base = Counter(), {}
+
+    def remember_base(self, measured, prefix="") -> None:
+        """Where parts of the language model are trained, evaluations tell from now on what this one, made before,
+        `measured` of it; how far the model is from it would take a second model, and is not told."""
+        if self.args.base_parts_trained:
+            names = ("base_cross_entropy", "base_perplexity")
+            self._base = {name: measured[prefix + name] for name in names} | {"divergence": None}
 
     def _expected(self, *args, **kwargs):
         return super()._expected(*args, head_products=induction_head_products(self.args.mixture_weight), **kwargs)
@@ -237,7 +251,9 @@ class InductionTrainer(ResumableTrainer):
         Held-out blocks: `perplexity` of the model and `base_perplexity` of the language model it was made from,
         `divergence` (nats), `mixture_cross_entropy` (nats) of the senses alone, `contribution` |g m| / |b|, `gate`,
         `sense_entropy` (nats), and `ambiguous_cosine`, the mean cosine between different senses of
-        [`AMBIGUOUS_WORDS`]. All in the precision of training (`bf16`), before it as within.
+        [`AMBIGUOUS_WORDS`]. All in the precision of training (`bf16`), before it as within. Where parts of the
+        language model are trained, what it was made from is what [`remember_base`] was told, or else the model itself
+        with a closed gate.
         """
         model, rows = self.whole_model().eval(), []
         head = head_of(model)
@@ -253,7 +269,7 @@ class InductionTrainer(ResumableTrainer):
         metrics = dict(zip(names, means, strict=True))
         metrics |= {"perplexity": exp(metrics["cross_entropy"]), "base_perplexity": exp(metrics["base_cross_entropy"])}
         metrics |= {"gate": self._gate().item(), "ambiguous_cosine": self.ambiguous_cosine(model)}
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in (metrics | self._base).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

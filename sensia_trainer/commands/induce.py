@@ -107,8 +107,8 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
             except TooLittleText as error:
                 raise ValueError(
                     f"`induce_steps` is {steps}, but the source sides of `bitext` do not fill {data.held_out_blocks} "
-                    f"blocks of {data.block_size} tokens to measure on and one to train on. Give more pairs, or induce "
-                    f"with more text (`sensia induce {model} --text_files ...`) and adapt what that gives."
+                    f"blocks of {data.block_size} tokens to measure on and one to train on. Give more pairs, or "
+                    f"induce with more text (`sensia induce {model} --text_files ...`) and adapt what that gives."
                 ) from error
     return str(folder)
 
@@ -127,11 +127,13 @@ def induce(run, data, args):
     from ..induction import SHOWN_AMONG, InductionTrainer, sense_words, with_senses
     from ..training.adaptation import last_evaluation
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
+    from ..training.sharding import check_loading
     from ..training.text import TEXT_FOLDER, check_block_size, frequent_tokens, text_blocks
     from ..utils.models import load_tokenizer
     from ..vocabulary.extension import keep_report
 
     set_seed(args.seed)
+    check_loading()
     model, base_licence = with_senses(data.model, **data.backpack_config), licence_of_model(data.model)
     check_block_size(model.config, data.block_size)
     blocks, tokenizer, facts = text_blocks(
@@ -180,6 +182,7 @@ def induce(run, data, args):
 
     before = run.once("before", lambda: trainer.evaluate(metric_key_prefix="before"))
     check_measured(args, before, "before_")
+    trainer.remember_base(before, "before_")
     spoken = sense_words(trainer.whole_model(), tokenizer, frequent)
     run.rehearse(model, metrics(before, before, spoken), partial(finish_folder, to_publish=args.push_to_hub))
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)

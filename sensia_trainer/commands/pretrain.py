@@ -49,12 +49,14 @@ def pretrain(run, data, args):
     from ..training.adaptation import last_evaluation
     from ..training.pretraining import PretrainingTrainer, build_model, collate_blocks
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
+    from ..training.sharding import check_loading
     from ..training.text import TEXT_FOLDER, check_block_size, text_blocks
     from ..utils.models import load_config, load_tokenizer
 
     set_seed(args.seed)
     name = data.tokenizer or data.model
     if data.model:
+        check_loading()
         check_block_size(load_config(data.model), data.block_size)
     blocks, tokenizer, facts = text_blocks(
         data,

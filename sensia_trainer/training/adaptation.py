@@ -174,10 +174,16 @@ def base_model(data):
 
     Raises:
         `ValueError`: if the method wants a model without senses and none is given, or one with senses and the model
-            has none and will not be given any.
+            has none and will not be given any, or has some and would be given others.
     """
     if data.method not in METHODS_WITHOUT_SENSES:
-        if not data.induce_steps and not hasattr(load_config(data.model), "num_senses"):
+        has_senses = hasattr(load_config(data.model), "num_senses")
+        if data.induce_steps and has_senses:
+            raise ValueError(
+                f"`induce_steps` is {data.induce_steps}, but `model` is {data.model!r}, which has senses already: "
+                "leave it out, or train them further with `sensia induce` before."
+            )
+        if not data.induce_steps and not has_senses:
             raise ValueError(
                 f"`model` is {data.model!r}, a language model without senses to align: give it some with "
                 "`--induce_steps 500`, on the source sides, or with `sensia induce` and more text; adapt it without "

@@ -41,8 +41,8 @@ def build_model(data, tokenizer):
     ids = model.config.get_text_config().vocab_size
     if len(tokenizer) > ids:
         raise ValueError(
-            f"`tokenizer` needs {len(tokenizer)} ids, but the model has {ids}; name the tokenizer of the model, or for "
-            "a fresh model raise `vocab_size`."
+            f"`tokenizer` needs {len(tokenizer)} ids, but the model has {ids}; name the tokenizer of the model, "
+            "or for a fresh model raise `vocab_size`."
         )
     return model
 

@@ -335,6 +335,11 @@ class InductionData(TextData):
         if not self.model:
             raise ValueError("`model` is not set: name the language model that gets senses, as a Hub id or a folder.")
         self.backpack_config = self.backpack_config or {}
+        if not self.backpack_config.get("residual_gate", True):
+            raise ValueError(
+                "`residual_gate` in `backpack_config` is false, but senses are added to a language model behind a "
+                "gate; leave it out, or pretrain a Backpack without one (`sensia pretrain`)."
+            )
         if (senses := self.backpack_config.get("num_senses", 2)) < 2:
             raise ValueError(
                 f"`num_senses` in `backpack_config` is {senses}, but senses that differ are 2 or more of each word; "
@@ -374,10 +379,17 @@ class InductionConfig(TrainingArguments):
         default=True,
         metadata={"help": "Whether the gate is opened, in the end, as far as text is predicted no worse for it."},
     )
-    train_backbone: bool = field(default=False, metadata={"help": "Whether the backbone is trained as well."})
-    train_embeddings: bool = field(default=False, metadata={"help": "Whether the word embeddings are trained."})
+    train_backbone: bool = field(
+        default=False, metadata={"help": "Whether the backbone is trained as well; with `distill_share` 0."}
+    )
+    train_embeddings: bool = field(
+        default=False, metadata={"help": "Whether the word embeddings are trained; with `distill_share` 0."}
+    )
     train_head: bool = field(
-        default=False, metadata={"help": "Whether the head is trained; where it is tied, as the word embeddings."}
+        default=False,
+        metadata={
+            "help": "Whether the head is trained; where it is tied, as the word embeddings; with `distill_share` 0."
+        },
     )
     learning_rate: float = 2e-4
     weight_decay: float = 0.1
@@ -396,8 +408,13 @@ class InductionConfig(TrainingArguments):
         check_ranges(self, INDUCTION_RANGES)
         if self.gate_learning_rate is None:
             self.gate_learning_rate = 10 * self.learning_rate
-        if self.train_backbone and self.distill_share > 0:
+        if self.base_parts_trained and self.distill_share > 0:
             raise ValueError(
-                "`train_backbone` changes the base that `distill_share` distils from. Set `distill_share` to 0, or "
-                "leave the backbone frozen."
+                f"`train_{self.base_parts_trained[0]}` changes the base that `distill_share` distils from. Set "
+                "`distill_share` to 0, or leave it false."
             )
+
+    @property
+    def base_parts_trained(self) -> list[str]:
+        """What of the language model is trained beside its senses, among `backbone`, `embeddings` and `head`."""
+        return [part for part in ("backbone", "embeddings", "head") if getattr(self, f"train_{part}")]

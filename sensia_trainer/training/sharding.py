@@ -1,8 +1,15 @@
 """Models whose weights are sharded over processes (FSDP)."""
 
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from transformers.integrations import is_fsdp_enabled
 
 from .parts import has_updates, trained_in_part
+
+
+LOADED_BY_ONE = (
+    "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until training begins, "
+    "but every process reads or evaluates the base model before. Set it to false."
+)
 
 
 def whole_copy(model, model_class, device):
@@ -22,6 +29,12 @@ def whole_copy(model, model_class, device):
     return copy.to(device)
 
 
+def check_loading() -> None:
+    """`ValueError` where other processes than the first would read placeholders instead of a model's weights."""
+    if is_fsdp_enabled():  # with `cpu_ram_efficient_loading`, whose name this is
+        raise ValueError(LOADED_BY_ONE)
+
+
 def check_sharding(model, args, plugin):
     """
     Refuses what cannot be done with weights that are spread over processes.
@@ -37,10 +50,7 @@ def check_sharding(model, args, plugin):
             "new words with the others. Use DDP, or set `train` to 'all'."
         )
     if plugin.cpu_ram_efficient_loading:
-        raise ValueError(
-            "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until training "
-            "begins, but every process evaluates the base model before. Set it to false."
-        )
+        raise ValueError(LOADED_BY_ONE)
     if args.polish_freeze == "vectors":
         raise ValueError(
             "`polish_freeze` is 'vectors', which adds weights while training runs, but FSDP shards them at the start. "

@@ -240,7 +240,8 @@ def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | N
         `Dataset` with a column `input_ids`, every row `block_size` long.
 
     Raises:
-        `ValueError`: for text shorter than one block ([`TooLittleText`]), and a tokenizer without an end-of-text token.
+        `ValueError`: for a tokenizer without an end-of-text token.
+        `TooLittleText`: for text shorter than one block.
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(

@@ -97,6 +97,15 @@ def test_a_backpack_is_not_induced(tmp_path, tiny_model, tokenizer, capsys):
     assert "which has senses already" in capsys.readouterr().err
 
 
+def test_weights_that_the_first_process_alone_would_read_are_refused(tmp_path, monkeypatch, base, capsys):
+    monkeypatch.setattr("sensia_trainer.training.sharding.is_fsdp_enabled", lambda: True)
+    (tmp_path / "a.txt").write_text("one\n")
+    options = ["--text_files", str(tmp_path / "a.txt"), "--use_cpu", "true", "--output_dir", str(tmp_path / "out")]
+    for command in ("induce", "pretrain"):
+        assert main([command, "--model", str(base), *options]) == 1
+        assert "`fsdp_cpu_ram_efficient_loading` is true" in capsys.readouterr().err
+
+
 def test_the_first_argument_is_a_model_or_a_recipe():
     assert with_model_first(["gpt2", "--seed", "1"]) == ["--model", "gpt2", "--seed", "1"]
     assert with_model_first(["induce_smollm2"]) == ["induce_smollm2"]

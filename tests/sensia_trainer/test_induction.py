@@ -18,7 +18,7 @@ from sensia_trainer.induction import (
 )
 from sensia_trainer.trainer import SensiaTrainer
 from sensia_trainer.training.distillation import distilled_loss
-from sensia_trainer.training.settings import InductionConfig
+from sensia_trainer.training.settings import InductionConfig, InductionData
 from tests.reference import induction as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
@@ -60,7 +60,7 @@ def trainer_for(folder, family="gpt2", model=None, **fields):
     [
         ("gpt2", {}),
         ("llama", {}),
-        ("llama", {"train_head": True}),
+        ("llama", {"train_head": True, "distill_share": 0.0}),
         ("gpt2", {"train_backbone": True, "train_embeddings": True, "train_head": True, "distill_share": 0.0}),
     ],
 )
@@ -189,7 +189,9 @@ def test_a_stuck_gate_is_told(tmp_path, caplog):
         ({"diversity_weight": -1.0}, "`diversity_weight` is -1.0"),
         ({"distill_temperature": 0.0}, "`distill_temperature` is 0.0"),
         ({"gate_learning_rate": 0.0}, "`gate_learning_rate` is 0.0"),
-        ({"train_backbone": True}, "changes the base that `distill_share` distils from"),
+        ({"train_backbone": True}, "`train_backbone` changes the base that `distill_share` distils from"),
+        ({"train_embeddings": True}, "`train_embeddings` changes the base that `distill_share` distils from"),
+        ({"train_head": True}, "`train_head` changes the base that `distill_share` distils from"),
         ({"num_train_epochs": 1}, "`num_train_epochs` is 1, but `max_steps` is 40000 and goes first"),
     ],
 )
@@ -204,10 +206,34 @@ def test_models_that_cannot_be_induced_are_refused(tmp_path, tiny_model):
     with pytest.raises(ValueError, match="has no residual gate"):
         trainer_for(tmp_path, model=tiny_base())
     with pytest.raises(ValueError, match="the head of this model is its word embeddings; set both alike"):
-        trainer_for(tmp_path, train_head=True)
+        trainer_for(tmp_path, train_head=True, distill_share=0.0)
+    with pytest.raises(ValueError, match="`residual_gate` in `backpack_config` is false"):
+        InductionData(model="m", text_files=["a"], backpack_config={"residual_gate": False})
+    assert InductionData(model="m", text_files=["a"], backpack_config=None).backpack_config == {}
     tiny_base().save_pretrained(tmp_path / "dense")
     with pytest.raises(ValueError, match=r"No senses for `model`='.*dense': .*num_senses"):
         with_senses(str(tmp_path / "dense"), num_senses=999)
+
+
+def test_senses_that_were_begun_keep_their_fields(tmp_path):
+    BackpackForCausalLM.from_backbone(tiny_base(), num_senses=4).save_pretrained(tmp_path)
+    assert with_senses(str(tmp_path)).config.num_senses == 4
+    assert with_senses(str(tmp_path), num_senses=4).config.residual_gate
+    with pytest.raises(ValueError, match="`backpack_config` is {'num_senses': 8}, but .* has senses already with"):
+        with_senses(str(tmp_path), num_senses=8)
+
+
+def test_a_base_that_is_trained_is_told_as_it_was(tmp_path):
+    parts = {"train_backbone": True, "train_embeddings": True, "train_head": True, "distill_share": 0.0}
+    trainer = trainer_for(tmp_path, **parts)
+    before = trainer.evaluate(metric_key_prefix="before")
+    trainer.remember_base(before, "before_")
+    trainer.train()
+    after = trainer.evaluate()
+    assert after["eval_base_perplexity"] == before["before_base_perplexity"] and after["eval_divergence"] is None
+    frozen = trainer_for(tmp_path)
+    frozen.remember_base(before, "before_")
+    assert frozen.evaluate()["eval_divergence"] == pytest.approx(0, abs=1e-6)
 
 
 def test_words_of_one_token(tokenizer):

@@ -4,6 +4,7 @@ import pytest
 from datasets import Dataset
 from transformers import GPT2Config
 
+from modeling_backpack import BackpackConfig
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.intrinsic import evaluate_bitext
 from sensia_trainer.training import adaptation
@@ -155,6 +156,10 @@ def test_what_is_missing_is_told_with_the_ways_on(tmp_path):
     with pytest.raises(ValueError, match="without senses.*--induce_steps"):  # before anything is read or loaded
         base_model(AdaptationData(**dense))
     assert base_model(AdaptationData(**dense, induce_steps=5)) == str(tmp_path)
+    BackpackConfig(num_senses=4).save_pretrained(tmp_path)
+    assert base_model(AdaptationData(**dense)) == str(tmp_path)
+    with pytest.raises(ValueError, match="`induce_steps` is 5, but `model` is .* has senses already"):
+        base_model(AdaptationData(**dense, induce_steps=5))
     assert base_model(AdaptationData(method="mcl", bitext=["django"], dense_model="x")) == "x"
 
 
