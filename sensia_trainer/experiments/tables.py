@@ -30,9 +30,11 @@ def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]
     Args:
         runs (`list[Run]`): The runs.
         results_dir (`str` or `Path`): Where their results are.
-        yardsticks (`str`, *optional*): An evaluation of their base model, beside `results_dir` (if it is there), for
-            runs that were evaluated without yardsticks: its overlap, which the tokenizer alone decides, is theirs
-            where they kept the tokenizer; its recall with random weights is that of a Backpack.
+        yardsticks (`str`, *optional*): An evaluation of their base model, beside `results_dir` (if it is there). Where
+            the runs were evaluated on the same sentences without yardsticks, its overlap, which the tokenizer alone
+            decides, is theirs where they kept the tokenizer; its recall with random weights is that of a Backpack. How
+            a Backpack's base foretells the source sentences stands as `base` beside a run that was evaluated on the
+            same ones.
     """
     files = {run.name: result_file(results_dir, run) for run in runs}
     results = {name: read_json(file) for name, file in files.items() if file.is_file()}
@@ -40,10 +42,19 @@ def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]
     of_base = read_json(file)["flores"] if yardsticks and file.is_file() else {}
     for result in results.values():
         found, metrics = result.get("evaluation", {}).get("flores"), result.get("metrics", {})
-        if found and "vocabulary" not in metrics:
-            kinds = ("overlap_", "random_") if metrics.get("kind") == "adaptation" else ("overlap_",)
+        if not found or not of_base:
+            continue
+        is_backpack = metrics.get("kind") == "adaptation"
+        if "vocabulary" not in metrics and _are_equal(found, of_base, "fingerprint"):
+            kinds = ("overlap_", "random_") if is_backpack else ("overlap_",)
             found |= {key: value for key, value in of_base.items() if key.startswith(kinds) and key not in found}
+        if is_backpack and _are_equal(found, of_base, "source", "split"):
+            result["base"] = {key: value for key, value in of_base.items() if key.startswith("source_")}
     return results
+
+
+def _are_equal(one: dict, other: dict, *keys: str) -> bool:
+    return all(one.get(key) == other.get(key) for key in keys)
 
 
 def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:

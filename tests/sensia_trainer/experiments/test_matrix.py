@@ -28,7 +28,7 @@ from sensia_trainer.experiments.matrix import (
     select,
     write_ledger,
 )
-from sensia_trainer.experiments.tables import judge, load_results, table_rows
+from sensia_trainer.experiments.tables import judge, load_results, measured, table_rows
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 
 
@@ -276,6 +276,23 @@ def test_runs_without_yardsticks_get_those_of_their_tokenizer(matrix_file, tmp_p
     overlap = {"overlap_recall_source_to_target": 0.5}
     assert found == [overlap | {"random_context_recall_source_to_target": 0.1}, overlap, own]
     assert len(load_results(runs, tmp_path / "results" / "m", "nowhere.json")) == 3
+
+
+def test_the_base_stands_beside_runs_that_were_evaluated_on_the_same_source_sentences(matrix_file, tmp_path):
+    runs = expand(load_matrix(matrix_file()))
+    english = {"source": "eng_Latn", "split": "devtest"}
+    of_base = english | {"fingerprint": "en-id", "overlap_recall_source_to_target": 0.5, "source_bits_per_byte": 2.1}
+    (tmp_path / "results" / "m").mkdir(parents=True)
+    (tmp_path / "results" / "base.json").write_text(json.dumps({"flores": of_base}))
+    own = english | {"fingerprint": "en-et", "source_bits_per_byte": 2.0}
+    kinds = [("adaptation", own), ("adaptation", own | {"split": "dev"}), ("baseline", own)]
+    for run, (kind, flores) in zip(runs, kinds, strict=False):
+        result = {"metrics": {"kind": kind}, "evaluation": {"flores": flores}}
+        (tmp_path / "results" / "m" / f"{run.name}.json").write_text(json.dumps(result))
+    results = list(load_results(runs, tmp_path / "results" / "m", "base.json").values())
+    column = {"label": "English of the base", "metric": "base.source_bits_per_byte"}
+    assert [measured(result, column) for result in results] == [(2.1, None), None, None]
+    assert not any("overlap_recall_source_to_target" in result["evaluation"]["flores"] for result in results)
 
 
 RECIPES = RECIPES_FOLDER
