@@ -14,8 +14,10 @@ RECALLS = (
     ("sense_recall_{}", "sense vectors", "-", "o", "#1b3a6b"),
     ("context_recall_{}", "context vectors", "--", "s", "#c4622d"),
     ("overlap_recall_{}", "token overlap, no model", ":", "", "0.35"),
-    ("random_sense_recall_{}", "sense vectors of random weights", "-.", "", "0.35"),
-    ("sense_beyond_overlap_{}", "senses, where overlap fails", "-", "^", "#009e73"),
+    ("random_sense_recall_{}", "sense vectors of random weights", "-.", "", "#1b3a6b"),
+    ("random_context_recall_{}", "context vectors of random weights", "-.", "", "#c4622d"),
+    ("sense_beyond_overlap_{}", "senses, where overlap fails", "-", "^", "#1b3a6b"),
+    ("context_beyond_overlap_{}", "contexts, where overlap fails", "--", "v", "#c4622d"),
 )
 BITS = (
     ("target_bits_per_byte", "{target}", "-", "o", "#1b3a6b"),

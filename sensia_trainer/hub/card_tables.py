@@ -20,6 +20,16 @@ RESULTS = {
     "overlap_recall_target_to_source": ("recall@1 {target} → {source}, token overlap (no model)", 3, None),
     "random_sense_recall_source_to_target": ("recall@1 {source} → {target}, sense vectors, random weights", 3, None),
     "random_sense_recall_target_to_source": ("recall@1 {target} → {source}, sense vectors, random weights", 3, None),
+    "random_context_recall_source_to_target": (
+        "recall@1 {source} → {target}, context vectors, random weights",
+        3,
+        None,
+    ),
+    "random_context_recall_target_to_source": (
+        "recall@1 {target} → {source}, context vectors, random weights",
+        3,
+        None,
+    ),
     "sense_beyond_overlap_source_to_target": ("recall@1 {source} → {target} where overlap fails, sense", 3, None),
     "sense_beyond_overlap_target_to_source": ("recall@1 {target} → {source} where overlap fails, sense", 3, None),
     "context_beyond_overlap_source_to_target": ("recall@1 {source} → {target} where overlap fails, context", 3, None),

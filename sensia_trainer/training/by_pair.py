@@ -149,6 +149,11 @@ def _lines_of_run(name: str, metrics: dict) -> dict[str, tuple[list[dict], tuple
 
 
 def _from_start(before: dict | None, rows: list[dict]) -> list[dict]:
-    """Evaluations with that before the first step in front, where there is one and they do not begin with it."""
-    has_start = bool(rows) and rows[0]["step"] == 0
-    return [{"step": 0} | before, *rows] if before and not has_start else rows
+    """Evaluations with that before the first step in front; where they begin with it, it has random weights besides,
+    which are measured once."""
+    if not before:
+        return rows
+    if not rows or rows[0]["step"] > 0:
+        return [{"step": 0} | before, *rows]
+    random = {key: value for key, value in before.items() if key.startswith("random_")}
+    return [random | rows[0], *rows[1:]]

@@ -15,7 +15,9 @@ def test_training_dynamics_writes_png_and_svg(tmp_path):
         {"step": s, "sense_entropy_target": 2.5 - s / 200, "sense_recall_source_to_target": s / 250,
          "context_recall_source_to_target": s / 300, "sense_recall_target_to_source": None,
          "overlap_recall_source_to_target": 0.54, "random_sense_recall_source_to_target": 0.1 if s == 0 else None,
-         "sense_beyond_overlap_source_to_target": s / 400, "source_bits_per_byte": 2 + s / 200}
+         "random_context_recall_source_to_target": 0.2 if s == 0 else None,
+         "sense_beyond_overlap_source_to_target": s / 400, "context_beyond_overlap_source_to_target": s / 500,
+         "source_bits_per_byte": 2 + s / 200}
         for s in range(0, 201, 50)
     ]  # fmt: skip
     named = {"phase_starts": [40, 100], "languages": ("English", "Indonesian")}
@@ -26,7 +28,9 @@ def test_training_dynamics_writes_png_and_svg(tmp_path):
     for words in (
         "token overlap, no model",
         "sense vectors of random weights",
+        "context vectors of random weights",
         "senses, where overlap fails",
+        "contexts, where overlap fails",
         "English to Indonesian",
         "bits per byte",
         "polish",

@@ -169,6 +169,13 @@ def test_results_stand_beside_the_control_with_intervals(metrics):
     assert "997 sentence pairs of FLORES-200 devtest. 3 of them were cut" in body
 
 
+def test_random_weights_stand_beside_the_vectors_of_every_kind(metrics):
+    key = "random_context_recall_target_to_source"
+    metrics["after"] |= {key: 0.041, f"{key}_interval": [0.03, 0.052]}
+    row = "| recall@1 Indonesian → English, context vectors, random weights |  | 0.041 [0.030, 0.052] |  |"
+    assert row in baseline_card(metrics) and row in adaptation_card(metrics)
+
+
 def test_what_was_not_measured_is_not_mentioned(metrics):
     for name in ("control", "benchmarks", "seconds", "hardware", "versions", "command", "evaluation"):
         del metrics[name]

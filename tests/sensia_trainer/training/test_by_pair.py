@@ -1,6 +1,6 @@
-"""What several pairs of languages amount to, by hand."""
+"""What runs amount to, of one pair of languages and of several, by hand."""
 
-from sensia_trainer.training.by_pair import mean_of_pairs
+from sensia_trainer.training.by_pair import _from_start, mean_of_pairs
 
 
 def test_numbers_of_sentences_are_added_up_and_everything_else_is_averaged():
@@ -9,3 +9,11 @@ def test_numbers_of_sentences_are_added_up_and_everything_else_is_averaged():
     other = one | {key: 5, "target_perplexity": 4.0, "only_here": 1.0}
     means = mean_of_pairs({"en-id": one, "en-sw": other})
     assert means == {"pairs": 20, "truncated": 2, key: 9, "target_perplexity": 3.0}
+
+
+def test_a_history_begins_before_the_first_step_and_with_random_weights():
+    before = {"random_context_recall_source_to_target": 0.1, "target_perplexity": 9.0}
+    first, later = {"step": 0, "target_perplexity": 8.0}, {"step": 5, "target_perplexity": 4.0}
+    assert _from_start(before, [later]) == [{"step": 0} | before, later]
+    assert _from_start(before, [first, later]) == [before | first, later]
+    assert _from_start(None, [later]) == [later] and _from_start(None, []) == []
