@@ -23,7 +23,10 @@ from ..utils.files import check_writable, portable, write_text
 from ..utils.recipes import find_recipe
 
 
-DYNAMICS_NOTE = "How the runs went (Figure 2), on what training looks at. Dashed: overlap of tokens, without a model."
+DYNAMICS_NOTE = (
+    "How the runs went (Figure 2), on what training looks at. Dashed: overlap of tokens, without a model; dotted: "
+    "random weights; dash-dotted: the sentences where overlap fails."
+)
 FRONTIER_NOTE = (
     "Every row of the table as a point; diamonds and line: what no other row passes. At the cost of the same row, a "
     "dash is what overlap of tokens finds without a model, and a cross what random weights find."

@@ -30,7 +30,12 @@ PANELS_OF_SEVERAL = {
     "bits per byte, {target}": "target_bits_per_byte",
     "bits per byte, {source}": "source_bits_per_byte",
 }
-YARDSTICKS = {"overlap_{recall}": "--", "random_{kind}_{recall}": ":"}
+# What stands beside the recall of each language, in its colour: line, label.
+BESIDE = {
+    "overlap_recall_{}": ("--", "token overlap, no model"),
+    "random_{kind}_recall_{}": (":", "random weights"),
+    "{kind}_beyond_overlap_{}": ("-.", "where overlap fails"),
+}
 # Of Okabe and Ito, told apart by every kind of colour vision; markers tell apart without colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
@@ -86,8 +91,9 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
 
 def training_dynamics_of_several(histories, path, *, phase_starts=(), languages=("source", "target")) -> list[Path]:
     """Figure 2 with several languages on one axis, a line for each: target-side sense entropy, recall@1 in both
-    directions by sense vectors (without senses, by context vectors) with the overlap of tokens and random weights as
-    dashed and dotted lines, and bits per byte of both languages, against training steps.
+    directions by sense vectors (without senses, by context vectors) with the overlap of tokens, random weights and the
+    sentences that overlap cannot solve as dashed, dotted and dash-dotted lines, and bits per byte of both languages,
+    against training steps.
 
     Args:
         histories (`dict[str, list[dict]]`): By name, evaluations as [`training_dynamics`] takes them.
@@ -117,11 +123,14 @@ def training_dynamics_of_several(histories, path, *, phase_starts=(), languages=
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
             if points:
                 ax.plot(*zip(*points, strict=True), markersize=4, **looks[name])
-            for yardstick, style in YARDSTICKS.items():
-                known = yardstick.format(kind=kind, recall=key.partition("_")[2])
-                values = [row[known] for row in history if "recall" in key and row.get(known) is not None]
-                if values:
-                    ax.axhline(values[-1], color=looks[name]["color"], linestyle=style, linewidth=1)
+            for name_of, (style, _) in BESIDE.items() if "recall" in key else ():
+                known = name_of.format(key.partition("recall_")[2], kind=kind)
+                points = [(row["step"], row[known]) for row in history if row.get(known) is not None]
+                look = {"color": looks[name]["color"], "linestyle": style, "linewidth": 1}
+                if points and "beyond" in known:
+                    ax.plot(*zip(*points, strict=True), **look)
+                elif points:  # which training does not change
+                    ax.axhline(points[-1][1], **look)
         for step in phase_starts:
             ax.axvline(step, color="0.6", linestyle=":", linewidth=1)
         ax.set_title(title, fontsize=10)
@@ -132,7 +141,7 @@ def training_dynamics_of_several(histories, path, *, phase_starts=(), languages=
     for ax in (*axes[len(panels) :], last):
         ax.axis("off")
     lines = [Line2D([], [], label=name, **look) for name, look in looks.items()]
-    for label, style in zip(("token overlap, no model", "random weights"), YARDSTICKS.values(), strict=True):
+    for style, label in BESIDE.values():
         lines.append(Line2D([], [], color="0.35", linestyle=style, linewidth=1, label=label))
     last.legend(handles=lines, loc="center", frameon=False)
     return save_figure(figure, path)

@@ -23,6 +23,8 @@ LABELS = {
     "overlap": "token overlap, no model",
     "random_sense": "sense vectors of random weights",
     "random_context": "context vectors of random weights",
+    "sense_beyond_overlap": "sense vectors where overlap fails",
+    "context_beyond_overlap": "context vectors where overlap fails",
 }
 KINDS = ("sense", "context", "overlap")
 
@@ -49,8 +51,8 @@ def language_matrix(
     Returns:
         `dict`: `languages` (codes), `source`, `sentences` (their number); for `sense`, `context` and `overlap` a
         mapping from directions (`en-id`: English finds Indonesian) to recall@1, with the means `from_source`,
-        `to_source` and `zero_shot`; `sense_beyond_overlap` and `context_beyond_overlap`, the same means of the
-        sentences that overlap cannot solve; `bits_per_byte`, `perplexity` and `sense_entropy` by language. Means and
+        `to_source` and `zero_shot`; `sense_beyond_overlap` and `context_beyond_overlap`, the same of the sentences
+        that overlap cannot solve; `bits_per_byte`, `perplexity` and `sense_entropy` by language. Means and
         values with `..._interval`.
 
     Raises:
@@ -147,9 +149,10 @@ def _summary(hits: dict[str, torch.Tensor], source: str, bootstrap: int, seed: i
 
 
 def _beyond(hits: dict[str, torch.Tensor], overlap: dict[str, torch.Tensor], source: str, bootstrap, seed) -> dict:
-    """Means over directions of the recall on the sentences whose translation overlap does not find for sure."""
+    """Recall of every direction on the sentences whose translation overlap does not find for sure, and its means over
+    directions."""
     summary = {}
-    for kind, names in directions(_codes(hits), source).items():
+    for kind, names in ({name: [name] for name in hits} | directions(_codes(hits), source)).items():
         unsolved = torch.stack([overlap[name] < 1 for name in names]).double()
         found, number = (torch.stack([hits[name] for name in names]) * unsolved).sum(0), unsolved.sum(0)
         if number.any():

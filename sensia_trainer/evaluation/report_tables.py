@@ -29,6 +29,9 @@ PAIR_ROWS = {
     for direction, arrow in DIRECTIONS.items()
 }
 PAIR_ROWS |= {
+    f"beyond_overlap_pairs_{way}": f"sentences where overlap fails, {arrow}" for way, arrow in DIRECTIONS.items()
+}
+PAIR_ROWS |= {
     "sense_entropy_source": "sense entropy of the source (nats)",
     "sense_entropy_target": "sense entropy of the target (nats)",
     "source_perplexity": "source perplexity per token",
@@ -52,6 +55,8 @@ MATRIX_ROWS = {
     "overlap": "recall@1 {}, token overlap (no model)",
     "random_sense": "recall@1 {}, sense vectors, random weights",
     "random_context": "recall@1 {}, context vectors, random weights",
+    "sense_beyond_overlap": "recall@1 {}, sense vectors where overlap fails",
+    "context_beyond_overlap": "recall@1 {}, context vectors where overlap fails",
     "bits_per_byte": "bits per byte, {}",
 }
 MATRIX_MEANS = {"from_source": "from the source", "to_source": "into the source", "zero_shot": "zero-shot"}
@@ -224,4 +229,6 @@ def _examples(results) -> list[str]:
 
 
 def _readable(value: float | None, mark: str, interval) -> str:
+    if isinstance(value, int):
+        return with_interval(value, digits=0)
     return with_interval(value, interval, 1 if value is not None and abs(value) >= 100 else 3, mark)

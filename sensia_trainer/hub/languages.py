@@ -11,14 +11,19 @@ from ..utils.markdown import Markdown, table, with_interval
 
 FIGURE = "languages"
 COLUMNS = {
-    "sense_recall_source_to_target": "sense R@1 →",
-    "sense_recall_target_to_source": "sense R@1 ←",
-    "context_recall_source_to_target": "context R@1 →",
-    "context_recall_target_to_source": "context R@1 ←",
-    "overlap_recall_source_to_target": "overlap R@1 →",
-    "target_bits_per_byte": "bits per byte",
-    "source_bits_per_byte": "bits per byte of the first",
+    f"{kind}_{direction}": f"{title} {arrow}"
+    for kind, title in {
+        "sense_recall": "sense R@1",
+        "context_recall": "context R@1",
+        "overlap_recall": "overlap R@1",
+        "random_sense_recall": "random weights, sense R@1",
+        "random_context_recall": "random weights, context R@1",
+        "sense_beyond_overlap": "where overlap fails, sense R@1",
+        "context_beyond_overlap": "where overlap fails, context R@1",
+    }.items()
+    for direction, arrow in zip(DIRECTIONS, "→←")
 }
+COLUMNS |= {"target_bits_per_byte": "bits per byte", "source_bits_per_byte": "bits per byte of the first"}
 
 
 def languages_of_card(metrics: dict) -> list[Language]:
@@ -123,7 +128,7 @@ def reported_languages(names: list[str], after: dict, before: dict | None = None
     }
     means = {when: mean_of_pairs({name: one[when] for name, one in by_pair.items()}) for when in results}
     place = {"name": "FLORES-200", "type": "openlanguagedata/flores_plus", "split": after["matrix"]["split"]}
-    return {"by_pair": by_pair, "matrix": after["matrix"], **means, "evaluation": place, "benchmarks": []}
+    return {"by_pair": by_pair, "matrix": after["matrix"], **means, "evaluation": place}
 
 
 def _of_pair(matrix: dict, name: str) -> dict:
@@ -133,7 +138,8 @@ def _of_pair(matrix: dict, name: str) -> dict:
     found = {}
     for kind in LABELS:
         for direction, key in names.items():
-            found |= _with_interval(matrix.get(kind, {}), key, f"{kind}_recall_{direction}")
+            recall = kind if kind.endswith("beyond_overlap") else f"{kind}_recall"
+            found |= _with_interval(matrix.get(kind, {}), key, f"{recall}_{direction}")
     for side, code in (("source", source), ("target", target)):
         for key in ("bits_per_byte", "perplexity"):
             found |= _with_interval(matrix.get(key, {}), code, f"{side}_{key}")

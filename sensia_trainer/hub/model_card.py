@@ -299,9 +299,11 @@ def _card(
     results = [
         result
         for pair, one in by_pair.items()
-        for result in eval_results(metrics | {"after": one["after"]}, *languages_of_pair(pair), held_out)
+        for result in eval_results(
+            metrics | {"after": one["after"], "benchmarks": []}, *languages_of_pair(pair), held_out
+        )
     ]
-    results = results or eval_results(metrics, source, target, held_out)
+    results += eval_results(metrics | ({"after": None} if by_pair else {}), source, target, held_out)
     hub_ids = data.get("hub_id") or []
     licence = {"license": metrics["license"]} if metrics.get("license") else None
     licence = licence or weights_licence(data, metrics.get("base_licence"))

@@ -66,6 +66,7 @@ def release(run_folder, destination, dtype=None, license=None, text_licence=None
         metrics.pop("before", None)  # of other sentences than `after`
         several = metrics.get("languages", {}).get("pairs")
         metrics |= reported_languages(several, **measured) if several else reported(**measured)
+        metrics |= reported_tasks(measured)
     metrics |= {name: value for name, value in (("license", license), ("title", title)) if value}
 
     model = load_model(run_folder)
@@ -158,12 +159,10 @@ def reported(after, before=None, control=None):
     The entries of a card's metrics that hold the results of `sensia evaluate`.
 
     Args:
-        after, before, control (`dict`): Its results for the released model, the base model, and the control. Of
-            multiple-choice tasks, the card shows the plain template by length-averaged log-likelihood.
+        after, before, control (`dict`): Its results for the released model, the base model, and the control.
 
     Returns:
-        `dict`: `after`, `before`, `control` (intrinsic results with intervals), `evaluation`, `benchmarks`, and
-        `writing` where the released model was asked to write.
+        `dict`: `after`, `before`, `control` (intrinsic results with intervals), and `evaluation`.
 
     Raises:
         `ValueError`: if the results were not measured on the same sentences.
@@ -179,7 +178,22 @@ def reported(after, before=None, control=None):
     place = {"name": "FLORES-200", "type": "openlanguagedata/flores_plus", "split": found["after"].get("split")}
     if not after.get("flores"):
         place = {"name": next(iter(after["bitexts"])), "split": found["after"].get("split")}
-    scores = {name: _task_scores(result) for name, result in results.items()}
+    return intrinsic | {"evaluation": place}
+
+
+def reported_tasks(results: dict[str, dict]) -> dict:
+    """
+    The entries of a card's metrics about tasks and writing, of one language or of several.
+
+    Args:
+        results (`dict[str, dict]`): What `sensia evaluate` measured: `after`, of the released model; `before` and
+            `control`, where there are any. Of multiple-choice tasks, the card shows the plain template by
+            length-averaged log-likelihood.
+
+    Returns:
+        `dict`: `benchmarks`, and `writing` where the released model was asked to write.
+    """
+    after, scores = results["after"], {name: _task_scores(result) for name, result in results.items()}
     benchmarks = []
     for key, (task, score) in scores["after"].items():
         source, code = TASKS[key[0]], language(key[1])
@@ -195,7 +209,7 @@ def reported(after, before=None, control=None):
                 row |= {name: other["accuracy"], f"{name}_interval": other.get("interval")}
         benchmarks.append(row)
     writing = {name: after[name] for name in ("fluency", "generation") if name in after}
-    return intrinsic | {"evaluation": place, "benchmarks": benchmarks} | ({"writing": writing} if writing else {})
+    return {"benchmarks": benchmarks} | ({"writing": writing} if writing else {})
 
 
 def _of_pairs(name, result):

@@ -12,8 +12,11 @@ from .adaptation import evaluations, summary
 logger = logging.get_logger(__name__)
 
 SHOWN = {
-    f"{kind}_recall_{way}": f"{kind} {arrow}" for kind in ("sense", "context") for way, arrow in zip(DIRECTIONS, "→←")
+    f"{kind}_recall_{way}": f"{kind} {arrow}"
+    for kind in ("sense", "context", "overlap")
+    for way, arrow in zip(DIRECTIONS, "→←")
 }
+TITLE = "recall@1 by sense and context vectors and by token overlap (no model), and bits per byte, before > after"
 SHOWN |= {"target_bits_per_byte": "bits/byte", "source_bits_per_byte": "bits/byte of the source"}
 
 
@@ -60,7 +63,7 @@ def summary_of_pairs(before: dict[str, dict], after: dict[str, dict]) -> str:
         cells.append([name, *(f"{before[name][key]:.3f} > {one[key]:.3f}" if key in one else "" for key in keys)])
     widths = [max(len(row[column]) for row in cells) for column in range(len(keys) + 1)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return "\n".join(["recall@1 by sense and context vectors, and bits per byte, before > after", *lines])
+    return "\n".join([TITLE, *lines])
 
 
 def names_of(languages: dict) -> tuple[str, str]:

@@ -116,8 +116,14 @@ def test_a_release_shows_the_matrix(folder, tmp_path):
     }
     matrix |= {"sense": values | {"zero_shot": 0.125, "zero_shot_interval": [0.1, 0.15]}}
     matrix |= {"bits_per_byte": {"en": 1.0, "id": 2.0, "sw": 3.0, "sw_interval": [2.5, 3.5]}}
+    matrix |= {"sense_beyond_overlap": {"en-sw": 0.0625, "from_source": 0.0625}}
+    scores = {"cond": {"accuracy": 0.53, "interval": [0.5, 0.56], "at_chance": False}}
+    task = {"task": "xcopa", "language": "sw", "template": "plain", "split": "test", "items": 500, "scores": scores}
+    rates = {"repetition": 0.25, "in_language": 0.875, "empty": 0.0, "words": 31.0}
+    written = {"fluency": {"prompts": 7} | dict.fromkeys(("greedy", "sampled", "human"), rates)}
     after = tmp_path / "after.json"
-    after.write_text(json.dumps({"kind": "evaluation", "complete": True, "matrix": matrix, "tasks": []}))
+    measured = {"kind": "evaluation", "complete": True, "matrix": matrix, "tasks": [task]} | written
+    after.write_text(json.dumps(measured))
     made = release(folder / "out", tmp_path / "released", after=after)
     card = (made / "README.md").read_text(encoding="utf-8")
     validate_card(card)
@@ -126,6 +132,8 @@ def test_a_release_shows_the_matrix(folder, tmp_path):
         in card
     )
     assert "| English–Swahili | this model | 0.250 | 0.250 |" in card and "3.000 [2.500, 3.500]" in card
+    assert "where overlap fails, sense R@1 →" in card and " 0.062 |" in card
+    assert "| XCOPA, Swahili test | 500 | 0.530 [0.500, 0.560] |" in card and "first words of 7 sentences" in card
     assert "](languages.png)" in card and (made / "languages.svg").is_file()
     metrics = read_json(made / "metrics.json")
     assert metrics["after"]["target_bits_per_byte"] == 2.5

@@ -52,7 +52,12 @@ def test_several_languages_on_one_axis_beside_overlap(monkeypatch):
     monkeypatch.setattr(dynamics, "save_figure", lambda figure, path: drawn.append(figure))
     histories = {
         name: [
-            {"step": step, "sense_recall_source_to_target": step / 10 + n, "overlap_recall_source_to_target": 0.5 + n}
+            {
+                "step": step,
+                "sense_recall_source_to_target": step / 10 + n,
+                "overlap_recall_source_to_target": 0.5 + n,
+                "sense_beyond_overlap_source_to_target": step / 20 + n,
+            }
             for step in (0, 1)
         ]
         + [{"step": 2, "target_bits_per_byte": 2.0 + n, "random_sense_recall_source_to_target": 0.1 + n}]
@@ -65,11 +70,13 @@ def test_several_languages_on_one_axis_beside_overlap(monkeypatch):
     assert [list(line.get_xydata()[:, 1]) for line in solid] == [[0, 0.1], [1, 1.1]]
     assert [line.get_ydata()[0] for line in dashed] == [0.5, 1.5]
     assert [line.get_ydata()[0] for line in recall.lines if line.get_linestyle() == ":"] == [0.1, 1.1]
+    beyond = [line.get_xydata().tolist() for line in recall.lines if line.get_linestyle() == "-."]
+    assert beyond == [[[0, 0], [1, 0.05]], [[0, 1], [1, 1.05]]]
     assert [line.get_color() for line in solid] == [line.get_color() for line in dashed]
     assert len({line.get_marker() for line in solid}) == 2
     assert bits.get_title() == "bits per byte, target" and not any(ax.axison for ax in others)
     names = [text.get_text() for text in others[-1].get_legend().get_texts()]
-    assert names == ["Estonian", "Swahili", "token overlap, no model", "random weights"]
+    assert names == ["Estonian", "Swahili", "token overlap, no model", "random weights", "where overlap fails"]
 
 
 def _evaluated(step, **values):

@@ -77,7 +77,8 @@ def test_beyond_overlap_by_hand():
     overlap = {name: [1, 0, 1] for name in hits} | {"id-sw": [1, 1, 0.5]}
     tensors = [{name: torch.tensor(values).double() for name, values in part.items()} for part in (hits, overlap)]
     found = languages._beyond(*tensors, "en", 0, 0)
-    assert found == {"from_source": 0.0, "to_source": 1.0, "zero_shot": 1.0}
+    means = {"from_source": 0.0, "to_source": 1.0, "zero_shot": 1.0}
+    assert found == means | {"en-id": 0.0, "id-en": 1.0, "en-sw": 0.0, "sw-en": 1.0, "id-sw": 1.0, "sw-id": 1.0}
 
 
 def test_languages_of_unequal_length_or_without_the_source_are_refused(measured):
@@ -93,7 +94,7 @@ def test_the_report_has_a_row_for_each_direction_and_language(measured):
     assert "| FLORES-200 | a |" in text and text.count("sense vectors |") == 6 + 3
     assert f"| recall@1 Indonesian → Swahili, context vectors | {matrix['context']['id-sw']:.3f} [" in text
     assert f"| bits per byte, Swahili | {matrix['bits_per_byte']['sw']:.3f} [" in text
-    assert "random weights" not in text
+    assert "random weights" not in text and text.count(", context vectors where overlap fails |") > 0
     random = matrix | {"random_sense": matrix["sense"]}
     text = "\n".join(matrix_tables([{"name": "a", "matrix": random}]))
     assert text.count("sense vectors, random weights |") == 6 + 3

@@ -240,6 +240,21 @@ def test_several_languages_are_measured_on_the_sentences_of_each(metrics):
     assert "Measured on 900 to 1,100 sentence pairs of each of 2" in body and "Brackets" not in body
 
 
+def test_several_languages_are_shown_beside_every_yardstick_and_their_benchmarks_once(metrics):
+    values = {"overlap_recall_target_to_source": 0.2, "random_sense_recall_source_to_target": 0.04}
+    metrics |= several((10, 10), values | {"sense_beyond_overlap_source_to_target": 0.3})
+    metrics["by_pair"]["en-id"]["before"] = {"overlap_recall_target_to_source": 0.1}
+    matrix = {"languages": ["en", "id", "sw"], "source": "en", "sense_beyond_overlap": {"zero_shot": 0.25}}
+    metrics["matrix"] = matrix | {"context": {f"{a}-{b}": 0.5 for a in ("en", "id", "sw") for b in ("en", "id", "sw")}}
+    card = adaptation_card(metrics)
+    header = "sense R@1 → | overlap R@1 ← | random weights, sense R@1 → | where overlap fails, sense R@1 → |"
+    assert header in card and "| English–Indonesian | before | – | 0.100 | – | – |" in card
+    assert "| English–Swahili | this model | 0.500 | 0.200 | 0.040 | 0.300 |" in card
+    assert "0.250 by sense vectors where overlap fails" in card
+    results = ModelCard(card).data.eval_results
+    assert [result.dataset_name for result in results].count("XCOPA") == 1 and len(results) > 2
+
+
 def test_the_command_says_what_data_it_needs(metrics):
     assert "SENSIA_DATA" not in adaptation_card(metrics)
     metrics["data"]["name"] = "${SENSIA_DATA}/train/en-id.tsv.gz"

@@ -1,6 +1,6 @@
 """What runs amount to, of one pair of languages and of several, by hand."""
 
-from sensia_trainer.training.by_pair import _from_start, mean_of_pairs
+from sensia_trainer.training.by_pair import _from_start, mean_of_pairs, summary_of_pairs
 
 
 def test_numbers_of_sentences_are_added_up_and_everything_else_is_averaged():
@@ -17,3 +17,11 @@ def test_a_history_begins_before_the_first_step_and_with_random_weights():
     assert _from_start(before, [later]) == [{"step": 0} | before, later]
     assert _from_start(before, [first, later]) == [before | first, later]
     assert _from_start(None, [later]) == [later] and _from_start(None, []) == []
+
+
+def test_what_several_pairs_found_stands_beside_overlap():
+    keys = {f"{kind}_recall_source_to_target": value for kind, value in (("sense", 0.5), ("overlap", 0.4))}
+    lines = summary_of_pairs({"en-id": keys | {"sense_recall_source_to_target": 0.1}}, {"en-id": keys}).splitlines()
+    assert "token overlap (no model)" in lines[0]
+    assert lines[1].split()[1:] == ["sense", "→", "overlap", "→"]
+    assert lines[2] == "en-id  0.100 > 0.500  0.400 > 0.400"
