@@ -296,13 +296,11 @@ def _card(
     name = file_name(data.get("name") or "")
     held_out = f"held-out part of {name or 'the training data'}"
     by_pair = metrics.get("by_pair") or {}
-    results = [
-        result
-        for pair, one in by_pair.items()
-        for result in eval_results(
-            metrics | {"after": one["after"], "benchmarks": []}, *languages_of_pair(pair), held_out
-        )
-    ]
+    results = []
+    for pair, one in by_pair.items():
+        of_pair = metrics | {"after": one["after"], "benchmarks": []}
+        found = eval_results(of_pair, *languages_of_pair(pair), held_out)
+        results += [result for result in found if result not in results]  # the source may be the same in all
     results += eval_results(metrics | ({"after": None} if by_pair else {}), source, target, held_out)
     hub_ids = data.get("hub_id") or []
     licence = {"license": metrics["license"]} if metrics.get("license") else None
