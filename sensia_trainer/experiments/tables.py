@@ -8,6 +8,7 @@ from statistics import mean, variance
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
+from ..training.by_pair import with_drift
 from ..training.runs import decides
 from ..utils.figures import save_figure
 from ..utils.files import read_json
@@ -25,7 +26,7 @@ ZERO = (0.0, [0.0, 0.0])
 
 def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]:
     """
-    The results of the runs that have one.
+    The results of the runs that have one; the metrics after training say how far it moved the source's senses.
 
     Args:
         runs (`list[Run]`): The runs.
@@ -41,7 +42,8 @@ def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]
     file = Path(results_dir).parent / yardsticks
     of_base = read_json(file)["flores"] if yardsticks and file.is_file() else {}
     for result in results.values():
-        found, metrics = result.get("evaluation", {}).get("flores"), result.get("metrics", {})
+        found, metrics = result.get("evaluation", {}).get("flores"), with_drift(result.get("metrics", {}))
+        result |= {"metrics": metrics} if metrics else {}
         if not found or not of_base:
             continue
         is_backpack = metrics.get("kind") == "adaptation"

@@ -40,6 +40,7 @@ RESULTS = {
     "context_mean_rank_target_to_source": ("mean rank {target} → {source}, context vectors", 1, None),
     "sense_entropy_source": ("sense entropy, {source} (nats)", 3, None),
     "sense_entropy_target": ("sense entropy, {target} (nats)", 3, None),
+    "source_sense_drift_cosine": ("{source} senses, mean cosine to those before", 3, None),
     "target_perplexity": ("perplexity per token, {target}", 1, "perplexity"),
     "target_perplexity_per_word": ("perplexity per word, {target}", 1, None),
     "target_bits_per_byte": ("bits per byte, {target}", 3, "bits_per_byte"),

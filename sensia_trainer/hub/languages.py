@@ -5,7 +5,7 @@ from pathlib import Path
 from ..evaluation.languages import LABELS, matrix_figure
 from ..evaluation.retrieval import DIRECTIONS
 from ..languages import Language, language
-from ..training.by_pair import mean_of_pairs
+from ..training.by_pair import DRIFT, mean_of_pairs
 from ..utils.markdown import Markdown, table, with_interval
 
 
@@ -45,7 +45,8 @@ def languages_of_pair(name: str) -> tuple[Language, Language]:
 
 
 def pair_table(metrics: dict) -> Markdown:
-    """A row for each pair of languages before adaptation and one after it; empty for a model of one pair."""
+    """A row for each pair of languages before adaptation and one after it, and below how far the source's senses have
+    moved; empty for a model of one pair."""
     found = metrics.get("by_pair") or {}
     keys = [key for key in COLUMNS if any(key in one["after"] for one in found.values())]
     rows = []
@@ -55,7 +56,15 @@ def pair_table(metrics: dict) -> Markdown:
             if values:
                 cells = [with_interval(values.get(key), values.get(f"{key}_interval")) for key in keys]
                 rows.append(["–".join(side.name for side in languages_of_pair(name)), label, *cells])
-    return table(["languages", "", *(COLUMNS[key] for key in keys)], rows)
+    shown, drift = (
+        table(["languages", "", *(COLUMNS[key] for key in keys)], rows),
+        (metrics.get("after") or {}).get(DRIFT),
+    )
+    if not rows or drift is None:
+        return shown
+    return Markdown(
+        f"{shown}\n\n{languages_of_card(metrics)[0].name} senses, mean cosine to those before: {drift:.3f}."
+    )
 
 
 def matrix_table(metrics: dict) -> Markdown:

@@ -33,6 +33,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..languages import Language, language, named
 from ..schedule import PHASES
+from ..training.by_pair import with_drift
 from ..utils.files import read_json, without_folders, write_text
 from ..utils.markdown import Markdown, code, escape, number, quoted
 from .card_prose import (
@@ -90,6 +91,7 @@ def adaptation_card(metrics: dict) -> str:
         `ValueError`: if a key that every card needs is missing; the message names it.
     """
     _require(metrics, "model_name", "base_model", "languages")
+    metrics = with_drift(metrics)
     source, target = _languages(metrics)
     pairs = metrics.get("examples") or examples(languages_of_card(metrics)[1:])
     base = base_model_name(metrics["base_model"])

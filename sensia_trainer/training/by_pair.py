@@ -11,6 +11,7 @@ from .adaptation import evaluations, summary
 
 logger = logging.get_logger(__name__)
 
+DRIFT = "source_sense_drift_cosine"
 SHOWN = {
     f"{kind}_recall_{way}": f"{kind} {arrow}"
     for kind in ("sense", "context", "overlap")
@@ -74,13 +75,22 @@ def names_of(languages: dict) -> tuple[str, str]:
     return source, named(languages["target"], languages.get("target_name")).name
 
 
+def with_drift(metrics: dict) -> dict:
+    """The metrics with the drift of the source's senses, as training logged it last, among those `after` it."""
+    logged = [row[DRIFT] for row in metrics.get("history") or [] if DRIFT in row]
+    return metrics | {"after": (metrics.get("after") or {}) | {DRIFT: logged[-1]}} if logged else metrics
+
+
 def closing_table(metrics: dict) -> str:
     """What a run says in the end, from its metrics."""
+    source, target = names_of(metrics["languages"])
     if "by_pair" not in metrics:
-        return summary(metrics["before"], metrics["after"], *names_of(metrics["languages"]))
-    return summary_of_pairs(
-        *({name: one[when] for name, one in metrics["by_pair"].items()} for when in ("before", "after"))
-    )
+        table = summary(metrics["before"], metrics["after"], source, target)
+    else:
+        of_pairs = ({name: one[when] for name, one in metrics["by_pair"].items()} for when in ("before", "after"))
+        table = summary_of_pairs(*of_pairs)
+    drift = with_drift(metrics)["after"].get(DRIFT)
+    return table if drift is None else f"{table}\n{source} senses, mean cosine to those before: {drift:.3f}"
 
 
 def closing_words(metrics: dict) -> list[str]:

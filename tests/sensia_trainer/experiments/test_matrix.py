@@ -286,12 +286,15 @@ def test_the_base_stands_beside_runs_that_were_evaluated_on_the_same_source_sent
     (tmp_path / "results" / "base.json").write_text(json.dumps({"flores": of_base}))
     own = english | {"fingerprint": "en-et", "source_bits_per_byte": 2.0}
     kinds = [("adaptation", own), ("adaptation", own | {"split": "dev"}), ("baseline", own)]
+    logged = [{"step": 9, "source_sense_drift_cosine": 0.75}]
     for run, (kind, flores) in zip(runs, kinds, strict=False):
-        result = {"metrics": {"kind": kind}, "evaluation": {"flores": flores}}
+        result = {"metrics": {"kind": kind, "history": logged}, "evaluation": {"flores": flores}}
         (tmp_path / "results" / "m" / f"{run.name}.json").write_text(json.dumps(result))
     results = list(load_results(runs, tmp_path / "results" / "m", "base.json").values())
     column = {"label": "English of the base", "metric": "base.source_bits_per_byte"}
     assert [measured(result, column) for result in results] == [(2.1, None), None, None]
+    drift = {"label": "English senses", "metric": "metrics.after.source_sense_drift_cosine"}
+    assert measured(results[0], drift) == (0.75, None)
     assert not any("overlap_recall_source_to_target" in result["evaluation"]["flores"] for result in results)
 
 

@@ -189,6 +189,14 @@ def test_random_weights_stand_beside_the_vectors_of_every_kind(metrics):
     assert row in baseline_card(metrics) and row in adaptation_card(metrics)
 
 
+def test_how_far_the_senses_of_the_source_moved_stands_on_the_card(metrics):
+    assert "senses, mean cosine" not in adaptation_card(metrics)
+    metrics["history"] = [{"step": 1, "source_sense_drift_cosine": 0.75}]
+    assert "| English senses, mean cosine to those before |  | 0.750 |  |" in adaptation_card(metrics)
+    card = adaptation_card(metrics | several((10, 10), {}))
+    assert "\n\nEnglish senses, mean cosine to those before: 0.750.\n" in card
+
+
 def test_what_was_not_measured_is_not_mentioned(metrics):
     for name in ("control", "benchmarks", "seconds", "hardware", "versions", "command", "evaluation"):
         del metrics[name]

@@ -1,6 +1,6 @@
 """What runs amount to, of one pair of languages and of several, by hand."""
 
-from sensia_trainer.training.by_pair import _from_start, mean_of_pairs, summary_of_pairs
+from sensia_trainer.training.by_pair import _from_start, closing_table, mean_of_pairs, summary_of_pairs, with_drift
 
 
 def test_numbers_of_sentences_are_added_up_and_everything_else_is_averaged():
@@ -25,3 +25,19 @@ def test_what_several_pairs_found_stands_beside_overlap():
     assert "token overlap (no model)" in lines[0]
     assert lines[1].split()[1:] == ["sense", "→", "overlap", "→"]
     assert lines[2] == "en-id  0.100 > 0.500  0.400 > 0.400"
+
+
+def test_the_drift_of_the_source_is_the_last_that_was_logged():
+    logged = [{"step": step, "source_sense_drift_cosine": 1 - step / 100} for step in (10, 20)]
+    after = {"target_perplexity": 2.0, "pairs": 9}
+    metrics = {"languages": {"source": "en", "target": "id"}, "before": after, "after": after}
+    metrics |= {"history": [*logged, {"step": 20, "train_loss": 1.0}]}
+    assert with_drift(metrics)["after"] == after | {"source_sense_drift_cosine": 0.8}
+    assert metrics["after"] == after and with_drift(metrics | {"history": []})["after"] == after
+    several = {
+        "by_pair": {"en-id": {"before": after, "after": after}},
+        "languages": {"source": "en", "targets": ["id"]},
+    }
+    for run in (metrics, metrics | several):
+        assert closing_table(run).endswith("\nEnglish senses, mean cosine to those before: 0.800")
+        assert "cosine" not in closing_table(run | {"history": []})
