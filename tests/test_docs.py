@@ -159,6 +159,16 @@ def test_adaptations_say_how_long_and_how_fast():
         assert recipe["based_on"] == "adapt" and {"model", "max_steps", "learning_rate"} <= set(recipe), recipe
 
 
+def test_models_with_a_gate_are_adapted_as_the_recipe_does():
+    recipe = yaml.safe_load(find_recipe("adapt_smollm2").read_text())
+    gated = [words for words in command_lines() if {"outputs/induced", "--induce_steps"} & set(words[2:])]
+    gated = [words for words in gated if words[0] == "adapt"]
+    assert len(gated) > 1
+    for words in gated:
+        for name in ("train", "context_state", "sense_pooling"):
+            assert words[words.index(f"--{name}") + 1] == recipe[name], (words, name)
+
+
 def test_every_command_is_named():
     for name in COMMANDS:
         assert f"`sensia {name}`" in PAGES["quickstart"], name

@@ -92,7 +92,7 @@ def adapt(run, data, words, parts, args):
     from ..training.inputs import check_a_batch_of_each
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
-    from ..utils.files import fingerprint
+    from ..utils.files import fingerprint, read_json
     from ..utils.models import load_model, load_tokenizer
     from ..vocabulary.extension import keep_report, with_earlier_words, with_votes, words_added
     from ..vocabulary.section import vocabulary_figure
@@ -168,6 +168,10 @@ def adapt(run, data, words, parts, args):
         before, after = ({key.split("_", 1)[1]: value for key, value in part.items()} for part in (before, after))
         after |= {name: value for name, value in before.items() if "random_" in name}
         shown, names = {}, trainer.pairs
+        if begun != base:
+            made = read_json(Path(begun) / "metrics.json")
+            shown["induced"] = {"steps": made["config"]["steps"], "tokens": made["data"]["tokens"]}
+            shown["induced"] |= {name: made[name] for name in ("before", "after")}
         if names:
             before, after = by_pair(before, names), by_pair(after, names)
             shown["by_pair"] = {n: {"before": before[n], "after": after[n], "data": facts_of[n]} for n in names}

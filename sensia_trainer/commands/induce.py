@@ -11,7 +11,7 @@ interrupted goes on from its last checkpoint. `sensia adapt --model outputs/indu
 from pathlib import Path
 
 from ..training.best_model import check_measured
-from ..training.settings import INDUCED_BLOCKS, INDUCED_LENGTH, InductionConfig, InductionData
+from ..training.settings import INDUCED_BLOCKS, INDUCED_LENGTH, INDUCED_RATE, InductionConfig, InductionData
 from ..utils.arguments import recipe_parser
 from ..utils.recipes import RECIPES, parse_recipe
 
@@ -52,7 +52,7 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
         sentences (`Iterable[str]`): Text of the language it knows.
         args ([`SensiaConfig`]): Of the adaptation that follows: its device, precision, seed and languages.
         steps (`int`): Steps of [`INDUCED_BLOCKS`] blocks of [`INDUCED_LENGTH`] tokens, or of the model's positions
-            where they are fewer.
+            where they are fewer, at [`INDUCED_RATE`].
         tokenizer (`str`, *optional*): That of the model by default.
         licence (`str`, *optional*): Of the text.
         config_kwargs: Fields of `BackpackConfig`.
@@ -95,6 +95,7 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=INDUCED_BLOCKS,
+        learning_rate=INDUCED_RATE,
         save_steps=100,
         logging_steps=20,
         report_to="none",  # a tracker takes one run a process, and that is the adaptation's

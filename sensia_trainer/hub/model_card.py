@@ -14,6 +14,7 @@ and `command`, as the training scripts write them. Optional keys add to the card
 - `benchmarks`: [{"name", "type", "split", "metric", "value", "interval", "control", "items", "protocol"}];
 - `writing`: `fluency` and `generation` of an evaluation;
 - `examples`: [[source sentence, its translation], ...] and `prompt`, for the snippets;
+- `induced`: `steps`, `tokens`, `before` and `after` of senses that were given to the base before;
 - `vocabulary`: what `extend_vocabulary` reports of new words, or `{"languages": {code: that}}`;
 - of several languages: `languages` {"source": code, "targets": [code, …], "pairs": ["en-id", …]}, `by_pair` {pair:
   {"before", "after", "control", "data"}}, `matrix`: what `sensia evaluate` measures with `languages`;
@@ -106,6 +107,7 @@ def adaptation_card(metrics: dict) -> str:
         "constant_weights": constant_weights(metrics.get("config") or {}),
         "lm_only": _is_lm_only(metrics.get("config") or {}),
         "shows_word": False,
+        "induced": metrics.get("induced"),
     }
     tags = ["backpack", "sensia", "cross-lingual"]
     return _card("adaptation.md", metrics, source, target, values, _base_metadata(base, relation, metrics), tags)

@@ -22,8 +22,9 @@ INDUCTION_RANGES = {
     "gate_learning_rate": POSITIVE,  # or the gate would stay at 0
 }
 
-# What a step of `induce_steps` reads: so many blocks of so many tokens.
-INDUCED_BLOCKS, INDUCED_LENGTH = 8, 256
+# What a step of `induce_steps` reads, so many blocks of so many tokens, and the rate of so few steps, as in
+# recipes/induce_smollm2.yaml; the default of `InductionConfig` is that of 40,000.
+INDUCED_BLOCKS, INDUCED_LENGTH, INDUCED_RATE = 8, 256, 1e-3
 
 
 @dataclass

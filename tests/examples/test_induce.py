@@ -7,12 +7,14 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from sensia_trainer.cli import main
 from sensia_trainer.commands.induce import induced as senses_from
 from sensia_trainer.commands.induce import with_model_first
 from sensia_trainer.config import SensiaConfig
+from sensia_trainer.utils.recipes import find_recipe
 from tests.conftest import SENTENCES
 
 
@@ -70,7 +72,8 @@ def test_the_same_command_again_does_nothing(induced, capsys):
 
 
 def test_senses_of_another_model_or_text_are_not_taken(base, tmp_path, monkeypatch):
-    monkeypatch.setattr("sensia_trainer.commands.induce.induce", lambda *_: None)
+    settings = []
+    monkeypatch.setattr("sensia_trainer.commands.induce.induce", lambda run, data, args: settings.append(args))
     args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True)
     other = shutil.copytree(base, tmp_path / "other")
 
@@ -79,6 +82,9 @@ def test_senses_of_another_model_or_text_are_not_taken(base, tmp_path, monkeypat
 
     induce()
     induce()
+    recipe = yaml.safe_load(find_recipe("induce_smollm2").read_text())
+    for name in ("learning_rate", "gate_learning_rate", "per_device_train_batch_size"):
+        assert getattr(settings[0], name) == pytest.approx(recipe[name]), name
     for change, message in (
         ({"model": other}, "another model"),
         ({"sentences": SENTENCES[1:]}, "another text"),
@@ -124,7 +130,13 @@ def test_a_plain_model_is_adapted_in_one_command(tmp_path, base, capsys):
     assert main([*argv, "--induce_steps", "2"]) == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.backpack.residual_gate.weight.item() != 0
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["base_model"] == base.name
+    metrics, card = (tmp_path / "out" / name for name in ("metrics.json", "README.md"))
+    metrics, card = json.loads(metrics.read_text()), card.read_text()
+    assert metrics["base_model"] == base.name
+    induced = json.loads((tmp_path / "out" / "induced" / "metrics.json").read_text())
+    assert metrics["induced"]["steps"] == 2 and metrics["induced"]["after"] == induced["after"]
+    assert "a language model that was given senses" in card and "English Backpack" not in card
+    assert f"in 2 steps on {induced['data']['tokens']:,} tokens" in card
     assert main([*argv, "--induce_steps", "2"]) == 0 and "nothing is left to train" in capsys.readouterr().out
 
 
