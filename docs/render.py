@@ -235,6 +235,11 @@ def induction_table():
         ("what the senses add, |g m| / |b|", before["contribution"], after["contribution"], 3),
         ("gate", before["gate"], after["gate"], 3),
         ("the same as training left it", None, after["trained_gate"], 3),
+        *(
+            (f"{name} with that gate", None, after[f"trained_{key}"], digits)
+            for name, key, digits in (("perplexity", "perplexity", 2), ("what the senses add", "contribution", 3))
+            if f"trained_{key}" in after
+        ),
         ("mean cosine between senses of a word", before["ambiguous_cosine"], after["ambiguous_cosine"], 3),
         (
             "what is the same whatever the word (share of the squared length)",

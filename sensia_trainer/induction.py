@@ -39,10 +39,8 @@ logger = logging.get_logger(__name__)
 AMBIGUOUS_WORDS = "bank bat cell charge court field light match rock scale seal spring".split()
 SHOWN_AMONG = 4096  # frequent tokens, for a card
 STUCK_GATE = 1e-4
-GATE_BLOCKS, DOUBLINGS = (
-    32,
-    10,
-)  # blocks of text that tell how far the gate may be opened; beyond 2^10 nothing is tried
+GATE_BLOCKS, GATE_SHARE = 32, 50  # blocks that tell how far the gate may be opened: so many, at most one of so many
+DOUBLINGS = 10  # of the gate; beyond 2^10 nothing is tried
 SENSE_TEMPERATURE = 0.7  # of the sense probabilities whose entropy is watched, as in the paper
 
 
@@ -214,20 +212,26 @@ class InductionTrainer(ResumableTrainer):
         return gate.full_tensor() if hasattr(gate, "full_tensor") else gate
 
     @torch.no_grad()
-    def open_gate(self) -> float:
+    def open_gate(self, blocks=None) -> float:
         """
         Opens the gate, in the direction that training gave it, as far as text is predicted no worse than with a closed
-        one: to the largest g found at which CE(b + g m) <= CE(b), on blocks of the training text. The loss is flat
-        there, so that training may leave the gate anywhere in that range; opened, the senses say as much as they can
-        without a loss. A gate at which text is predicted worse stays as it is.
+        one: to the largest g found at which CE(b + g m) <= CE(b). The loss is flat there, so that training may leave
+        the gate anywhere in that range; opened, the senses say as much as they can without a loss. A gate at which
+        text is predicted worse stays as it is.
+
+        Args:
+            blocks (`Dataset`, *optional*): Blocks that are neither trained nor measured on, as [`part_for_gate`] keeps
+                them. Without any the first [`GATE_BLOCKS`] that were trained on, to which the senses are fitted, so
+                that the gate may open too far.
 
         Returns:
             `float`: the gate as training left it.
         """
         model, states = self.whole_model().eval(), []
         head, trained = head_of(model), self._gate().item()
-        rows = range(min(GATE_BLOCKS, len(self.train_dataset)))
-        for batch in self.get_eval_dataloader(self.train_dataset.select(rows)):
+        if blocks is None:
+            blocks = self.train_dataset.select(range(min(GATE_BLOCKS, len(self.train_dataset))))
+        for batch in self.get_eval_dataloader(blocks):
             input_ids = batch["input_ids"].to(self.args.device)
             with self.accelerator.autocast():
                 outputs = self.forward(model, input_ids)
@@ -297,6 +301,16 @@ class InductionTrainer(ResumableTrainer):
         cosines, number = unit @ unit.mT, unit.shape[-2]
         others = cosines.sum((-2, -1)) - cosines.diagonal(dim1=-2, dim2=-1).sum(-1)
         return float((others / (number * (number - 1))).mean())
+
+
+def part_for_gate(blocks):
+    """
+    Shuffled blocks (`Dataset`) as those to train on and those kept apart to open the gate by: at most [`GATE_BLOCKS`]
+    and one of [`GATE_SHARE`]; `None` of text that is too short for one.
+    """
+    trained = len(blocks) - min(GATE_BLOCKS, len(blocks) // GATE_SHARE)
+    kept = blocks.select(range(trained, len(blocks))) if trained < len(blocks) else None
+    return blocks.select(range(trained)), kept
 
 
 def widest(loss, start: float) -> float:

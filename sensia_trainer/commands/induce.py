@@ -125,7 +125,7 @@ def induce(run, data, args):
     from ..evaluation.verdict import induction_verdict
     from ..hub.folders import finish_folder
     from ..hub.licences import licence_of_model
-    from ..induction import SHOWN_AMONG, InductionTrainer, sense_words, with_senses
+    from ..induction import SHOWN_AMONG, InductionTrainer, part_for_gate, sense_words, with_senses
     from ..training.adaptation import last_evaluation
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..training.sharding import check_loading
@@ -152,8 +152,9 @@ def induce(run, data, args):
     )
     frequent = frequent_tokens(blocks, SHOWN_AMONG).to(args.device)
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
+    trained_on, for_gate = part_for_gate(split["train"]) if args.open_gate else (split["train"], None)
     trainer = InductionTrainer(
-        model, args, train_dataset=split["train"], eval_dataset=split["test"], processing_class=tokenizer
+        model, args, train_dataset=trained_on, eval_dataset=split["test"], processing_class=tokenizer
     )
 
     def metrics(before, after, spoken=None):
@@ -170,9 +171,10 @@ def induce(run, data, args):
                 "licence": data.licence,
                 "documents": facts["documents"],
                 **{kind.replace("_", " "): count for kind, count in facts["problems"].items()},
-                "tokens": len(split["train"]) * data.block_size,
+                "tokens": len(trained_on) * data.block_size,
                 "block_size": data.block_size,
                 "held_out_blocks": data.held_out_blocks,
+                **({"gate_blocks": len(for_gate)} if for_gate else {}),
                 "fingerprint": facts["fingerprint"],
             },
             before={name.removeprefix("before_"): value for name, value in before.items()},
@@ -188,8 +190,12 @@ def induce(run, data, args):
     run.rehearse(model, metrics(before, before, spoken), partial(finish_folder, to_publish=args.push_to_hub))
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
-    opened = {"trained_gate": trainer.open_gate()} if args.open_gate else {}
-    after = trainer.evaluate() | opened
+    left = {}  # what the model is at the gate that training left, which opening it costs or gains
+    if args.open_gate:
+        measured = trainer.evaluate(metric_key_prefix="trained")
+        left = {name: measured[name] for name in ("trained_gate", "trained_perplexity", "trained_contribution")}
+        trainer.open_gate(for_gate)
+    after = trainer.evaluate() | left
     trainer.save_model(_internal_call=True)
     spoken = sense_words(trainer.whole_model(), tokenizer, frequent)
     if trainer.is_world_process_zero():

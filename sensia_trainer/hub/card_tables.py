@@ -55,6 +55,8 @@ RESULTS = {
     "contribution": ("what the senses add, |g m| / |b|", 3, None),
     "gate": ("gate", 3, None),
     "trained_gate": ("gate as training left it", 3, None),
+    "trained_perplexity": ("perplexity per token with that gate, {source}", 1, None),
+    "trained_contribution": ("what the senses add with that gate", 3, None),
     "sense_entropy": ("sense entropy, {source} (nats)", 3, None),
     "ambiguous_cosine": ("mean cosine between senses of ambiguous words", 3, None),
 }

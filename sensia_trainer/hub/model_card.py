@@ -148,6 +148,7 @@ def induction_card(metrics: dict) -> str:
         "base_model": _model_link(base),
         "senses": (metrics.get("model") or {}).get("Senses per word") or "several",
         "trained": f"Beside the senses, trained were: {', '.join(parts)}." if parts else "Nothing else was trained.",
+        "gate_text": "text kept apart for it" if (metrics.get("data") or {}).get("gate_blocks") else "training text",
         "opened": "trained_gate" in (metrics.get("after") or {}),
         "senses_alone": metrics["config"].get("mixture_weight"),
         "word_table": sense_table(spoken.get("words") or []),

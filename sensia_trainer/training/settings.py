@@ -378,7 +378,9 @@ class InductionConfig(TrainingArguments):
     )
     open_gate: bool = field(
         default=True,
-        metadata={"help": "Whether the gate is opened, in the end, as far as text is predicted no worse for it."},
+        metadata={
+            "help": "Whether the gate is opened, in the end, as far as text kept apart is predicted no worse for it."
+        },
     )
     train_backbone: bool = field(
         default=False, metadata={"help": "Whether the backbone is trained as well; with `distill_share` 0."}
@@ -409,6 +411,11 @@ class InductionConfig(TrainingArguments):
         check_ranges(self, INDUCTION_RANGES)
         if self.gate_learning_rate is None:
             self.gate_learning_rate = 10 * self.learning_rate
+        if self.open_gate and self.dataloader_persistent_workers:
+            raise ValueError(
+                "`dataloader_persistent_workers` is true, but workers that outlive an evaluation would measure the "
+                "held-out text again where `open_gate` asks for other; set one of them to false."
+            )
         if self.base_parts_trained and self.distill_share > 0:
             raise ValueError(
                 f"`train_{self.base_parts_trained[0]}` changes the base that `distill_share` distils from. Set "

@@ -47,10 +47,16 @@ def test_the_folder_is_a_model_with_its_card(induced):
     folder, _ = induced
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["kind"] == "induction" and metrics["after"]["gate"] != 0 == metrics["before"]["gate"]
-    assert abs(metrics["after"]["gate"]) >= abs(metrics["after"]["trained_gate"]) > 0
+    after = metrics["after"]
+    assert abs(after["gate"]) >= abs(after["trained_gate"]) > 0
+    assert metrics["data"]["gate_blocks"] > 0 and after["trained_perplexity"] > 1
+    assert after["trained_contribution"] == pytest.approx(
+        after["contribution"] * after["trained_gate"] / after["gate"], rel=1e-3
+    )
     assert metrics["before"]["perplexity"] == metrics["before"]["base_perplexity"]
     assert all(math.isfinite(value) for value in metrics["after"].values() if value is not None)
     card = (folder / "README.md").read_text()
+    assert "as far as text kept apart for it was" in card and "perplexity per token with that gate" in card
     assert "residual" in card and "perplexity per token" in card
     assert 0 < metrics["sense_words"]["common_share"] < 1
     for row in metrics["sense_words"]["words"]:

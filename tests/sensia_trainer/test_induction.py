@@ -11,6 +11,7 @@ from sensia_trainer.induction import (
     GATE_BLOCKS,
     InductionTrainer,
     one_token_words,
+    part_for_gate,
     sense_words,
     senses_of_distinct,
     widest,
@@ -156,6 +157,25 @@ def test_the_gate_is_opened_as_far_as_text_is_predicted_no_worse(tmp_path):
     assert trainer.open_gate() == pytest.approx(2 * opened) == pytest.approx(gate.item())
 
 
+def test_blocks_of_their_own_open_the_gate(tmp_path):
+    """What is kept apart is neither trained nor measured on, and only it is asked."""
+    train, kept = part_for_gate(blocks(120))
+    assert len(train) == 118 and train["input_ids"][:] + kept["input_ids"][:] == blocks(120)["input_ids"][:]
+    assert len(part_for_gate(blocks(2000))[1]) == GATE_BLOCKS
+    alone, none = part_for_gate(blocks(49))
+    assert len(alone) == 49 and none is None
+    trainer = trainer_for(tmp_path, max_steps=40)
+    trainer.train()
+    gate, asked = trainer.model.backpack.residual_gate.weight, []
+    trained = gate.item()
+    trainer.get_eval_dataloader = lambda rows: asked.append(rows) or [{"input_ids": torch.tensor(rows["input_ids"])}]
+    trainer.open_gate(kept)
+    other = gate.item()
+    gate.data.fill_(trained)
+    trainer.open_gate()
+    assert asked[0] is kept and len(asked[1]) == GATE_BLOCKS and gate.item() != other
+
+
 def test_the_gate_has_a_rate_of_its_own_and_no_decay(tmp_path):
     trainer = trainer_for(tmp_path, gate_learning_rate=0.5, weight_decay=0.3)
     groups = trainer.create_optimizer().param_groups
@@ -192,6 +212,10 @@ def test_a_stuck_gate_is_told(tmp_path, caplog):
         ({"train_backbone": True}, "`train_backbone` changes the base that `distill_share` distils from"),
         ({"train_embeddings": True}, "`train_embeddings` changes the base that `distill_share` distils from"),
         ({"train_head": True}, "`train_head` changes the base that `distill_share` distils from"),
+        (
+            {"dataloader_persistent_workers": True, "dataloader_num_workers": 1},
+            "`dataloader_persistent_workers` is true, but .* `open_gate`",
+        ),
         ({"num_train_epochs": 1}, "`num_train_epochs` is 1, but `max_steps` is 40000 and goes first"),
     ],
 )
