@@ -193,37 +193,47 @@ def check_language(texts, code: str, what: str, *, sample=100) -> float | None:
     return share
 
 
-def in_language(texts: list[str], code: str, other: str, what: str) -> np.ndarray | None:
+def can_tell(codes, what: str) -> bool:
+    """Whether some languages can be told; why not is logged, once, of `what`."""
+    reason = next((reason for iso, reason in map(_checked_code, codes) if iso is None), None)
+    if reason:
+        _say_unchecked(what, reason)
+    return reason is None
+
+
+def elsewhere(texts: list[str], code: str, other: str) -> list[str | None]:
     """
-    Which texts are not surely in another language than `code`, (n,) bool; those of less than `MIN_BYTES` are not
-    judged. `None` if it cannot be told, which is logged.
+    What language each text surely is in instead of `code`: py3langid's code for it; empty where it may be the right
+    one, `None` for less than `MIN_BYTES`, which is not judged.
 
     Args:
         texts (`list[str]`): n texts.
-        code (`str`): The language they should be in.
-        other (`str`): The one they are most easily mixed up with by mistake.
-        what (`str`): What an error calls them.
-
-    Raises:
-        `ValueError`: If at least half of those that can be judged are in another language, which is named.
+        code (`str`): The language they should be in, one that [`can_tell`] knows.
+        other (`str`): The one they are most easily mixed up with by mistake, likewise.
     """
-    iso, reason = _checked_code(code)
-    if iso is None or _checked_code(other)[0] is None:
-        _say_unchecked(what, reason or _checked_code(other)[1])
-        return None
-    judged = np.array([len(text.encode("utf-8", "surrogatepass")) >= MIN_BYTES for text in texts], bool)
-    long = [text for text, long in zip(texts, judged, strict=True) if long]
-    elsewhere = is_elsewhere(long, code, other, SURE)
-    if len(long) and 2 * elsewhere.sum() >= len(long):
-        every = identifier()
-        found = every.probabilities([text for text, away in zip(long, elsewhere, strict=True) if away]).argmax(axis=1)
+    found: list[str | None] = [None] * len(texts)
+    long = [n for n, text in enumerate(texts) if len(text.encode("utf-8", "surrogatepass")) >= MIN_BYTES]
+    is_away = is_elsewhere([texts[n] for n in long], code, other, SURE)
+    away = [n for n, one in zip(long, is_away, strict=True) if one]
+    every = identifier()
+    likely = every.probabilities([texts[n] for n in away]).argmax(axis=1)
+    for n in long:
+        found[n] = ""
+    for n, column in zip(away, likely, strict=True):
+        found[n] = every.codes[column]
+    return found
+
+
+def refuse_elsewhere(found: dict[str | None, int], code: str, what: str) -> None:
+    """`ValueError` if at least half of the texts that were judged are in another language, which is named; `found` are
+    the numbers of texts of each language, as [`elsewhere`] tells it."""
+    away = {name: count for name, count in found.items() if name}
+    share = sum(away.values()) / max(1, sum(count for name, count in found.items() if name is not None))
+    if share >= 0.5:
         raise ValueError(
-            f"{what} should be in {language(code).name}, but {elsewhere.mean():.0%} of its texts are in another "
-            f"language, mostly {language(every.codes[int(np.bincount(found).argmax())]).name}: is it the right file?"
+            f"{what} should be in {language(code).name}, but {share:.0%} of its texts are in another language, mostly "
+            f"{language(max(away, key=away.get)).name}: is it the right file?"
         )
-    right = np.ones(len(texts), bool)
-    right[np.flatnonzero(judged)[elsewhere]] = False
-    return right
 
 
 def check_sides(sources: list[str], targets: list[str], source: str, target: str) -> dict[str, float]:

@@ -147,7 +147,7 @@ def read_jsonl(
             if number == 1 and line.lstrip().startswith("["):
                 raise ValueError(f"{path} holds one JSON array; give one object a line: jq -c '.[]' {path.name}")
             try:
-                record = _without_surrogates(json.loads(line), line, number, problems)
+                record = without_surrogates(json.loads(line), line, number, problems)
             except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, brackets in brackets
                 record = None
             if not isinstance(record, dict):
@@ -169,7 +169,7 @@ def read_jsonl(
             yield left, right, others | mine
 
 
-def _without_surrogates(record, line: str, number: int, problems: Problems):
+def without_surrogates(record, line: str, number: int, problems: Problems):
     """What a line of JSON holds, as valid Unicode: an escape such as `\\ud83d` may stand alone."""
     if not re.search(r"\\u[dD][89a-fA-F]", line):
         return record

@@ -86,13 +86,14 @@ def adapt(run, data, words, parts, args):
         load_texts,
         read_control,
         source_fluency,
+        texts_fingerprint,
     )
     from ..training.best_model import check_measured
     from ..training.by_pair import by_pair, closing_table, closing_words, draw_dynamics, mean_of_pairs, names_of
     from ..training.inputs import check_a_batch_of_each
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
-    from ..utils.files import fingerprint, read_json
+    from ..utils.files import read_json
     from ..utils.models import load_model, load_tokenizer
     from ..vocabulary.extension import keep_report, with_earlier_words, with_votes, words_added
     from ..vocabulary.section import vocabulary_figure
@@ -130,7 +131,7 @@ def adapt(run, data, words, parts, args):
             "base model": weights_fingerprint(model),
             "tokenizer": tokenizer_fingerprint(tokenizer),
             **({"pairs of languages": ", ".join(train)} if facts_of else {}),
-            **{f"text of the {side}": fingerprint(part["text"][:])[:16] for side, part in texts.items()},
+            **{f"text of the {side}": texts_fingerprint(part) for side, part in texts.items()},
         }
     )
     vocabulary, new, given = None, words_added(base), {}

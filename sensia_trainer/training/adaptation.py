@@ -1,21 +1,32 @@
 """What `sensia adapt` reads of what it is given, and what it says in the end."""
 
+import hashlib
+import json
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, load_dataset
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Features, Value
+from datasets.exceptions import DatasetsError
+from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
+from ..bitext import store
 from ..bitext.columns import texts
 from ..bitext.flores import reported_sentences
-from ..bitext.langid import in_language
+from ..bitext.hub_data import load_hub
+from ..bitext.langid import can_tell, elsewhere, refuse_elsewhere
 from ..bitext.pairs import load_pairs, names_languages
 from ..bitext.several import languages_of, load_several
-from ..bitext.sources import is_hub_id
-from ..bitext.streams import plain_name
+from ..bitext.sources import is_hub_id, names_in
+from ..bitext.streams import Problems, plain_name, refuse_other_encodings
 from ..config import METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..evaluation.perplexity import perplexity
+from ..languages import in_language, language
 from ..utils.files import read_json
 from ..utils.models import load_config
 from ..utils.recipes import expand_variables
@@ -100,25 +111,17 @@ def load_texts(data, args, held_out):
             )
         if keys is None:
             keys = _evaluation_keys(data, sentences)
-        if len(places) == 1 and not Path(places[0]).exists() and _may_be_on_the_hub(places[0]):
-            read = load_dataset(places[0], split="train").select_columns(["text"])
-        else:
-            missing = [place for place in places if not Path(place).is_file()]
-            if missing:
-                raise ValueError(
-                    f"`{name}` holds {missing[0]!r}, which is not a file. Give text files, or the id of one data set "
-                    "of the Hub (`owner/name`)."
-                )
-            stamps = [(place, Path(place).stat().st_size, Path(place).stat().st_mtime_ns) for place in places]
-            read = Dataset.from_generator(_read_texts, gen_kwargs={"stamps": stamps, "code": codes[side]})
-        read = read.filter(_has_text, batched=True)
-        if not len(read):
-            raise ValueError(f"`{name}`={getattr(data, name)} holds no text.")
-        everything = read["text"][:]
-        right = in_language(everything, codes[side], codes[other], f"`{name}`")
-        right = np.ones(len(read), bool) if right is None else right
-        evaluated = set(sentences[codes[side]])  # short ones, which are no evidence, as they are
-        clean = is_uncontaminated(everything, keys) & [text not in evaluated for text in everything]
+        try:
+            read, problems = _read_texts(places, codes[side])
+        except ValueError as error:
+            raise ValueError(f"`{name}`: {error}") from error
+        for problem in problems["described"]:
+            logger.warning(f"`{name}`: {problem}")
+        judged = _judged(read, codes[side], codes[other], sentences[codes[side]], keys, f"`{name}`")
+        found = {row["values"]: row["counts"] for row in judged.data["elsewhere"].value_counts().to_pylist()}
+        refuse_elsewhere(found, codes[side], f"`{name}`")
+        clean = judged.data["clean"].to_numpy()
+        right = pc.equal(judged.data["elsewhere"].fill_null(""), "").to_numpy()
         loaded[side] = read.select(np.flatnonzero(right & clean))
         if not len(loaded[side]):
             raise ValueError(f"Every text of `{name}`={getattr(data, name)} is in an evaluation set.")
@@ -130,7 +133,8 @@ def load_texts(data, args, held_out):
         left_out = {"in other languages": int((~right).sum()), "in evaluation sets": int((right & ~clean).sum())}
         names = ", ".join(Path(place).name if Path(place).exists() else place for place in places)
         licence = {"licence": data.text_licence} if data.text_licence else {}
-        facts[name.replace("_", " ")] = {"name": names, **licence, "texts": len(loaded[side]), **left_out}
+        described = {"name": names, **licence, "texts": len(loaded[side]), **left_out, **problems["counts"]}
+        facts[name.replace("_", " ")] = described
     return loaded, facts
 
 
@@ -155,17 +159,112 @@ def _evaluation_keys(data, sentences):
     return np.unique(np.concatenate(keys))
 
 
-def _may_be_on_the_hub(place):
-    return is_hub_id(place) and Path(plain_name(place)).suffix not in TEXT_SUFFIXES
+def _judged(read, code, other, evaluated, keys, what):
+    """Of each text, by columns: what language it is in instead ([`elsewhere`]), and whether it is `clean`: it shares
+    no key with evaluation sets and is no held-out sentence as it is, for the short ones have no key."""
+    evaluated, told = set(evaluated), can_tell((code, other), what)
+
+    def judge(batch):
+        clean = is_uncontaminated(batch["text"], keys) & [text not in evaluated for text in batch["text"]]
+        found = elsewhere(batch["text"], code, other) if told else [None] * len(clean)
+        return {"elsewhere": found, "clean": clean}
+
+    judging = ("judge", read._fingerprint, code, other, told, sorted(evaluated), keys)
+    return read.map(
+        judge,
+        batched=True,
+        remove_columns=["text"],
+        features=Features({"elsewhere": Value("string"), "clean": Value("bool")}),
+        new_fingerprint=Hasher.hash(judging),
+        desc="checking text beside the pairs",
+    )
+
+
+def _read_texts(places, code):
+    """Text as a dataset with a column `text`, and what was wrong with it: `counts` by kind, and `described`."""
+    repository, _, configuration = places[0].partition(":")
+    on_hub = is_hub_id(repository) and Path(plain_name(repository)).suffix not in TEXT_SUFFIXES
+    if len(places) == 1 and on_hub and not Path(places[0]).exists():
+        return _hub_texts(repository, configuration or None, code), {"counts": {}, "described": []}
+    missing = [place for place in places if not Path(place).is_file()]
+    if missing:
+        raise ValueError(
+            f"{missing[0]!r} is not a file. Give text files, or the id of one data set of the Hub (`owner/name`, or "
+            "`owner/name:configuration`)."
+        )
+
+    def build(folder):
+        problems = [(Path(place), Problems()) for place in places]
+        store.write_tables(folder / "texts.arrow", _tables(problems, code))
+        described = [f"{place.name}: {one}" for place, found in problems for one in found.described()]
+        counts = sum((Counter(found) for _, found in problems), Counter())
+        return {"counts": {kind.replace("_", " "): n for kind, n in counts.items()}, "described": described}
+
+    parts, problems = store.kept(["texts", code, *map(store.identity, map(Path, places))], build)
+    return parts["texts"], problems
+
+
+def _tables(problems, code):
+    """The texts of files, some at a time; what is wrong with a file is counted in its own `problems`."""
+    for place, found in problems:
+        texts = filter(str.strip, read_documents(place, **_columns(place, code), problems=found))
+        is_empty = True
+        while batch := list(islice(texts, 1000)):
+            is_empty = False
+            yield pa.table({"text": pa.array(batch, pa.string())})
+        if is_empty:
+            raise ValueError(f"{place} holds no text{''.join(f' ({one})' for one in found.described())}.")
+
+
+def _columns(place, code):
+    """What [`read_documents`] is to take of a file."""
+    if Path(plain_name(place)).suffix not in TEXT_SUFFIXES[1:]:
+        return {}
+    refuse_other_encodings(place)
+    names = names_in(place)
+    if not any(names):  # no header, or no JSON in the first line: it will hold no text
+        return {}
+    return dict.fromkeys(("text_column", "tsv_column"), _column(names, code, place))
+
+
+def _column(names, code, place):
+    """The column that holds text: `text`, else the one that is named by the language, in whatever form."""
+    mine = [name for name in ("text", code) if name in names][:1] or in_language(names, code)
+    if len(mine) != 1:
+        raise ValueError(
+            f"{place} has the columns {', '.join(names)}, of which {len(mine) or 'none'} name {language(code).name} "
+            f"({code}): rename the one to use to `text`."
+        )
+    return mine[0]
+
+
+def _hub_texts(repository, configuration, code):
+    try:
+        read = load_hub(repository, configuration, "train")
+    except (OSError, ValueError, DatasetsError) as error:
+        raise ValueError(
+            f"{repository!r} is not a file here, and as a data set of the Hub it failed ({error}). Give text files, "
+            "`owner/name` or `owner/name:configuration`."
+        ) from error
+    column = _column(read.column_names, code, repository)
+    read = read.select_columns([column]).rename_columns({column: "text"}).filter(_has_text, batched=True)
+    if not len(read):
+        raise ValueError(f"{repository!r} holds no text.")
+    return read
 
 
 def _has_text(batch):
     return [bool(text and text.strip()) for text in batch["text"]]
 
 
-def _read_texts(stamps, code):
-    for place, *_ in stamps:
-        yield from ({"text": text} for text in read_documents(place, tsv_column=code))
+def texts_fingerprint(texts) -> str:
+    """16 hexadecimal digits of the SHA-256 of a dataset's texts, written as one list in JSON."""
+    digest, between = hashlib.sha256(b"["), b""
+    for batch in texts.iter(1000):
+        digest.update(between + json.dumps(batch["text"], ensure_ascii=False)[1:-1].encode())
+        between = b", "
+    digest.update(b"]")
+    return digest.hexdigest()[:16]
 
 
 def base_model(data):

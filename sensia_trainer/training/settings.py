@@ -113,8 +113,8 @@ class AdaptationData:
         default=None,
         metadata={
             "help": "Text of the source language to train on beside the pairs, so that it is not forgotten (with "
-            "`source_lm_weight`): .txt (a text a line), .jsonl (`text`) or .tsv files (the column named by the "
-            "language's code), or a Hub dataset id."
+            "`source_lm_weight`): .txt files (a text a line), .jsonl or .tsv files (column `text`, else the one named "
+            "by the language's code), or a Hub dataset id, with a configuration after a colon (owner/name:sw)."
         },
     )
     monolingual_target: list[str] | None = field(
@@ -124,7 +124,7 @@ class AdaptationData:
         default_factory=list,
         metadata={
             "help": "What these texts must not hold a sentence of, besides the held-out pairs and `eval_flores`: "
-            "files, folders, or Hub ids."
+            "files, folders, or Hub ids (with a configuration after a colon)."
         },
     )
     licence: str | None = field(

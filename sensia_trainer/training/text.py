@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from transformers import GPT2Tokenizer
 from transformers.utils import logging
 
+from ..bitext.readers import without_surrogates
 from ..bitext.streams import Problems, open_binary, plain_name, read_lines, refuse_other_encodings
 from ..utils.files import fingerprint, read_json, write_json
 from ..utils.recipes import expand_variables
@@ -180,7 +181,8 @@ def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, pro
         elif suffix == ".jsonl":
             for number, line in lines:
                 try:
-                    text = json.loads(line)[text_column] if line.strip() else ""
+                    record = json.loads(line) if line.strip() else {text_column: ""}
+                    text = without_surrogates(record, line, number, problems)[text_column]
                 except (ValueError, TypeError, KeyError, RecursionError):
                     text = None
                 if isinstance(text, str):
@@ -188,7 +190,9 @@ def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, pro
                 else:
                     problems.add("malformed_lines", number)
         else:
-            _, first = next(lines, (1, ""))
+            _, first = next(lines, (0, None))
+            if first is None:
+                return
             names = first.split("\t")
             missing = [name for name in (tsv_column, *(tsv_keep or {})) if name not in names]
             if missing:

@@ -15,8 +15,10 @@ from sensia_trainer.training.adaptation import (
     read_control,
     source_fluency,
     summary,
+    texts_fingerprint,
 )
 from sensia_trainer.training.settings import AdaptationData
+from sensia_trainer.utils.files import fingerprint
 
 
 def config(folder):
@@ -81,12 +83,113 @@ def test_text_beside_the_pairs(tmp_path):
     with pytest.raises(ValueError, match="`monolingual_target` should be in Indonesian, but 100% .* mostly English"):
         load_texts(AdaptationData(model="m", bitext="b", monolingual_target=files[:1]), config(tmp_path), held_out)
     missing = AdaptationData(model="m", bitext="b", replay_source=[files[0], "nowhere.txt"])
-    with pytest.raises(ValueError, match="`replay_source` holds 'nowhere.txt'"):
+    with pytest.raises(ValueError, match="`replay_source`: 'nowhere.txt' is not a file"):
         load_texts(missing, config(tmp_path), held_out)
     for name in ("nowhere.txt", "nowhere.jsonl.gz", "no/such/folder/text"):
         alone = AdaptationData(model="m", bitext="b", replay_source=name)
-        with pytest.raises(ValueError, match=f"`replay_source` holds '{name}'.* data set of the Hub"):
+        with pytest.raises(ValueError, match=f"`replay_source`: '{name}' is not .* data set of the Hub"):
             load_texts(alone, config(tmp_path), held_out)
+
+
+CAT = "The cat sleeps on the old chair in the kitchen."
+
+
+def texts_of(tmp_path, held_out="held out", **fields):
+    """What is loaded of replayed text, and its facts."""
+    pairs = Dataset.from_dict({"translation": [{"en": held_out, "id": "x"}]})
+    loaded, facts = load_texts(AdaptationData(model="m", bitext="b", **fields), config(tmp_path), pairs)
+    return loaded["source"]["text"][:], facts["replay source"]
+
+
+@pytest.mark.parametrize(
+    "name, content, error",
+    [
+        ("a.txt", "", "a.txt holds no text"),
+        ("a.tsv", "", "a.tsv holds no text"),
+        ("a.jsonl", "", "a.jsonl holds no text"),
+        ("a.txt", " \n\n", "a.txt holds no text"),
+        (
+            "a.jsonl",
+            '{"content": "x"}',
+            "columns content, of which none name English \\(en\\): rename the one to use to `text`",
+        ),
+        ("a.jsonl", "no JSON\n", "a.jsonl holds no text \\(malformed lines: 1 left out, the first in line 1\\)"),
+        ("a.tsv", "sw\tid\nx\ty\n", "a.tsv has the columns sw, id, of which none name"),
+        ("a.tsv", "EN\teng_Latn\nx\ty\n", "a.tsv has the columns EN, eng_Latn, of which 2 name"),
+        ("a.csv", "text\nx\n", "unknown kind of text file; known are .txt, .jsonl and .tsv"),
+        ("a.txt", CAT.encode("utf-16"), "is in UTF-16, not in UTF-8; convert it"),
+    ],
+)
+def test_text_files_that_cannot_be_read_are_refused_with_a_way_out(tmp_path, name, content, error):
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "good.txt").write_text(CAT, encoding="utf-8")
+    for files in ([name], ["good.txt", name]):
+        with pytest.raises(ValueError, match=f"^`replay_source`: .*{error}"):
+            texts_of(tmp_path, replay_source=[str(tmp_path / file) for file in files])
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.tsv", f"id\ttext\n7\t{CAT}\n"),
+        ("a.tsv", f"en-GB\tid\ten\nx\ty\t{CAT}\n"),
+        ("a.tsv", f"eng_Latn\tind_Latn\n{CAT}\ty\n"),
+        ("a.jsonl", f'{{"id": 7, "text": "{CAT}"}}\n'),
+        ("a.jsonl", f'{{"EN": "{CAT}"}}\n'),
+    ],
+)
+def test_columns_of_text_are_found(tmp_path, name, content):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert texts_of(tmp_path, replay_source=str(tmp_path / name))[0] == [CAT]
+
+
+def test_what_is_wrong_with_text_is_told_and_counted(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(adaptation.logger, "propagate", True)
+    (tmp_path / "a.txt").write_bytes(f"{CAT}\nIn the café they sell old books.".encode("latin-1"))
+    lines = [f'{{"text": "{CAT}"}}', "{", '{"text": "An emoji, cut: \\ud83d"}']
+    (tmp_path / "b.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for _ in range(2):  # read, and taken from what was kept
+        caplog.clear()
+        found, facts = texts_of(tmp_path, replay_source=[str(tmp_path / name) for name in ("a.txt", "b.jsonl")])
+        assert found == [CAT, "In the caf\ufffd they sell old books.", CAT, "An emoji, cut: \ufffd"]
+        assert {"invalid utf8": 1, "malformed lines": 1, "lone surrogates": 1}.items() <= facts.items()
+        assert "`replay_source`: a.txt: invalid utf8: 1 kept with U+FFFD" in caplog.text
+        assert "`replay_source`: b.jsonl: malformed lines: 1 left out, the first in line 2" in caplog.text
+
+
+def test_text_of_the_hub(tmp_path, monkeypatch):
+    sets = {("some/wiki", "20231101.en"): {"id": [1, 2], "text": [CAT, ""]}, ("some/wiki", "bad"): {"body": ["x"]}}
+
+    def load(path, config, split):
+        if (path, config) not in sets:
+            raise ValueError("Config name is missing. Pick one of 20231101.en, bad.")
+        return Dataset.from_dict(sets[path, config])
+
+    monkeypatch.setattr(adaptation, "load_hub", load)
+    found, facts = texts_of(tmp_path, replay_source="some/wiki:20231101.en")
+    assert found == [CAT] and facts["name"] == "some/wiki:20231101.en"
+    for place, error in (
+        ("some/wiki", "Pick one of 20231101.en"),
+        ("some/wiki:bad", "has the columns body, of which none"),
+    ):
+        with pytest.raises(ValueError, match=f"^`replay_source`: .*some/wiki.* {error}"):
+            texts_of(tmp_path, replay_source=place)
+
+
+def test_texts_are_told_by_the_fingerprint_of_their_list():
+    texts = ["a", 'quotes " and \\', "é", ""] * 600
+    dataset = Dataset.from_dict({"text": texts})
+    assert texts_fingerprint(dataset) == fingerprint(texts)[:16]
+    assert texts_fingerprint(dataset.select([1, 0])) == fingerprint([texts[1], texts[0]])[:16]
+
+
+def test_much_text_is_judged_some_at_a_time(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(adaptation, "elsewhere", lambda texts, *_: seen.append(len(texts)) or [""] * len(texts))
+    (tmp_path / "a.txt").write_text("".join(f"{CAT} {n}\n" for n in range(2500)), encoding="utf-8")
+    for _ in range(2):
+        assert len(texts_of(tmp_path, replay_source=str(tmp_path / "a.txt"))[0]) == 2500
+    assert seen == [1000, 1000, 500]  # and once for all processes
 
 
 def test_text_that_is_not_compared_with_evaluation_sets_is_told(tmp_path, caplog, monkeypatch):
