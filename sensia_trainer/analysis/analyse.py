@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from ..utils.statistics import paired_bootstrap
 from . import DEFINITIONS
 from .corpus import AlignedCorpus
-from .mixture import VARIANTS, mixture_ablation
+from .mixture import mixture_ablation, variants_of
 from .procrustes import compare_procrustes, procrustes
 from .senses import mutual_information, recall_by_sense, sense_drift, sense_neighbours, translation_precision
 from .topology import sense_geometry, standardised_ranks, topology_scores
@@ -59,7 +59,7 @@ def analyse(
     started = time.perf_counter()
     compared = [name for name in ("model", "control") if name in models]
     # Every sentence of both sides once for each model, and the target's under each variant of the mixture.
-    reads = 2 * len(models) + len(VARIANTS) * len(compared)
+    reads = 2 * len(models) + sum(len(variants_of(models[name])) for name in compared)
     bar = tqdm(total=reads * len(corpus.ids["target"]), unit=" sentences", disable=not progress)
     options = {"batch_size": batch_size, "bar": bar}
     bar.set_description("senses of words and sentences")

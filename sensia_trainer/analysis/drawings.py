@@ -145,13 +145,16 @@ def mixture(results):
     k = results[0]["settings"]["top_k"]
     groups = {"full": "full", "top_k": f"top-{k}", "top_k_norm_matched": f"top-{k}\nnorm-\nmatched"}
     groups |= {"uniform": "uniform\n(full / K)", "uniform_norm_matched": "uniform\nnorm-\nmatched"}
+    groups |= {"without_senses": "without\nsenses", "senses_alone": "senses\nalone"}  # with a gate
     figure, axes = _panels(len(results), width=4.8, sharey=True)
     for axis, result in zip(axes[0], results):
+        present = _present(result["mixture"])
+        shown = {g: label for g, label in groups.items() if all(g in result["mixture"][name] for name in present)}
         series = {
-            name: [(result["mixture"][name][g]["mean"], result["mixture"][name][g]["interval"]) for g in groups]
-            for name in _present(result["mixture"])
+            name: [(result["mixture"][name][g]["mean"], result["mixture"][name][g]["interval"]) for g in shown]
+            for name in present
         }
-        _bars(axis, list(groups.values()), series, digits=1)
+        _bars(axis, list(shown.values()), series, digits=1)
         guess = np.log(result["settings"]["vocab_size"])
         axis.axhline(guess, color="black", linewidth=1, linestyle=":", label="ln V (all tokens alike)")
         axis.set_title(result["shown"])

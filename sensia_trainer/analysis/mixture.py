@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ..utils.statistics import paired_bootstrap
+from .controls import closed_gate, has_gate
 from .words import padded_batches
 
 
@@ -18,15 +19,41 @@ VARIANTS = {
     "uniform": "the mean over senses, as published: exactly the full mixture divided by K, so logit scale alone",
     "uniform_norm_matched": "the same, rescaled: equal to the full mixture by construction",
 }
+# Of a language model with a gate, head(b + g m): they change m, which stands beside the state b.
+GATED_VARIANTS = VARIANTS | {
+    "full": "the model as it is, head(b + g m)",
+    "top_k": "one contribution per position in m: both the loss of the others and a quieter sense path",
+    "uniform": "m divided by K beside the whole state: a quieter sense path alone",
+    "without_senses": "the gate closed, head(b): the language model alone",
+    "senses_alone": "the mixture without the state, head(m)",
+}
+
+
+def variants_of(model) -> dict[str, str]:
+    """The variants of the mixture that say something of a model, each with what it isolates."""
+    return GATED_VARIANTS if has_gate(model) else VARIANTS
 
 
 @contextmanager
 def ablated(model, variant: str, *, top_k: int = 1):
-    """Sets the mixture switches of a Backpack's configuration to `variant` and puts them back afterwards."""
-    if variant not in VARIANTS:
-        raise ValueError(f"`variant` is {variant!r}, but must be one of {sorted(VARIANTS)}.")
+    """Makes a Backpack predict by a `variant` of [`variants_of`], and as before afterwards."""
+    if variant not in variants_of(model):
+        raise ValueError(f"`variant` is {variant!r}, but must be one of {sorted(variants_of(model))}.")
     if not 1 <= top_k <= model.config.num_senses:
         raise ValueError(f"`top_k` is {top_k}, but the model has {model.config.num_senses} senses.")
+    if variant == "without_senses":
+        with closed_gate(model):
+            yield model
+        return
+    if variant == "senses_alone":
+        handle = model.backpack.residual_gate.register_forward_hook(
+            lambda _, state_and_mixture, __: state_and_mixture[1]
+        )
+        try:
+            yield model
+        finally:
+            handle.remove()
+        return
     switches = {
         "mixture_mode": variant.removesuffix("_norm_matched"),
         "mixture_top_k": top_k,
@@ -73,11 +100,11 @@ def mixture_ablation(
         sequences: Token ids of the target sentences.
 
     Returns:
-        `dict`: `tokens`, `top_k`, and for each name of `VARIANTS` `mean`, `interval` and, but for `full`, the paired
+        `dict`: `tokens`, `top_k`, and for each name of [`variants_of`] `mean`, `interval` and, but for `full`, the paired
         `difference` to it as `paired_bootstrap` gives it.
     """
     nll = {}
-    for variant in VARIANTS:
+    for variant in variants_of(model):
         with ablated(model, variant, top_k=top_k):
             nll[variant], tokens = sentence_nll(model, sequences, batch_size=batch_size, bar=bar)
     if tokens.sum() == 0:

@@ -1,7 +1,7 @@
 """Tables of the analyses as Markdown, rendered from result files; nothing is computed here."""
 
 from ..utils.markdown import table, with_interval
-from .mixture import VARIANTS
+from .mixture import GATED_VARIANTS, VARIANTS
 
 
 TITLE = "# Sense analyses"
@@ -169,6 +169,10 @@ def _procrustes(results):
 def _mixture(results):
     names = {"top_k": "top-{k}", "top_k_norm_matched": "top-{k}, norm-matched", "uniform": "uniform"}
     names["uniform_norm_matched"] = "uniform, norm-matched"
+    entries = [entry for r in results for entry in r["mixture"].values() if entry is not None]
+    gated = ["without_senses" in entry for entry in entries]
+    if any(gated):
+        names |= {"without_senses": "without senses", "senses_alone": "senses alone"}
     k = results[0]["settings"]["top_k"]
     header = ["language", "model", "full", *(name.format(k=k) for name in names.values())]
     rows = []
@@ -176,11 +180,17 @@ def _mixture(results):
         for which in ("model", "control"):
             entry = r["mixture"][which]
             if entry is not None:
-                rows.append([r["shown"], which, *(estimate(entry[v], 2) for v in ("full", *names))])
+                rows.append([r["shown"], which, *(estimate(entry.get(v), 2) for v in ("full", *names))])
         paper = PAPER.get(r["target_language"], {}).get("mixture")
         if paper is not None:
             rows.append([r["shown"], "paper", *(number(v, 2) for v in paper[:2]), "", number(paper[2], 2), ""])
-    isolates = "; ".join(f"**{names.get(v, v).format(k=k)}**: {what}" for v, what in VARIANTS.items())
+            rows[-1] += [""] * (len(header) - len(rows[-1]))
+    kinds = {"": VARIANTS} if not all(gated) else {}
+    kinds |= {"of a language model with a gate, ": GATED_VARIANTS} if any(gated) else {}
+    isolates = ". And ".join(
+        of + "; ".join(f"**{names.get(v, v).format(k=k)}**: {what}" for v, what in variants.items())
+        for of, variants in kinds.items()
+    )
     return (
         "## Sense-mixture ablation (Table 5)\n\n"
         "Cross-entropy of the target sentences in nats per token, lower is better (Eq. 12, without the source "
@@ -298,8 +308,10 @@ def _findings(results):
             ("top_k", "one sense alone is worse than the mixture, as published"),
             ("top_k_norm_matched", "the same at equal norm"),
             ("uniform", "dividing the mixture by K is worse"),
+            ("without_senses", "the language model without its senses is worse"),
         ):
-            lines.append(f"- {language}, mixture: {title}: {_verdict(top[variant]['difference'])}")
+            if variant in top:
+                lines.append(f"- {language}, mixture: {title}: {_verdict(top[variant]['difference'])}")
     return "## Which findings hold here\n\n" + "\n".join(lines)
 
 

@@ -8,6 +8,7 @@ from .retrieval import DIRECTIONS
 
 # Shares by which bits per byte of the source may grow before it counts as worse, and as forgotten.
 WORSE, FORGOTTEN = 0.03, 0.15
+TAKE_PART = 0.005  # of the state's length that senses add
 KEPT = 0.005  # of induced senses, which are trained on the language that they are measured on
 # Bits per byte that are a difference from the control.
 CLEARLY = 0.03
@@ -147,7 +148,7 @@ def _drift(before, after):
 def induction_verdict(after: dict) -> list[str]:
     """Sentences about induced senses, whose measures are those of [`InductionTrainer.evaluate`]."""
     gate, change = after["gate"], after["perplexity"] / after["base_perplexity"] - 1
-    opened = abs(gate) >= 0.01
+    opened = after["contribution"] >= TAKE_PART
     kept = "is kept" if log(after["perplexity"]) <= (1 + KEPT) * log(after["base_perplexity"]) else "has become worse"
     lines = [
         f"The gate is {gate:.3f}: the senses {'take part' if opened else 'do nothing yet'}; they add "

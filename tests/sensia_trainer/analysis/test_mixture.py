@@ -3,7 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from modeling_backpack import BackpackForCausalLM
+from sensia_trainer.analysis import summary
 from sensia_trainer.analysis.mixture import VARIANTS, ablated, mixture_ablation, sentence_nll
 from sensia_trainer.evaluation.perplexity import perplexity
 from tests.reference import analysis as reference
@@ -72,6 +75,50 @@ def test_switches_are_put_back_even_after_an_error(tiny_model):
         assert model.config.mixture_norm_matched
         raise RuntimeError
     assert (model.config.mixture_mode, model.config.mixture_norm_matched) == ("full", False)
+
+
+@pytest.fixture
+def gated(tokenizer):
+    """A language model with senses behind an open gate; and the language model."""
+    torch.manual_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 40}
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes))
+    model = BackpackForCausalLM.from_backbone(base, num_senses=4).eval()
+    with torch.no_grad():
+        model.backpack.residual_gate.weight.fill_(0.5)
+    return model, base.eval()
+
+
+def test_senses_behind_a_gate_are_told_with_and_without_the_language_model(gated, sequences):
+    model, base = gated
+    result, plain = mixture_ablation(model, sequences, iterations=10), sentence_nll(base, sequences)
+    assert result["without_senses"]["mean"] == pytest.approx(plain[0].sum() / plain[1].sum(), rel=1e-6)
+    assert "difference" in result["senses_alone"]
+    ids = torch.tensor([sequences[0]])
+    with torch.no_grad():
+        full = model(ids, output_senses=True)
+        with ablated(model, "senses_alone"):
+            torch.testing.assert_close(model(ids).logits, model.get_output_embeddings()(full.mixture))
+        with ablated(model, "uniform"):
+            state = full.backbone_last_hidden_state + 0.5 * full.mixture / 4
+            torch.testing.assert_close(model(ids).logits, model.get_output_embeddings()(state))
+        torch.testing.assert_close(model(ids).logits, full.logits, rtol=0, atol=0)
+
+
+def test_captions_are_those_of_the_models(gated, tiny_model, sequences):
+    of_gated, of_plain = (mixture_ablation(m, sequences, iterations=10) for m in (gated[0], tiny_model()))
+
+    def section(*entries):
+        shared = {"settings": {"top_k": 1}, "target_language": "id"}
+        results = [shared | {"shown": "id", "mixture": {"model": entry, "control": None}} for entry in entries]
+        return summary._mixture(results)
+
+    assert "logit scale alone" in section(of_plain) and "without senses" not in section(of_plain)
+    assert "logit scale alone" not in section(of_gated) and "| without senses | senses alone |" in section(of_gated)
+    both = section(of_plain, of_gated)
+    assert "logit scale alone" in both and "a quieter sense path alone" in both
+    rows = [line.count("|") for line in both.splitlines() if line.startswith("|")]
+    assert len(rows) == 6 and len(set(rows)) == 1
 
 
 def test_bad_arguments_are_refused(tiny_model):

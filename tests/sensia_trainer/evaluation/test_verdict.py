@@ -140,7 +140,9 @@ def test_induced_senses():
     assert lines[0] == "The gate is 0.250: the senses take part; they add 4.0% to the state."
     assert lines[1] == "What the model knows is kept: perplexity 20.20 on held-out text, 20.00 of the base (+1.0%)."
     assert worse[1].startswith("What the model knows has become worse: perplexity 20.40 ")
-    closed = induction_verdict({"gate": 0.001, "contribution": 0.0, "perplexity": 30, "base_perplexity": 20.0})
+    small = induction_verdict(values | {"gate": 0.008, "contribution": 0.06, "perplexity": 20.2})
+    assert small[0] == "The gate is 0.008: the senses take part; they add 6.0% to the state."
+    closed = induction_verdict({"gate": 0.02, "contribution": 0.0004, "perplexity": 30, "base_perplexity": 20.0})
     assert "do nothing yet" in closed[0] and "has become worse" in closed[1] and "more steps" in closed[2]
 
 
