@@ -100,8 +100,8 @@ def mixture_ablation(
         sequences: Token ids of the target sentences.
 
     Returns:
-        `dict`: `tokens`, `top_k`, and for each name of [`variants_of`] `mean`, `interval` and, but for `full`, the paired
-        `difference` to it as `paired_bootstrap` gives it.
+        `dict`: `tokens`, `top_k`, and for each name of [`variants_of`] `mean`, `interval` and, but for `full`, the
+        paired `difference` to it as `paired_bootstrap` gives it.
     """
     nll = {}
     for variant in variants_of(model):
