@@ -269,16 +269,20 @@ class BitextTrainer(ResumableTrainer):
         """What is trained on: pairs, with their tokens, and text beside them."""
         table = self.train_dataset.data
         tokens = sum(pc.sum(pc.list_value_length(table[f"{side}_ids"])).as_py() for side in SIDES)
-        beside = [f"text of the {side} language" for side in self.data_collator.texts]
-        return " and ".join([f"{len(self.train_dataset):,} pairs ({amount(tokens)} tokens)", *beside])
+        pairs, texts = len(self.train_dataset), self.data_collator.texts
+        each = {side: one.per_pair * one.tokens for side, one in texts.items()}  # tokens for each pair
+        every = tokens / pairs + sum(each.values())
+        beside = [f"text of the {side} language ({n / every:.0%} of all tokens)" for side, n in each.items()]
+        return " and ".join([f"{pairs:,} pairs ({amount(tokens)} tokens)", *beside])
 
     def expected_cost(self):
         table = self.train_dataset.data
         tokens = [pc.list_value_length(table[f"{side}_ids"]).to_numpy() for side in SIDES]
-        longest = longest_lengths(*tokens, self.args.train_sampling_strategy)
+        mean, longest = [n.mean() for n in tokens], longest_lengths(*tokens, self.args.train_sampling_strategy)
+        texts = [(one.per_pair, one.tokens) for one in self.data_collator.texts.values()]
         return self._expected(
-            lambda pairs, vocabulary: step_batch([n.mean() for n in tokens], pairs, vocabulary, self.args),
-            lambda _, vocabulary: step_batch(longest, pairs_at_once(self.args), vocabulary, self.args),
+            lambda pairs, vocabulary: step_batch(mean, pairs, vocabulary, self.args, texts),
+            lambda _, vocabulary: step_batch(longest, pairs_at_once(self.args), vocabulary, self.args, texts),
             chunked=is_chunked(self.args),
         )
 

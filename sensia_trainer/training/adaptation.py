@@ -101,7 +101,7 @@ def load_texts(data, args, held_out):
     target = next(code for code in sentences if code != args.source_language)
     codes = {"source": args.source_language, "target": target}
     for side, name, other in (("source", "replay_source", "target"), ("target", "monolingual_target", "source")):
-        places = [expand_variables(place) for place in getattr(data, name) or []]
+        places = _places(data, name)
         if not places:
             continue
         if isinstance(held_out, dict) and side == "target":
@@ -180,51 +180,71 @@ def _judged(read, code, other, evaluated, keys, what):
     )
 
 
-def _read_texts(places, code):
-    """Text as a dataset with a column `text`, and what was wrong with it: `counts` by kind, and `described`."""
-    repository, _, configuration = places[0].partition(":")
+def some_texts(data, name, code, number) -> list[str]:
+    """The first `number` texts of each file of `replay_source` or `monolingual_target`, without any check; none of a
+    data set of the Hub. Raises as [`load_texts`]."""
+    try:
+        return [text for file in _files(_places(data, name)) for text in islice(_texts_of(file, code), number)]
+    except ValueError as error:
+        raise ValueError(f"`{name}`: {error}") from error
+
+
+def _places(data, name):
+    return [expand_variables(place) for place in getattr(data, name) or []]
+
+
+def _files(places) -> list[Path]:
+    """The files that text lies in; none of a data set of the Hub."""
+    repository = places[0].partition(":")[0]
     on_hub = is_hub_id(repository) and Path(plain_name(repository)).suffix not in TEXT_SUFFIXES
     if len(places) == 1 and on_hub and not Path(places[0]).exists():
-        return _hub_texts(repository, configuration or None, code), {"counts": {}, "described": []}
+        return []
     missing = [place for place in places if not Path(place).is_file()]
     if missing:
         raise ValueError(
             f"{missing[0]!r} is not a file. Give text files, or the id of one data set of the Hub (`owner/name`, or "
             "`owner/name:configuration`)."
         )
+    return list(map(Path, places))
+
+
+def _read_texts(places, code):
+    """Text as a dataset with a column `text`, and what was wrong with it: `counts` by kind, and `described`."""
+    files = _files(places)
+    if not files:
+        return _hub_texts(places[0], code), {"counts": {}, "described": []}
 
     def build(folder):
-        problems = [(Path(place), Problems()) for place in places]
+        problems = [(file, Problems()) for file in files]
         store.write_tables(folder / "texts.arrow", _tables(problems, code))
-        described = [f"{place.name}: {one}" for place, found in problems for one in found.described()]
+        described = [f"{file.name}: {one}" for file, found in problems for one in found.described()]
         counts = sum((Counter(found) for _, found in problems), Counter())
         return {"counts": {kind.replace("_", " "): n for kind, n in counts.items()}, "described": described}
 
-    parts, problems = store.kept(["texts", code, *map(store.identity, map(Path, places))], build)
+    parts, problems = store.kept(["texts", code, *map(store.identity, files)], build)
     return parts["texts"], problems
 
 
 def _tables(problems, code):
     """The texts of files, some at a time; what is wrong with a file is counted in its own `problems`."""
-    for place, found in problems:
-        texts = filter(str.strip, read_documents(place, **_columns(place, code), problems=found))
+    for file, found in problems:
+        texts = _texts_of(file, code, found)
         is_empty = True
         while batch := list(islice(texts, 1000)):
             is_empty = False
             yield pa.table({"text": pa.array(batch, pa.string())})
         if is_empty:
-            raise ValueError(f"{place} holds no text{''.join(f' ({one})' for one in found.described())}.")
+            raise ValueError(f"{file} holds no text{''.join(f' ({one})' for one in found.described())}.")
 
 
-def _columns(place, code):
-    """What [`read_documents`] is to take of a file."""
-    if Path(plain_name(place)).suffix not in TEXT_SUFFIXES[1:]:
-        return {}
-    refuse_other_encodings(place)
-    names = names_in(place)
-    if not any(names):  # no header, or no JSON in the first line: it will hold no text
-        return {}
-    return dict.fromkeys(("text_column", "tsv_column"), _column(names, code, place))
+def _texts_of(file, code, problems=None):
+    columns = {}
+    if Path(plain_name(file)).suffix in TEXT_SUFFIXES[1:]:
+        refuse_other_encodings(file)
+        names = names_in(file)
+        if any(names):  # else it is empty, or has no JSON in its first line
+            columns = dict.fromkeys(("text_column", "tsv_column"), _column(names, code, file))
+    return filter(str.strip, read_documents(file, **columns, problems=problems))
 
 
 def _column(names, code, place):
@@ -238,18 +258,19 @@ def _column(names, code, place):
     return mine[0]
 
 
-def _hub_texts(repository, configuration, code):
+def _hub_texts(place, code):
+    repository, _, configuration = place.partition(":")
     try:
-        read = load_hub(repository, configuration, "train")
+        read = load_hub(repository, configuration or None, "train")
     except (OSError, ValueError, DatasetsError) as error:
         raise ValueError(
-            f"{repository!r} is not a file here, and as a data set of the Hub it failed ({error}). Give text files, "
+            f"{place!r} is not a file here, and as a data set of the Hub it failed ({error}). Give text files, "
             "`owner/name` or `owner/name:configuration`."
         ) from error
-    column = _column(read.column_names, code, repository)
+    column = _column(read.column_names, code, place)
     read = read.select_columns([column]).rename_columns({column: "text"}).filter(_has_text, batched=True)
     if not len(read):
-        raise ValueError(f"{repository!r} holds no text.")
+        raise ValueError(f"{place!r} holds no text.")
     return read
 
 

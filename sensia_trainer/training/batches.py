@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
@@ -103,6 +104,11 @@ class Texts(NamedTuple):
     dataset: Any
     per_pair: float
     pairs: int
+
+    @property
+    def tokens(self) -> float:
+        """Mean tokens of a text."""
+        return pc.mean(pc.list_value_length(self.dataset.data["ids"])).as_py()
 
     def beside(self, rows: list[int], epoch: int) -> dict[str, list]:
         """`ids` and `ended` of the texts that go with these pairs."""

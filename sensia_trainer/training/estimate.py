@@ -256,18 +256,22 @@ def training_memory(
     return Memory(states, activations + LOGITS_BYTES)
 
 
-def average_batch(pairs: float, source: float, target: float, vocabulary: int, both_sides: bool = False) -> Batch:
+def average_batch(
+    pairs: float, source: float, target: float, vocabulary: int, both_sides: bool = False, texts=()
+) -> Batch:
     """
-    A batch of that many pairs whose sides have so many tokens on average.
+    A batch of that many pairs whose sides have so many tokens on average, and of `texts` beside them, all of whose
+    tokens are predicted: for each kind, their number for each pair and tokens of one.
 
     Distinct tokens by Heaps' law, 10 n^0.6 at most n and the vocabulary, which fits bitext of several domains (64
     pairs of 20 to 30 tokens have 900 to 1,200 distinct ones). Lengths vary: the mean of squares is 1.5 times the
     square of the mean.
     """
-    tokens = pairs * (source + target)
-    seen = pairs * sum((1.5 * n**2 + n) / 2 for n in (source, target))
+    parts = [(1, source), (1, target), *texts]
+    tokens = pairs * sum(number * n for number, n in parts)
+    seen = pairs * sum(number * (1.5 * n**2 + n) / 2 for number, n in parts)
     distinct = min(tokens, 10 * tokens**0.6, vocabulary)
-    return Batch(tokens, seen, distinct, pairs * (target + (source if both_sides else 0)))
+    return Batch(tokens, seen, distinct, tokens - (0 if both_sides else pairs * source))
 
 
 def fewest_processes(
@@ -293,12 +297,12 @@ def blocks_batch(blocks: int, length: int, vocabulary: int) -> Batch:
     return Batch(tokens, seen, min(tokens, 10 * tokens**0.6, vocabulary), blocks * (length - 1))
 
 
-def step_batch(counts: tuple[float, float], pairs: float, vocabulary: int, args) -> Batch:
-    """The batch that an adaptation sees of `pairs` whose sides have `counts` tokens: language modelling alone reads
-    the labelled side."""
+def step_batch(counts: tuple[float, float], pairs: float, vocabulary: int, args, texts=()) -> Batch:
+    """The batch that an adaptation sees of `pairs` whose sides have `counts` tokens, with `texts` as
+    [`average_batch`]: language modelling alone reads the labelled side."""
     both = args.source_lm_weight > 0
     seen = counts if _aligns(args) or both else (0, counts[1])
-    return average_batch(pairs, *seen, vocabulary, both)
+    return average_batch(pairs, *seen, vocabulary, both, texts)
 
 
 def pairs_at_once(args) -> int:

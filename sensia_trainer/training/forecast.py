@@ -18,8 +18,8 @@ from ..languages import other_language
 from ..utils.models import load_tokenizer
 from ..utils.recipes import find_model
 from ..vocabulary.extension import words_added
-from .adaptation import base_model
-from .batches import longest_lengths
+from .adaptation import base_model, some_texts
+from .batches import SIDES, longest_lengths
 from .estimate import (
     GPUS,
     SHARE_OF_CPU,
@@ -39,6 +39,7 @@ from .estimate import (
     training_memory,
     training_operations,
 )
+from .inputs import NO_LIMIT, RATIOS, check_tokens
 from .settings import INDUCED_BLOCKS, INDUCED_LENGTH, InductionConfig
 
 
@@ -63,8 +64,13 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
     config = _with_senses(AutoConfig.from_pretrained(find_model(place)), data)
     sizes = sizes_of(config)
     sizes = sizes._replace(vocabulary=sizes.vocabulary + words.vocabulary_size)
-    tokens = some_lengths(bitexts, load_tokenizer(data.tokenizer or place), args.max_length)
+    tokenizer = load_tokenizer(data.tokenizer or place)
+    tokens = some_lengths(bitexts, tokenizer, args.max_length)
     lengths = tuple(tokens.mean(axis=1))
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or NO_LIMIT
+    texts = _texts(data, args, next(iter(bitexts)), tokenizer, positions)
+    check_tokens(sum(lengths), texts)
+    texts = list(texts.values())
     batch_size = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
     if args.max_steps > 0:
         steps = args.max_steps
@@ -74,10 +80,10 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
         steps = ceil(pairs / batch_size * args.num_train_epochs)
 
     trained = _trained(parts, bool(words.vocabulary_size or words_added(place)), sizes)
-    step = step_batch(lengths, batch_size, sizes.vocabulary, args)
+    step = step_batch(lengths, batch_size, sizes.vocabulary, args, texts)
     operations = steps * training_operations(sizes, step, chunked=is_chunked(args), trained=trained)
     longest = longest_lengths(*tokens, args.train_sampling_strategy)
-    computed = step_batch(longest, pairs_at_once(args), sizes.vocabulary, args)
+    computed = step_batch(longest, pairs_at_once(args), sizes.vocabulary, args, texts)
     memory = training_memory(sizes, computed, half=args.bf16 or args.fp16, trained=trained)
 
     rate = rate or matrix_product_rate()
@@ -90,12 +96,15 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
     learning = trained_parameters(sizes, trained)
     learn = f"; {learning / 1e6:,.3g} M parameters are trained" if learning < parameters(sizes) else ""
     given = "unknown until they are fetched" if pairs is None else f"{pairs:,}" + (" at most" if chosen else "")
+    share = batch_size * sum(number * n for number, n in texts) / step.tokens
+    beside = f", {share:.0%} of them of text beside the pairs" if texts else ""
     passes = "" if not pairs else f", {steps * batch_size / pairs:.2g} passes"
     lines = [
         f"model       {place}: {parameters(sizes) / 1e6:,.3g} M parameters, {sizes.layers} layers of width "
         f"{sizes.hidden}" + (f", {sizes.senses} senses" if sizes.senses else "") + learn,
         f"pairs       {given}; {lengths[0]:.0f} + {lengths[1]:.0f} tokens each",
-        f"training    {steps:,} steps of {batch_size:,} pairs{passes}; {steps * step.tokens / 1e6:,.3g} M tokens",
+        f"training    {steps:,} steps of {batch_size:,} pairs{passes}; {steps * step.tokens / 1e6:,.3g} M tokens"
+        f"{beside}",
         f"operations  {operations:.2g}, {operations / steps:.2g} a step",
         f"memory      {memory.total / GIGA:.3g} GB a process: {memory.states / GIGA:.3g} of weights, gradients and "
         f"optimizer, {memory.activations / GIGA:.3g} of a step, beside half a GB of libraries",
@@ -174,6 +183,18 @@ def some_lengths(bitexts, tokenizer, limit=None) -> np.ndarray:
         sides = [tokenizer(list(texts), verbose=False)["input_ids"] for texts in zip(*pairs)]
         tokens += zip(*[[min(len(ids), limit or len(ids)) for ids in side] for side in sides])
     return np.array(tokens or [(25, 25)]).T
+
+
+def _texts(data, args, languages, tokenizer, positions) -> dict[str, tuple[float, float]]:
+    """Text beside the pairs, by side: texts for each pair, and the mean tokens of some that are there without the
+    network, cut as they will be; 25 where none are."""
+    limit, found = min(args.max_length or positions, positions), {}
+    for side, code, name in zip(SIDES, languages, ("replay_source", "monolingual_target")):
+        if getattr(data, name):
+            texts = some_texts(data, name, code, SEEN_PAIRS)
+            lengths = [len(ids) for ids in tokenizer(texts, verbose=False)["input_ids"]] if texts else [25]
+            found[side] = getattr(args, RATIOS[side]), sum(lengths) / sum(max(1, ceil(n / limit)) for n in lengths)
+    return found
 
 
 def _duration(hours: float) -> str:

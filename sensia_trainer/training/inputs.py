@@ -10,6 +10,7 @@ from ..languages import other_language
 from .batches import SIDES, PairCollator, Texts
 
 
+RATIOS = {"source": "replay_ratio", "target": "monolingual_ratio"}
 NO_LIMIT = 2**31 - 1  # tokens of a sentence, for models of any number of positions
 
 
@@ -55,11 +56,11 @@ def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
             _check_a_batch(len(tokenized), args)
         pairs = 1 + pc.max(tokenized.data["row"]).as_py()
         check_sides(texts, args)
-        for side, ratio in {"source": args.replay_ratio, "target": args.monolingual_ratio}.items():
-            if side not in texts:
-                continue
+        for side in filter(texts.__contains__, SIDES):
             pieces = tokenize_texts(texts[side], tokenizer, limit).shuffle(seed=args.seed)
-            collator.texts[side] = Texts(pieces, ratio, pairs)
+            collator.texts[side] = Texts(pieces, getattr(args, RATIOS[side]), pairs)
+    of_pair = sum(pc.mean(pc.list_value_length(tokenized.data[f"{side}_ids"])).as_py() for side in SIDES)
+    check_tokens(of_pair, {side: (one.per_pair, one.tokens) for side, one in collator.texts.items()})
     return tokenized, collator
 
 
@@ -101,6 +102,26 @@ def check_sides(sides, args):
         raise ValueError(
             "`dataloader_persistent_workers` is true, but workers that outlive an epoch would take the same text in "
             "the next; set it to false."
+        )
+
+
+def check_tokens(of_pair, texts):
+    """
+    Args:
+        of_pair (`float`): Mean tokens of both sides of a pair.
+        texts (`dict[str, tuple[float, float]]`): Text beside the pairs, by side: texts for each pair, and mean tokens
+            of one.
+
+    Raises:
+        `ValueError`: for text that would starve the pairs.
+    """
+    of_text = sum(number * tokens for number, tokens in texts.values())
+    if of_text > of_pair:
+        share = 0.95 * of_pair / of_text  # less than needed, as it is rounded
+        lower = " and ".join(f"`{RATIOS[side]}` to {number * share:.2g}" for side, (number, _) in texts.items())
+        raise ValueError(
+            f"Beside each pair of {of_pair:,.0f} tokens there would be {of_text:,.0f} tokens of text, which would "
+            f"starve the pairs. Lower {lower}, or cut the texts shorter (`max_length`, or a sentence a line)."
         )
 
 

@@ -364,6 +364,12 @@ def test_text_beside_the_pairs_that_would_not_be_learned_from_is_refused(tmp_pat
     both = texts | {"target": tiny_texts("id")}
     with pytest.raises(ValueError, match="`monolingual_ratio` 0.25: together .* starve the pairs"):
         tiny_trainer(tmp_path, texts=both, source_lm_weight=1.0, replay_ratio=0.8)
+    long = {"target": Dataset.from_dict({"text": ["kucing tua " * 100]})}
+    with pytest.raises(
+        ValueError, match=r"there would be .* starve the pairs. Lower `monolingual_ratio` to 0\.\d+, or"
+    ):
+        tiny_trainer(tmp_path, texts=long, monolingual_ratio=1.0)
+    tiny_trainer(tmp_path, texts=long, monolingual_ratio=1.0, max_length=16)  # in pieces
 
 
 def test_a_source_weight_for_a_frozen_vocabulary_is_refused(tmp_path):

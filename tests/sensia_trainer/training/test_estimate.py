@@ -163,6 +163,9 @@ def test_batches_by_hand():
     assert batch.seen == 10 * ((1.5 * 16 + 4) / 2 + (1.5 * 36 + 6) / 2)
     assert batch.distinct == 100  # not more than there are
     assert average_batch(10, 4, 6, 1000, both_sides=True).labels == 100
+    beside = average_batch(10, 4, 6, vocabulary=1000, texts=[(0.5, 8), (0.2, 5)])
+    assert (beside.tokens, beside.labels) == (150, 110)
+    assert beside.seen == pytest.approx(batch.seen + 5 * (1.5 * 64 + 8) / 2 + 2 * (1.5 * 25 + 5) / 2)
     assert average_batch(1000, 4, 6, vocabulary=10**6).distinct == pytest.approx(10 * 10**2.4)
     assert average_batch(10**6, 4, 6, vocabulary=1000).distinct == 1000
 

@@ -51,6 +51,27 @@ def test_the_numbers_are_those_of_the_formulas(tmp_path, bitext):
     assert all(f"\n{name} " in text for name in ("T4", "A100", "H100")) and "induction" not in text
 
 
+def test_text_beside_the_pairs_is_counted(tmp_path, bitext):
+    replayed = tmp_path / "english.txt"
+    replayed.write_text("the old cat and the old dog\n" * 50 + "the cat " * 100, encoding="utf-8")
+    data = AdaptationData(model="backpack-micro-en", bitext=bitext, replay_source=str(replayed))
+    fields = {"max_steps": 100, "per_device_train_batch_size": 30, "max_length": 16, "source_lm_weight": 1.0}
+    text = forecast(data, VocabularySettings(), TrainedParts(), settings(tmp_path, **fields), rate=1e10)
+    tokenizer = load_tokenizer("backpack-micro-en")
+    pair = [len(tokenizer(text)["input_ids"]) for text in ("the old cat", "kucing tua itu")]
+    texts = [len(tokenizer(text)["input_ids"]) for text in replayed.read_text().splitlines()]
+    beside = 0.25, sum(texts) / sum(-(-n // 16) for n in texts)
+    sizes = sizes_of(AutoConfig.from_pretrained(find_model("backpack-micro-en")))
+    batch = average_batch(30, *pair, sizes.vocabulary, both_sides=True, texts=[beside])
+    share = 0.25 * beside[1] / (0.25 * beside[1] + sum(pair))
+    assert f"{100 * batch.tokens / 1e6:.3g} M tokens, {share:.0%} of them of text beside the pairs\n" in text
+    assert f"{100 * training_operations(sizes, batch):.2g}, " in text
+    replayed.write_text("the cat " * 1000, encoding="utf-8")
+    args = settings(tmp_path, **fields | {"max_length": None})
+    with pytest.raises(ValueError, match="starve the pairs. Lower `replay_ratio` to 0.0"):
+        forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)
+
+
 def test_an_induction_has_a_line_of_its_own(tmp_path, bitext):
     tokenizer = tiny_tokenizer()
     for part in (GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=len(tokenizer)), tokenizer):

@@ -26,7 +26,7 @@ from sensia_trainer.training.progress import (
     size,
     trained_of,
 )
-from tests.tiny import tiny_model, tiny_tokenizer, tiny_trainer
+from tests.tiny import tiny_model, tiny_texts, tiny_tokenizer, tiny_trainer
 
 
 ARGS = SimpleNamespace(per_device_train_batch_size=32, gradient_accumulation_steps=1, world_size=2)
@@ -53,15 +53,22 @@ def test_time_and_memory_before_the_first_step():
     assert cost_line(None, 600, cpu) == cost_line((1, 1), 0, cpu) == ""
 
 
-@pytest.mark.parametrize("kind", ["pairs", "blocks"])
+@pytest.mark.parametrize("kind", ["pairs", "text", "blocks"])
 def test_the_cost_is_that_of_the_formulas(tmp_path, kind):
-    if kind == "pairs":
-        trainer = tiny_trainer(tmp_path, per_device_train_batch_size=6, gradient_accumulation_steps=2)
+    if kind != "blocks":
+        texts = {"target": tiny_texts("id")} if kind == "text" else None
+        trainer = tiny_trainer(tmp_path, texts=texts, per_device_train_batch_size=6, gradient_accumulation_steps=2)
         rows = trainer.train_dataset
         tokens = [[len(ids) for ids in rows[f"{side}_ids"]] for side in ("source", "target")]
-        step = average_batch(12, *(sum(side) / len(rows) for side in tokens), 280)
+        pieces = trainer.data_collator.texts["target"].dataset["ids"] if texts else []
+        beside = [(0.25, sum(map(len, pieces)) / len(pieces))] if texts else []
+        mean = [sum(side) / len(rows) for side in tokens]
+        step = average_batch(12, *mean, 280, texts=beside)
         longest = max(range(len(rows)), key=lambda row: tokens[0][row] + tokens[1][row])  # fewer than 100 rows
-        at_once = average_batch(6, *(side[longest] for side in tokens), 280)
+        at_once = average_batch(6, *(side[longest] for side in tokens), 280, texts=beside)
+        share = sum(number * n / (number * n + sum(mean)) for number, n in beside)
+        told = f" and text of the target language ({share:.0%} of all tokens)" if texts else ""
+        assert trainer.describe_data().endswith(f" tokens){told}")
     else:
         model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=8, n_layer=1, n_head=2, n_positions=8))
         args = TrainingArguments(tmp_path, use_cpu=True, per_device_train_batch_size=3, report_to="none")
