@@ -69,8 +69,7 @@ class BitextTrainer(ResumableTrainer):
             processing_class = load_tokenizer(model.name_or_path, model)
         self.base_model = model.name_or_path or "a model without a name"
         self.pairs = list(train_dataset) if isinstance(train_dataset, dict) else []
-        words = [model.get_input_embeddings(), model.get_output_embeddings()]
-        check_source(args, any(part.weight.requires_grad for part in words if part is not None))
+        check_source(args, model)
         train_dataset, collator = training_inputs(
             train_dataset,
             texts or {},

@@ -166,7 +166,7 @@ ODD = [
     Fault("adapt adapt.yaml --vocabulary_size 8 --vocabulary_dictionary text.txt", "text.txt"),
     Fault("adapt adapt.yaml --vocabulary_size 100000", "", "words"),
     Fault("adapt adapt.yaml --train senses", "polish_freeze"),
-    Fault("adapt adapt.yaml --train senses --polish_freeze none --source_lm_weight 1", "vocabulary.*frozen"),
+    Fault("adapt adapt.yaml --train senses --polish_freeze none --source_lm_weight 1", "", "vocabulary.*frozen"),
     Fault("adapt adapt.yaml --replay_source text.txt --source_lm_weight 0", "nothing would be learned from it"),
     Fault("adapt adapt.yaml --monolingual_target nowhere.txt", "nowhere.txt.*data set of the Hub"),
     Fault("adapt adapt.yaml --bitext '{\"id\": \"pairs.tsv\", \"id\": \"pairs.tsv\"}'", "names 'id' twice"),

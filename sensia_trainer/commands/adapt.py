@@ -35,7 +35,7 @@ def main(argv):
     from ..training.runs import run_folder, warn_of_one_process
 
     warn_of_one_process(args)
-    check_together(data, words, parts, args)
+    check_together(data, args)
     if data.estimate:
         return estimate(data, words, parts, args)
     with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
@@ -46,15 +46,14 @@ def main(argv):
             adapt(run, data, words, parts, args)
 
 
-def check_together(data, words, parts, args):
+def check_together(data, args):
     """What does not go together, before anything is read: an induction or the learning of words may take hours."""
     from ..training.adaptation import base_model
-    from ..training.inputs import check_sides, check_source
-    from ..vocabulary.extension import words_added
+    from ..training.inputs import check_sides
 
     sides = {"source": data.replay_source, "target": data.monolingual_target}
     check_sides([side for side, given in sides.items() if given], args)
-    check_source(args, parts.train == "all" or bool(words.vocabulary_size or words_added(base_model(data))))
+    base_model(data)
 
 
 def estimate(data, words, parts, args):

@@ -3,12 +3,15 @@
 import numpy as np
 import pyarrow.compute as pc
 from datasets import concatenate_datasets
+from transformers.utils import logging
 
 from ..bitext.columns import sides
 from ..bitext.tokens import tokenize_bitext, tokenize_texts
 from ..languages import other_language
 from .batches import SIDES, PairCollator, Texts
 
+
+logger = logging.get_logger(__name__)
 
 RATIOS = {"source": "replay_ratio", "target": "monolingual_ratio"}
 NO_LIMIT = 2**31 - 1  # tokens of a sentence, for models of any number of positions
@@ -125,16 +128,21 @@ def check_tokens(of_pair, texts):
         )
 
 
-def check_source(args, trains_words):
+def check_source(args, model):
     """
     Raises:
-        `ValueError`: for a weight of the source language where nothing of the vocabulary (`trains_words`) is trained.
+        `ValueError`: for a weight of the source language of which nothing is learned, since nothing is trained.
     """
-    if args.source_lm_weight > 0 and not trains_words:
-        raise ValueError(
-            f"`source_lm_weight` is {args.source_lm_weight:g}, but the vocabulary of the model is frozen "
-            "(embeddings and head), so that the source language keeps its words anyway. Set it to 0, train all "
-            "(`train: all`), or give the model new words (`vocabulary_size`), which are trained."
+    if args.source_lm_weight == 0:
+        return
+    weight = f"`source_lm_weight` is {args.source_lm_weight:g}"
+    frozen = f"{weight}, but the vocabulary of the model is frozen (embeddings and head)"
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{frozen}, and all the rest of it: let some of it be trained (`train`), or set it to 0.")
+    words = (model.get_input_embeddings(), model.get_output_embeddings())
+    if not any(part.weight.requires_grad for part in words if part is not None):
+        logger.warning(
+            f"{frozen}: its words stay as they are, and what else is trained (`train`) is held to the source language."
         )
 
 

@@ -372,14 +372,6 @@ def test_text_beside_the_pairs_that_would_not_be_learned_from_is_refused(tmp_pat
     tiny_trainer(tmp_path, texts=long, monolingual_ratio=1.0, max_length=16)  # in pieces
 
 
-def test_a_source_weight_for_a_frozen_vocabulary_is_refused(tmp_path):
-    model = tiny_trainer(tmp_path).model
-    model.get_input_embeddings().weight.requires_grad_(False)
-    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, source_lm_weight=1.0, target_language="id")
-    with pytest.raises(ValueError, match="`source_lm_weight` is 1, but the vocabulary of the model is frozen"):
-        SensiaTrainer(model, args, train_dataset=tiny_bitext(), processing_class=tiny_tokenizer())
-
-
 @pytest.mark.parametrize("context_state", ["mixture", "combined", "backbone"])
 def test_senses_behind_a_gate_are_adapted(tmp_path, tiny_model, context_state):
     """The state that each loss reads, by what changes when the gate is shut."""

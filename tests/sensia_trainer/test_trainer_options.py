@@ -138,3 +138,26 @@ def test_loss_scale_is_saved_and_its_skips_are_counted(tmp_path, optim):
     assert [row.get("skipped_steps") for row in resumed.state.log_history][-2] == skipped
     assert losses(resumed) == losses(whole)
     assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True))
+
+
+def test_a_source_weight_for_a_frozen_vocabulary_holds_what_else_is_trained(tmp_path, caplog):
+    """The senses learn from the source side, as its loss says, and where nothing is trained it is refused."""
+
+    def trainer(weight, senses=True):
+        def in_part(model, args, **kwargs):
+            model.requires_grad_(False).backpack.sense_network.requires_grad_(senses)
+            return SensiaTrainer(model, args, **kwargs)
+
+        fields = dict(max_steps=1, w_sense=0.0, w_context=0.0, w_lm=1.0, polish_freeze="none", dropout=0.0)
+        return tiny_trainer(tmp_path, trainer_class=in_part, source_lm_weight=weight, **fields)
+
+    with pytest.raises(ValueError, match="`source_lm_weight` is 1, but the vocabulary .* is frozen.*.`train`"):
+        trainer(1.0, senses=False)
+    learned = []
+    for weight in (0.0, 1.0):
+        caplog.clear()
+        one = trainer(weight)
+        assert ("the vocabulary of the model is frozen" in caplog.text) == (weight > 0)
+        one.train()
+        learned.append(torch.cat([p.detach().flatten() for p in one.model.backpack.sense_network.parameters()]))
+    assert not torch.equal(*learned)
