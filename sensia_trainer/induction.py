@@ -121,14 +121,15 @@ class InductionTrainer(ResumableTrainer):
         super().__init__(model, args, data_collator=stack_blocks, **kwargs)
         # Every batch holds as many labels: the mean of means is the mean.
         self.model_accepts_loss_kwargs = False
-        self._sums, self._base = Counter(), {}
+        self._sums = Counter()
+        # How far the model is from a base of which parts are trained would take a second model to tell.
+        self._base = {"divergence": None} if self.args.base_parts_trained else {}
 
     def remember_base(self, measured, prefix="") -> None:
         """Where parts of the language model are trained, evaluations tell from now on what this one, made before,
-        `measured` of it; how far the model is from it would take a second model, and is not told."""
-        if self.args.base_parts_trained:
-            names = ("base_cross_entropy", "base_perplexity")
-            self._base = {name: measured[prefix + name] for name in names} | {"divergence": None}
+        `measured` of it."""
+        if self._base:
+            self._base |= {name: measured[prefix + name] for name in ("base_cross_entropy", "base_perplexity")}
 
     def _expected(self, *args, **kwargs):
         return super()._expected(*args, head_products=induction_head_products(self.args.mixture_weight), **kwargs)
@@ -181,7 +182,9 @@ class InductionTrainer(ResumableTrainer):
         loss = distilled.loss + self.args.diversity_weight * terms["diversity"]
         loss += self.args.mixture_weight * terms.get("mixture_cross_entropy", 0.0)
         parts = distilled._asdict() | terms | {"contribution": contribution(outputs)}
-        self._sums.update({name: float(value.detach()) for name, value in parts.items() if name != "loss"}, calls=1)
+        left_out = {"loss", "divergence", "base_cross_entropy"} if self._base else {"loss"}
+        parts = {name: float(value.detach()) for name, value in parts.items() if name not in left_out}
+        self._sums.update(parts, calls=1)
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs, start_time=None):
