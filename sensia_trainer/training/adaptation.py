@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from datasets import Features, Value
 from datasets.exceptions import DatasetsError
 from datasets.fingerprint import Hasher
@@ -68,13 +69,15 @@ def source_fluency(model, tokenizer, held_out, args, *, bootstrap=1000) -> dict:
         bootstrap (`int`, *optional*, defaults to 1000): Resamples of sentences for the intervals.
 
     Returns:
-        `dict`: `before_source_bits_per_byte` and the like, with intervals, named as those of the trainer.
+        `dict`: `before_source_bits_per_byte` and the like, with intervals, named as those of the trainer and in the
+        precision of training, as they are.
     """
     model, found = model.to(args.device), {}
     for pair, part in (held_out if isinstance(held_out, dict) else {"": held_out}).items():
         code = pair.split("-")[0] if pair else args.source_language
         sizes = {"batch_size": args.eval_batch_size, "max_length": args.max_length, "bootstrap": bootstrap}
-        measured = perplexity(model, tokenizer, texts(part, code).to_pylist(), start="own", **sizes)
+        with torch.autocast(args.device.type, torch.bfloat16 if args.bf16 else torch.float16, args.bf16 or args.fp16):
+            measured = perplexity(model, tokenizer, texts(part, code).to_pylist(), start="own", **sizes)
         prefix = f"before_{pair}_source" if pair else "before_source"
         found |= {f"{prefix}_{k}": v for k, v in measured.items() if k.startswith(("perplexity", "nll_", "bits_"))}
     return found

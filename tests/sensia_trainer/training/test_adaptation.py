@@ -1,6 +1,7 @@
 """What `sensia adapt` is given, and what it says in the end."""
 
 import pytest
+import torch
 from datasets import Dataset
 from transformers import GPT2Config
 
@@ -21,7 +22,8 @@ from sensia_trainer.training.settings import AdaptationData
 from sensia_trainer.utils.files import fingerprint
 
 
-def config(folder):
+def config(folder, **fields):
+    return SensiaConfig(output_dir=str(folder), use_cpu=True, target_language="id", **fields)
     return SensiaConfig(output_dir=str(folder), use_cpu=True, target_language="id")
 
 
@@ -279,3 +281,14 @@ def test_the_fluency_of_the_source_is_that_of_the_model_as_it_was_given(tmp_path
     of_pairs = source_fluency(model, tokenizer, {"en-id": held_out, "id-en": held_out}, config(tmp_path))
     assert of_pairs["before_en-id_source_bits_per_byte"] == pytest.approx(found["before_source_bits_per_byte"])
     assert of_pairs["before_id-en_source_bits_per_byte"] != of_pairs["before_en-id_source_bits_per_byte"]
+
+
+def test_the_fluency_of_the_source_has_the_precision_of_training(tmp_path, tiny_model, tokenizer):
+    model, sides = tiny_model(), (["the house is here", "a child"], ["rumah ada", "anak"])
+    held_out = Dataset.from_dict({"translation": [dict(zip(("en", "id"), pair)) for pair in zip(*sides)]})
+    found = source_fluency(model, tokenizer, held_out, config(tmp_path, bf16=True), bootstrap=10)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = evaluate_bitext(model, tokenizer, *sides, bootstrap=10)
+    assert found["before_source_bits_per_byte"] == pytest.approx(expected["source_bits_per_byte"], rel=1e-7)
+    whole = source_fluency(model, tokenizer, held_out, config(tmp_path), bootstrap=10)
+    assert whole["before_source_bits_per_byte"] != pytest.approx(expected["source_bits_per_byte"], rel=1e-7)
