@@ -285,10 +285,12 @@ def test_the_fluency_of_the_source_is_that_of_the_model_as_it_was_given(tmp_path
 
 def test_the_fluency_of_the_source_has_the_precision_of_training(tmp_path, tiny_model, tokenizer):
     model, sides = tiny_model(), (["the house is here", "a child"], ["rumah ada", "anak"])
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)  # so that rounding shows
     held_out = Dataset.from_dict({"translation": [dict(zip(("en", "id"), pair)) for pair in zip(*sides)]})
     found = source_fluency(model, tokenizer, held_out, config(tmp_path, bf16=True), bootstrap=10)
     with torch.autocast("cpu", torch.bfloat16):
         expected = evaluate_bitext(model, tokenizer, *sides, bootstrap=10)
-    assert found["before_source_bits_per_byte"] == pytest.approx(expected["source_bits_per_byte"], rel=1e-7)
+    assert found["before_source_bits_per_byte"] == pytest.approx(expected["source_bits_per_byte"], rel=1e-6)
     whole = source_fluency(model, tokenizer, held_out, config(tmp_path), bootstrap=10)
-    assert whole["before_source_bits_per_byte"] != pytest.approx(expected["source_bits_per_byte"], rel=1e-7)
+    assert whole["before_source_bits_per_byte"] != pytest.approx(expected["source_bits_per_byte"], rel=1e-6)
