@@ -112,7 +112,7 @@ def test_a_setting_that_is_nan_does_not_refuse_itself(tmp_path):
 def test_names_decide_nothing_where_contents_are_compared():
     free = {field.name for field in fields(AdaptationData)} - set(deciding_fields(AdaptationData("m", bitext="b")))
     compared = {"model", "dense_model", "tokenizer", "bitext", "eval_bitext", "eval_flores"}
-    assert free == compared | {"licence", "control", "estimate"}
+    assert free == compared | {"licence", "text_licence", "control", "estimate"}
     deciding = deciding_fields(TrainingArguments("x", use_cpu=True))
     assert {"seed", "max_steps", "learning_rate", "eval_steps", "dataloader_drop_last", "bf16"} <= set(deciding)
     assert not {"hub_token", "logging_steps", "output_dir", "save_steps", "dataloader_num_workers"} & set(deciding)
