@@ -64,7 +64,8 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
         f"(c) recall@1, {target} to {source}": [(key.format("target_to_source"), *look) for key, *look in RECALLS],
         "(d) bits per byte": [(key, label.format(source=source, target=target), *look) for key, label, *look in BITS],
     }
-    figure = Figure(figsize=(14, 3.2), layout="constrained")
+    figure = Figure(figsize=(14, 3.7), layout="constrained")
+    of_recall: dict[str, Line2D] = {}  # lines of (b) and (c) by label, for a legend beside the panels: seven would hide some
     for ax, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for key, label, style, marker, colour in lines:
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]
@@ -84,8 +85,12 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
         ax.grid(alpha=0.25)
         if "recall" in title:
             ax.set_ylim(0, 1)
-        if len(lines) > 1 and ax.get_legend_handles_labels()[0]:
+            of_recall |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        elif len(lines) > 1 and ax.get_legend_handles_labels()[0]:
             ax.legend(edgecolor="none", framealpha=0.85, fontsize=7)
+    if of_recall:
+        place = {"loc": "outside lower center", "ncols": len(of_recall), "frameon": False, "fontsize": 7}
+        figure.legend(of_recall.values(), of_recall.keys(), **place)
     return save_figure(figure, path)
 
 

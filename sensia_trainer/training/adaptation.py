@@ -237,7 +237,11 @@ def _tables(problems, code):
             is_empty = False
             yield pa.table({"text": pa.array(batch, pa.string())})
         if is_empty:
-            raise ValueError(f"{file} holds no text{''.join(f' ({one})' for one in found.described())}.")
+            found = "".join(f" ({one})" for one in found.described())
+            raise ValueError(
+                f"{file} holds no text{found}: give a text a line, in JSONL and TSV in a column `text`; pairs of "
+                "translations are for `bitext`."
+            )
 
 
 def _texts_of(file, code, problems=None):
@@ -360,13 +364,18 @@ def summary(before, after, source, target):
         "context_recall_target_to_source": "recall@1 {target} -> {source}, context vectors",
         "overlap_recall_source_to_target": "recall@1 {source} -> {target}, token overlap (no model)",
         "overlap_recall_target_to_source": "recall@1 {target} -> {source}, token overlap (no model)",
+        "random_sense_recall_source_to_target": "recall@1 {source} -> {target}, senses of random weights",
+        "random_sense_recall_target_to_source": "recall@1 {target} -> {source}, senses of random weights",
+        "sense_beyond_overlap_source_to_target": "recall@1 {source} -> {target}, senses where overlap fails",
+        "sense_beyond_overlap_target_to_source": "recall@1 {target} -> {source}, senses where overlap fails",
         "sense_entropy_source": "sense entropy, {source} (nats)",
         "sense_entropy_target": "sense entropy, {target} (nats)",
         "target_perplexity": "perplexity, {target}",
         "target_bits_per_byte": "bits per byte, {target}",
         "source_bits_per_byte": "bits per byte, {source}",
     }
-    rows = [(label.format(**names), before[key], after[key]) for key, label in labels.items() if key in after]
+    shown = {key: label for key, label in labels.items() if after.get(key) is not None}
+    rows = [(label.format(**names), before.get(key, after[key]), after[key]) for key, label in shown.items()]
     width = max(len(label) for label, *_ in rows)
     lines = [f"{label:<{width}}  {old:>9.3f}  {new:>9.3f}" for label, old, new in rows]
     title = f"{after['pairs']} held-out pairs"

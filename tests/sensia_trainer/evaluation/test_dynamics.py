@@ -40,6 +40,16 @@ def test_training_dynamics_writes_png_and_svg(tmp_path):
     assert again[1].read_bytes() == files[1].read_bytes()  # the same numbers, the same file
 
 
+def test_the_legend_of_recalls_is_beside_the_panels(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(dynamics, "save_figure", lambda figure, path: drawn.append(figure))
+    recalls = dict.fromkeys(["sense_recall_source_to_target", "overlap_recall_target_to_source"], 0.5)
+    training_dynamics([{"step": 0, "source_bits_per_byte": 2.0} | recalls], "nowhere")
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["sense vectors", "token overlap, no model"]
+    assert [ax.get_legend() is not None for ax in drawn[0].axes] == [False, False, False, True]
+
+
 def test_empty_history():
     with pytest.raises(ValueError, match="`history` is empty"):
         training_dynamics([], "nowhere")

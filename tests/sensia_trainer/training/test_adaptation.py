@@ -57,6 +57,10 @@ def test_evaluations_and_summary():
     assert evaluations(history) == [{"step": 2, "pairs": 4, "target_perplexity": 8.0}]
     text = summary({"target_perplexity": 9.0}, {"pairs": 4, "target_perplexity": 8.0}, "English", "Indonesian")
     assert text.splitlines()[1].split() == ["perplexity,", "Indonesian", "9.000", "8.000"]
+    random = {"random_sense_recall_source_to_target": 0.2}  # measured once, in the end or before
+    for before in ({}, random):
+        _, line = summary(before, {"pairs": 4} | random, "English", "Indonesian").splitlines()
+        assert line.split()[-5:] == ["of", "random", "weights", "0.200", "0.200"]
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"before": {}}', '{"after": 3}'])
@@ -115,6 +119,7 @@ def texts_of(tmp_path, held_out="held out", **fields):
             '{"content": "x"}',
             "columns content, of which none name English \\(en\\): rename the one to use to `text`",
         ),
+        ("a.jsonl", '{"text": null}\n', "give a text a line, in JSONL and TSV in a column `text`; pairs"),
         ("a.jsonl", "no JSON\n", "a.jsonl holds no text \\(malformed lines: 1 left out, the first in line 1\\)"),
         ("a.tsv", "sw\tid\nx\ty\n", "a.tsv has the columns sw, id, of which none name"),
         ("a.tsv", "EN\teng_Latn\nx\ty\n", "a.tsv has the columns EN, eng_Latn, of which 2 name"),
