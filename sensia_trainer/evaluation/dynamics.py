@@ -65,7 +65,7 @@ def training_dynamics(history, path, *, phase_starts=(), languages=("source", "t
         "(d) bits per byte": [(key, label.format(source=source, target=target), *look) for key, label, *look in BITS],
     }
     figure = Figure(figsize=(14, 3.7), layout="constrained")
-    of_recall: dict[str, Line2D] = {}  # lines of (b) and (c) by label, for a legend beside the panels: seven would hide some
+    of_recall: dict[str, Line2D] = {}  # by label; their legend is beside the panels, where it hides no line
     for ax, (title, lines) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         for key, label, style, marker, colour in lines:
             points = [(row["step"], row[key]) for row in history if row.get(key) is not None]

@@ -37,18 +37,40 @@ def keep_freed_memory() -> bool:
 
 def return_freed_memory() -> bool:
     """
-    Gives freed memory back to the system where less than `LEAST_FREE` of what there is is left.
+    Gives freed memory back to the system where less is left than `LEAST_FREE` of what there is, or than this process
+    keeps unused.
 
     Kept blocks are of the sizes of past steps. Where sentences differ in length, the next step finds none that fits
-    and takes new ones beside them: with a large head the process grows to one and a half times what it has in use.
+    and takes new ones beside them: with a large head the process grows to twice what it has in use, and what other
+    processes need would be missing in the middle of a step.
 
     Returns:
         `bool`: whether any was given back.
     """
     available, total = memory_left()
-    if platform.libc_ver()[0] != "glibc" or available >= LEAST_FREE * total:
+    if platform.libc_ver()[0] != "glibc" or available >= max(LEAST_FREE * total, kept_memory()):
         return False
     return bool(ctypes.CDLL(None).malloc_trim(0))
+
+
+def kept_memory() -> int:
+    """Bytes that this process holds and does not use, by glibc's account (from version 2.33 on; 0 where unknown)."""
+    account = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    held = psutil.Process().memory_info()
+    if account is None or not hasattr(held, "shared"):
+        return 0
+    account.restype = _Account
+    found = account()
+    return max(held.rss - held.shared - found.uordblks - found.hblkhd, 0)
+
+
+class _Account(ctypes.Structure):
+    """What glibc's `mallinfo2` returns: among others bytes in use of the heap, and in blocks of their own."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
 
 
 def memory_left() -> tuple[int, int]:
