@@ -240,6 +240,7 @@ def run_metrics(args, *, kind, model, state, method=None, **content):
     """
     keys = ["learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "per_device_train_batch_size"]
     keys += ["gradient_accumulation_steps", "max_grad_norm", "fp16", "bf16", "seed", "num_train_epochs"]
+    keys += ["train_sampling_strategy"] if kind in ("adaptation", "baseline") else []
     library = {field.name for field in fields(TrainingArguments)} | {"source_language", "target_language"}
     keys += [field.name for field in fields(args) if field.name not in library]
     last = next((row for row in reversed(state.log_history) if "train_runtime" in row), {})
