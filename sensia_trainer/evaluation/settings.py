@@ -69,14 +69,23 @@ class EvaluationConfig:
         default=True, metadata={"help": "Whether to write continuations: Appendix F's prompts, and 200 measured."}
     )
     max_items: int | None = field(default=None, metadata={"help": "First items of each task only."})
-    batch_size: int = field(default=32, metadata={"help": "Items in a batch; results do not depend on it."})
-    max_length: int | None = field(default=None, metadata={"help": "The model's positions by default."})
-    context_state: str = field(default="mixture", metadata={"help": "Backpacks: mixture, backbone or combined."})
-    context_layer: int | None = field(
-        default=None, metadata={"help": "Context vectors from the state after this many blocks instead."}
+    batch_size: int = field(
+        default=32, metadata={"help": "Items in a batch; only sampled continuations depend on it."}
     )
-    pooling: str = field(default="magnitude", metadata={"help": "Backpacks: magnitude, contextual or mixture."})
-    temperature: float = field(default=0.7, metadata={"help": "Backpacks: softmax temperature of the pooling."})
+    max_length: int | None = field(default=None, metadata={"help": "The model's positions by default."})
+    context_state: str | None = field(
+        default=None, metadata={"help": "Backpacks: mixture, backbone or combined; what the model was trained with."}
+    )
+    context_layer: int | None = field(
+        default=None,
+        metadata={"help": "Context vectors from the state after this many blocks; as trained, or the last state."},
+    )
+    pooling: str | None = field(
+        default=None, metadata={"help": "Backpacks: magnitude, contextual or mixture; what the model was trained with."}
+    )
+    temperature: float | None = field(
+        default=None, metadata={"help": "Backpacks: softmax temperature of the pooling; as trained."}
+    )
     dtype: str = field(default="float32", metadata={"help": "Weights' dtype; metrics are float32 in any case."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, ..."})
     trust_remote_code: bool = field(default=False, metadata={"help": "Run code that comes with the model."})

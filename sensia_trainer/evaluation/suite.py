@@ -32,13 +32,14 @@ from .results import Parts, items_file, parts_file, write_result
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
 from .settings import GENERATION_TASKS, KNOWN_TASKS, PAIR_TASKS, EvaluationConfig
 from .tasks import TASKS, TEMPLATES, TaskData, can_ask, load_task, make_items
+from .vectors import with_vectors
 
 
 logger = logging.get_logger(__name__)
 
 FLUENCY_PROMPTS = 200
 NEUTRAL = {"lambda": 1.0, "alpha": 0.0}
-# Settings that no number depends on.
+# Settings that no number depends on (but sampled continuations, of the size of a batch).
 FREE = ("output", "name", "batch_size", "device", "progress")
 
 
@@ -106,6 +107,7 @@ def run(config: EvaluationConfig) -> dict:
         `ValueError`: Before the model is loaded for a wrong configuration; with the item named for wrong data.
     """
     check_config(config)
+    config = with_vectors(config)
     started = time.perf_counter()
     data_dir = expand_variables(config.data_dir)
     if data_dir and not Path(data_dir).is_dir():

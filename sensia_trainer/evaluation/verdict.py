@@ -14,9 +14,7 @@ KEPT = 0.005  # of induced senses, which are trained on the language that they a
 CLEARLY = 0.03
 
 
-def verdict(
-    before: dict, after: dict, names: tuple[str, str], control: dict | None = None, *, both_sides=False, replay=False
-) -> list[str]:
+def verdict(before: dict, after: dict, names: tuple[str, str], control: dict | None = None, **settings) -> list[str]:
     """
     Sentences about an adaptation.
 
@@ -24,8 +22,7 @@ def verdict(
         before, after (`dict`): Held-out metrics, as [`evaluate_bitext`] gives them, with intervals or without.
         names (`tuple[str, str]`): The languages, source and target.
         control (`dict`, *optional*): `after` of the same model trained by the language-model loss alone.
-        both_sides (`bool`): Whether the source side was predicted as well, as much as the target side,
-        replay (`bool`): and whether there was text of the source language beside the pairs.
+        settings: What was done, as [`next_steps`] takes it.
 
     Returns:
         `list[str]`: translations found, beside chance, random weights, token overlap and the control; fluency of both
@@ -34,7 +31,7 @@ def verdict(
     source, target = names
     lines = _retrieval(before, after, source, target, control)
     lines += _fluency(before, after, source, target, control)
-    steps = next_steps(before, after, names, control, both_sides=both_sides, replay=replay)
+    steps = next_steps(before, after, names, control, **settings)
     return [*lines, "Next: " + "; ".join(steps) + "."]
 
 
@@ -46,8 +43,8 @@ def _retrieval(before, after, source, target, control):
     was = _recall(before, kind)
     earlier = f" ({was:.0%} before)" if was is not None else ""
     lines = [
-        f"Translations found: {found:.0%} of {after['pairs']:,} {source} and {target} sentences find each other by "
-        f"{name}{earlier}."
+        f"Translations found: {found:.0%} of {after['pairs']:,} {source} and {target} sentences find theirs by {name}, "
+        f"a mean of both directions{earlier}."
     ]
     beside = {"random weights": (after, f"random_{kind}"), "token overlap without a model": (after, "overlap")}
     groups = {_beside_chance(after, kind): [_with_share("chance", 1 / after["pairs"])]}
@@ -81,21 +78,39 @@ def _fluency(before, after, source, target, control):
 
 
 def next_steps(
-    before: dict, after: dict, names: tuple[str, str], control: dict | None = None, *, both_sides=False, replay=False
+    before: dict,
+    after: dict,
+    names: tuple[str, str],
+    control: dict | None = None,
+    *,
+    aligned: bool = True,
+    both_sides: bool = False,
+    new_words: bool = False,
+    replay: bool = False,
 ) -> list[str]:
-    """What to do after a run with these numbers; the arguments are those of [`verdict`]."""
+    """
+    What to do after a run with these numbers.
+
+    Args:
+        before, after, names, control: As those of [`verdict`].
+        aligned (`bool`): Whether a contrastive loss took part; without one, that vectors find little is no news.
+        both_sides (`bool`): Whether the source side was predicted as well, as much as the target side.
+        new_words (`bool`): Whether the language has words of its own.
+        replay (`bool`): Whether there was text of the source language beside the pairs.
+    """
     steps = []
     kind = "sense" if "sense_recall_source_to_target" in after else "context"
-    found, overlap = _recall(after, kind), _recall(after, "overlap")
+    found, overlap = (_recall(after, kind), _recall(after, "overlap")) if aligned else (None, None)
     if found is not None and _beside_chance(after, kind) != "better than":
         steps.append("look at ten pairs of the bitext, since these vectors are not clearly better than chance")
     elif found is not None and overlap is not None and _compared(after, kind, after, "overlap") != "better than":
-        steps.append("train longer, on more pairs or with words of the language (`--vocabulary_size`)")
+        words = "" if new_words else " or with words of the language (`--vocabulary_size`)"
+        steps.append("train longer" + (f", on more pairs{words}" if words else " or on more pairs"))
     drift = _drift(before, after)
     if drift is not None and drift > WORSE:
         text = "more text of it (`--replay_ratio`)" if replay else "text of it beside the pairs (`--replay_source`)"
         steps.append(f"to keep {names[0]}, " + ("" if both_sides else "`--source_lm_weight 1` and ") + text)
-    if control is None:
+    if control is None and aligned:
         steps.append(
             "to know what alignment costs, a control (`--method lm-only`), shown with `--control` its metrics.json"
         )

@@ -46,26 +46,30 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
 from filelock import FileLock, Timeout
 
+from ..config import SensiaConfig
 from ..evaluation.results import is_whole
 from ..training.checkpointing import EXIT_INTERRUPTED, EXIT_PREEMPTED
-from ..training.runs import METRICS_FILE, decides
+from ..training.runs import METRICS_FILE, decides, defaults_of
+from ..training.settings import AdaptationData, TrainedParts
 from ..utils.arguments import hints_of, typed
 from ..utils.errors import UsageError, did_you_mean
-from ..utils.files import fingerprint, portable, read_json, write_json, write_text
+from ..utils.files import fingerprint, plain, portable, read_json, write_json, write_text
 from ..utils.recipes import expand_variables, find_recipe, read_recipe
+from ..vocabulary.settings import VocabularySettings
 
 
 LEDGER_FILE = "ledger.jsonl"
 LOCK_FILE = ".matrix.lock"
 RESERVED = ("recipe", "script", "evaluation", "train")
 TRAINING, EVALUATION = ("adapt", "pretrain", "induce"), ("evaluate", "analyze")
-SAID = ("text_licence",)  # fields that tell of the data and no run from another
+SAID = ("text_licence",)  # fields that tell of the data and no run from another, left out of what names a run
+TOLD = (*SAID, "language", "licence", "num_proc", "target_language_name")  # those of which the same is true
 Launch = Callable[[list[str]], int]
 
 
@@ -252,10 +256,22 @@ def result_file(results_dir, run: Run) -> Path:
 
 
 def is_finished(run: Run, results_dir, ledger: dict) -> bool:
-    """Whether this very run, with these recipes, has left its result."""
-    record = ledger.get(run.name, {})
-    same = record.get("status") == "finished" and record.get("fingerprint") == run.fingerprint
-    return same and result_file(results_dir, run).is_file()
+    """Whether this very run, with these recipes or with such as differ in nothing that decides, has left its result."""
+    record, file = ledger.get(run.name, {}), result_file(results_dir, run)
+    if record.get("status") != "finished" or not file.is_file():
+        return False
+    if record.get("fingerprint") == run.fingerprint:
+        return True
+    then = read_json(file).get("recipe", {})
+    return record.get("fingerprint") == replace(run, recipe=then).fingerprint and not differing(run.recipe, then)
+
+
+def differing(now: dict, then: dict) -> list[str]:
+    """The fields of two recipes that decide something and differ; one that a recipe leaves out has its default."""
+    groups = (SensiaConfig, AdaptationData, VocabularySettings, TrainedParts)
+    defaults = plain({name: value for group in groups for name, value in defaults_of(group).items()})
+    names = [name for name in {*now, *then} if decides(name) and name not in TOLD]
+    return sorted(name for name in names if now.get(name, defaults.get(name)) != then.get(name, defaults.get(name)))
 
 
 def launch_with(launcher: str) -> Launch:
@@ -425,7 +441,7 @@ def _set_aside_another(recipe: Path, wanted: dict) -> None:
         there = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError):
         return
-    if not any(decides(name) and there.get(name) != wanted.get(name) for name in {*there, *wanted}.difference(SAID)):
+    if not differing(wanted, there):
         return
     aside = recipe.parent / f"superseded-{1 + len(list(recipe.parent.glob('superseded-*')))}"
     aside.mkdir()

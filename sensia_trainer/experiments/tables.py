@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
 from ..training.by_pair import with_drift
-from ..training.runs import decides
 from ..utils.figures import save_figure
-from ..utils.files import read_json
+from ..utils.files import portable, read_json
 from ..utils.markdown import bold, escape, table, with_interval
 from ..utils.statistics import difference_interval
-from .matrix import Matrix, Run, result_file
+from .matrix import Matrix, Run, differing, result_file
 
 
 # Panels of a figure beside each other.
@@ -174,13 +173,9 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
 
 
 def of_an_earlier_recipe(runs: list[Run], results: dict[str, dict]) -> list[str]:
-    """The runs whose result is of another value of a field that decides something, of those that both recipes name."""
-    recipes = {run.name: (run.recipe, results.get(run.name, {}).get("recipe", {})) for run in runs}
-    return [
-        name
-        for name, (now, then) in recipes.items()
-        if any(decides(field) and now[field] != then[field] for field in set(now) & set(then))
-    ]
+    """The runs whose result is by a recipe that differs in a field that decides something."""
+    recipes = {run.name: (run.recipe, results.get(run.name, {}).get("recipe")) for run in runs}
+    return [name for name, (now, then) in recipes.items() if then and differing(portable(now), then)]
 
 
 def _cell(cell, digits):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import modeling_backpack
 
+from ..evaluation.vectors import SENTENCE_SETTINGS, VECTOR_SETTINGS
 from ..utils.files import read_json, write_json
 from .model_card import write_card
 from .validation import validate_card
@@ -14,14 +15,6 @@ from .validation import validate_card
 FILE_SIZE = 7_900_000
 CODE = Path(modeling_backpack.__file__).parent
 SENTENCE_CODE = "sentence_backpack.py"
-SENTENCE_SETTINGS = "sentence_backpack.json"
-# Settings of a run, by their names in the module for sentence vectors.
-VECTOR_SETTINGS = {
-    "pooling": "sense_pooling",
-    "temperature": "sense_pool_temperature",
-    "context_state": "context_state",
-    "context_layer": "context_layer",
-}
 # What configurations tell of the machine they were saved on.
 ORIGIN = (
     "_name_or_path",

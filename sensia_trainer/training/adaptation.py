@@ -341,7 +341,8 @@ def last_evaluation(history):
 
 def read_control(path):
     """
-    The `after` metrics in the metrics file of a control run; `None` without one.
+    The `after` metrics in the metrics file of a control run, of several pairs of languages those of each `by_pair`
+    besides; `None` without one.
 
     Raises:
         `ValueError`: for a file that is missing, cut short, or holds no such metrics.
@@ -351,7 +352,8 @@ def read_control(path):
     metrics = read_json(expand_variables(path))
     if not isinstance(metrics, dict) or not isinstance(metrics.get("after"), dict):
         raise ValueError(f"`control` is {path!r}, which holds no metrics of a finished run: give its metrics.json.")
-    return metrics["after"]
+    of_pairs = {name: one["after"] for name, one in (metrics.get("by_pair") or {}).items()}
+    return metrics["after"] | ({"by_pair": of_pairs} if of_pairs else {})
 
 
 def summary(before, after, source, target):

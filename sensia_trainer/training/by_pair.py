@@ -96,14 +96,21 @@ def closing_table(metrics: dict) -> str:
 def closing_words(metrics: dict) -> list[str]:
     """What its numbers mean, in sentences; those of each pair of languages where there are several."""
     config, data = metrics.get("config") or {}, metrics.get("data") or {}
-    settings = {"both_sides": config.get("source_lm_weight", 0) >= 1, "replay": "replay source" in data}
+    settings = {
+        "aligned": config.get("w_sense") != 0 or config.get("w_context") != 0,
+        "both_sides": config.get("source_lm_weight", 0) >= 1,
+        "new_words": bool(metrics.get("vocabulary")),
+        "replay": "replay source" in data,
+    }
+    control = metrics.get("control")
     if "by_pair" not in metrics:
         names = names_of(metrics["languages"])
-        return verdict(metrics["before"], metrics["after"], names, metrics.get("control"), **settings)
+        return verdict(metrics["before"], metrics["after"], names, control, **settings)
     lines = []
     for name, one in metrics["by_pair"].items():
         names = tuple(language(code).name for code in name.split("-"))
-        lines += verdict(one["before"], one["after"], names, **settings)
+        own = None if control is None else control.get("by_pair", {}).get(name, {})
+        lines += verdict(one["before"], one["after"], names, own, **settings)
     return lines
 
 

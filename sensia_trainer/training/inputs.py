@@ -8,6 +8,7 @@ from transformers.utils import logging
 from ..bitext.columns import sides
 from ..bitext.tokens import tokenize_bitext, tokenize_texts
 from ..languages import other_language
+from ..schedule import PHASES
 from .batches import SIDES, PairCollator, Texts
 
 
@@ -95,6 +96,12 @@ def check_sides(sides, args):
         raise ValueError(
             "Text of the source language is given (`replay_source`), but `source_lm_weight` is 0, so that nothing "
             "would be learned from it; set it, to 1 for the weight of the target's."
+        )
+    schedule = args.schedule
+    if sides and not any(weights[2] for weights in (getattr(schedule, f"{phase}_weights") for phase in PHASES)):
+        raise ValueError(
+            "Text beside the pairs is given (`replay_source`, `monolingual_target`), but the language-model loss has no "
+            "weight (`w_lm`), so that nothing would be learned from it; set it, or leave the text out."
         )
     if len(sides) == 2 and args.replay_ratio + args.monolingual_ratio > 1:
         raise ValueError(

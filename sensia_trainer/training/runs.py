@@ -86,7 +86,7 @@ class RunFolder:
             name: {key: self.settings[name].get(key) for key in deciding_fields(group)}
             for name, group in groups.items()
         } | {"run": self.settings["run"]}
-        self._defaults = {name: _defaults(group) for name, group in groups.items()}
+        self._defaults = {name: defaults_of(group) for name, group in groups.items()}
         self.finished, self.interrupted = on_first_process(self._look)
 
     def say_finished(self):
@@ -339,6 +339,7 @@ def deciding_fields(group) -> list[str]:
     return [name for name in names if name not in library or decides(name)]
 
 
-def _defaults(group) -> dict:
+def defaults_of(group) -> dict:
+    """The default of each field of a dataclass that has one."""
     made = {f.name: f.default_factory() for f in fields(group) if f.default_factory is not MISSING}
     return made | {f.name: f.default for f in fields(group) if f.default is not MISSING}

@@ -357,6 +357,8 @@ def test_text_beside_the_pairs_that_would_not_be_learned_from_is_refused(tmp_pat
     texts = {"source": tiny_texts("en")}
     with pytest.raises(ValueError, match="`replay_source`.*`source_lm_weight` is 0"):
         tiny_trainer(tmp_path, texts=texts)
+    with pytest.raises(ValueError, match="language-model loss has no weight .`w_lm`."):
+        tiny_trainer(tmp_path, texts=texts, source_lm_weight=1.0, w_lm=0.0)
     with pytest.raises(ValueError, match="`dataloader_persistent_workers` is true"):
         tiny_trainer(tmp_path, texts=texts, source_lm_weight=1.0, dataloader_persistent_workers=True)
     with pytest.raises(ValueError, match="its keys are"):

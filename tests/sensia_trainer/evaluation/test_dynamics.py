@@ -7,6 +7,7 @@ from sensia_trainer.commands.evaluate import draw_runs
 from sensia_trainer.evaluation import dynamics
 from sensia_trainer.evaluation.dynamics import training_dynamics, training_dynamics_of_several
 from sensia_trainer.training import by_pair
+from sensia_trainer.training.adaptation import read_control
 from sensia_trainer.utils.figures import save_figure
 
 
@@ -136,6 +137,18 @@ def test_a_pair_without_the_source_language_keeps_both_its_names():
     assert names == {"run, en-id": ("English", "Indonesian"), "run, id-sw": ("Indonesian", "Swahili")}
     words = "\n".join(by_pair.closing_words(run))
     assert "English and Indonesian sentences" in words and "Indonesian and Swahili sentences" in words
+    assert words.count("a control (`--method lm-only`)") == 2
+
+
+def test_each_pair_stands_beside_that_of_the_control(tmp_path):
+    values = {"sense_recall_target_to_source": 0.5, "sense_recall_source_to_target": 0.5, "pairs": 9}
+    run = {"languages": {"source": "en", "targets": ["id", "sw"], "pairs": ["en-id", "en-sw"]}}
+    run |= {"after": values, "by_pair": {pair: {"before": values, "after": values} for pair in run["languages"]["pairs"]}}
+    control = {"after": {}, "by_pair": {"en-id": {"after": values | {"sense_recall_target_to_source": 0.25}}}}
+    (tmp_path / "metrics.json").write_text(json.dumps(control))
+    words = by_pair.closing_words(run | {"control": read_control(str(tmp_path / "metrics.json"))})
+    assert ["the control (38%)" in line for line in words if "chance" in line] == [True, False]
+    assert "--control" not in "\n".join(words)
 
 
 def test_runs_without_languages_are_no_dynamics(tmp_path):

@@ -24,7 +24,8 @@ def test_a_run_that_worked():
               (("source_to_target", 0.5), ("target_to_source", 0.3))}  # fmt: skip
     lines = verdict(metrics(0.02, 5.0, 2.0), metrics(0.70, 2.5, 2.02, (0.60, 0.80), **beyond), NAMES)
     assert lines == [
-        "Translations found: 70% of 100 English and Swahili sentences find each other by sense vectors (2% before).",
+        "Translations found: 70% of 100 English and Swahili sentences find theirs by sense vectors, a mean of both "
+        "directions (2% before).",
         "That is better than chance (1.0%), random weights (5%) and token overlap without a model (40%).",
         "Where overlap fails, names and numbers cannot help: 40% are found there.",
         "Swahili: 2.50 bits a byte, 5.00 before (lower is more fluent).",
@@ -125,11 +126,22 @@ def test_what_is_better_than_chance_is_not_told_to_be_no_better(pairs, found, in
     assert ("look at ten pairs" in lines[-1]) != is_better
 
 
+def test_nobody_is_told_to_do_what_was_done_or_would_not_help():
+    before, after = metrics(0.02, 5.0, 2.0), metrics(0.30, 2.7, 2.0, (0.22, 0.38))
+    assert "train longer, on more pairs or with words" in verdict(before, after, NAMES)[-1]
+    assert "train longer or on more pairs;" in verdict(before, after, NAMES, new_words=True)[-1]
+    control = verdict(before, after, NAMES, aligned=False)[-1]  # whose vectors were never aligned
+    assert control == "Next: measure on text that no choice was made on (`sensia evaluate`)."
+
+
 def test_a_model_without_senses():
     after = {"pairs": 50, "target_bits_per_byte": 2.0}
     after |= {f"context_recall_{way}": 0.5 for way in ("source_to_target", "target_to_source")}
     lines = verdict({}, after, NAMES)
-    assert lines[0] == "Translations found: 50% of 50 English and Swahili sentences find each other by its vectors."
+    assert lines[0] == (
+        "Translations found: 50% of 50 English and Swahili sentences find theirs by its vectors, a mean of both "
+        "directions."
+    )
     assert lines[1] == "That is better than chance (2%)."
 
 

@@ -18,6 +18,7 @@ from sensia_trainer.commands.reproduce import fields_of, main
 from sensia_trainer.evaluation.report_tables import PAPER
 from sensia_trainer.experiments import matrix
 from sensia_trainer.experiments.matrix import (
+    _set_aside_another,
     check_runs,
     execute,
     expand,
@@ -219,6 +220,26 @@ def test_started_is_not_finished(matrix_file, tmp_path):
     assert not is_finished(run, tmp_path, {run.name: record | {"status": "started"}})
     assert is_finished(run, tmp_path, {run.name: record | {"status": "finished"}})
     assert not is_finished(run, tmp_path, {run.name: record | {"status": "finished", "fingerprint": "other"}})
+
+
+def test_a_run_whose_recipe_came_to_tell_more_of_its_text_is_finished(matrix_file, tmp_path):
+    then = expand(load_matrix(matrix_file()))[0]
+    (tmp_path / "full-s1.json").write_text(json.dumps({"recipe": then.recipe}))
+    ledger = {then.name: {"fingerprint": then.fingerprint, "status": "finished"}}
+    for more, same in (({"language": "id", "licence": "CC0"}, True), ({"hard_negative_weight": 1.0}, False)):
+        now = replace(then, recipe=then.recipe | more)
+        assert now.fingerprint != then.fingerprint
+        assert is_finished(now, tmp_path, ledger) == same
+        _set_aside_another(write_recipe(tmp_path / "run" / str(same), then.recipe), now.recipe)
+        assert bool(list((tmp_path / "run" / str(same)).glob("superseded-*"))) != same
+    other = replace(then, evaluation=then.evaluation | {"seed": 7})
+    assert not is_finished(other, tmp_path, ledger)
+
+
+def write_recipe(folder, recipe):
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
 
 
 def test_selection_by_name_and_pattern(matrix_file):
@@ -445,6 +466,7 @@ def test_another_recipe_begins_afresh_and_nothing_is_lost(matrix_file, tmp_path)
     (run,) = select(expand(load_matrix(matrix_file())), ["full-s1"])
     execute([run], tmp_path / "results", tmp_path / "runs", Launcher())
     (folder / "checkpoint-4").mkdir()
+    (tmp_path / "results" / "full-s1.json").unlink()
     for fields, begins in (({"logging_steps": 3}, False), ({"max_steps": 9}, True)):
         (run,) = select(expand(load_matrix(matrix_file(fields={"max_steps": 4} | fields))), ["full-s1"])
         launch = Launcher()

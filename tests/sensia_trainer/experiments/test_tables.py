@@ -100,8 +100,10 @@ def test_what_has_not_run_is_named_below(matrix, results):
 
 def test_results_of_an_earlier_recipe_are_named_below(matrix, results):
     (run, *_), name = expand(matrix), "By an earlier recipe, to be run again"
-    run = replace(run, recipe={"w_lm": 0.7, "logging_steps": 50, "new_field": 1})
-    for recipe, said in (({"w_lm": 0.7, "logging_steps": 10}, ""), ({"w_lm": 0.5}, f"{name}: {run.name}.")):
+    run = replace(run, recipe={"w_lm": 0.7, "logging_steps": 50, "polish_weights": [0.15, 0.15, 0.7]})
+    same, other = {"w_lm": 0.7, "logging_steps": 10, "licence": "CC0"}, {"w_lm": 0.5}
+    unnamed = same | {"hard_negative_weight": 1}  # and 0 where it is not named
+    for recipe, said in ((same, ""), (other, f"{name}: {run.name}."), (unnamed, f"{name}: {run.name}.")):
         text = render_table(matrix, [run], {run.name: results[run.name] | {"recipe": recipe}})
         assert said in text and bool(said) == (name in text)
 

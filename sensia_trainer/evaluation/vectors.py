@@ -1,0 +1,57 @@
+"""Which vectors a model was trained for: how its senses are pooled, and which state its context vectors are."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from transformers.utils import cached_file, logging
+
+from ..utils.files import read_json
+
+
+logger = logging.get_logger(__name__)
+
+# Settings of the evaluation and of the module for sentence vectors, by their names in a run.
+VECTOR_SETTINGS = {
+    "pooling": "sense_pooling",
+    "temperature": "sense_pool_temperature",
+    "context_state": "context_state",
+    "context_layer": "context_layer",
+}
+SENTENCE_SETTINGS = "sentence_backpack.json"
+# As in the paper; those of models that say nothing of it.
+DEFAULTS = {"pooling": "magnitude", "temperature": 0.7, "context_state": "mixture", "context_layer": None}
+
+
+def vectors_of(model: str) -> dict:
+    """
+    What a model's folder, or its repository on the Hub, says of its vectors.
+
+    Returns:
+        `dict`: of the keys of `VECTOR_SETTINGS` those that it names; none for a model that was not aligned.
+    """
+    if Path(model).is_dir():
+        metrics = Path(model) / "metrics.json"
+        config = (read_json(metrics).get("config") or {}) if metrics.is_file() else {}
+        found = {name: config[key] for name, key in VECTOR_SETTINGS.items() if key in config}
+        file = Path(model) / SENTENCE_SETTINGS
+    else:
+        found = {}
+        quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+        file = cached_file(model, SENTENCE_SETTINGS, **quiet) or ""
+    if not found and file and Path(file).is_file():
+        found = {name: value for name, value in read_json(file).items() if name in VECTOR_SETTINGS}
+    return found
+
+
+def with_vectors(config):
+    """
+    A configuration of the evaluation whose vectors are those that the model was trained for, where it asks for none.
+    Others than those are told.
+    """
+    trained, chosen = vectors_of(config.model), {}
+    for name, default in DEFAULTS.items():
+        given, own = getattr(config, name), trained.get(name, default)
+        chosen[name] = own if given is None else given
+        if name in trained and chosen[name] != own:
+            logger.warning(f"`{name}` is {given!r}, but {config.model} was trained with {own!r}: vectors differ.")
+    return replace(config, **chosen)
