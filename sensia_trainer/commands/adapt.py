@@ -3,7 +3,7 @@ Adapt an English Backpack to another language on parallel sentences.
 
     sensia adapt quickstart
     sensia adapt quickstart --target_language tr --output_dir outputs/tr
-    sensia adapt --model MODEL --induce_steps 500 --bitext pairs.tsv --output_dir outputs/my-model
+    sensia adapt --model MODEL --induce_steps 500 --bitext pairs.tsv --max_steps 2400 --output_dir outputs/my-model
     sensia adapt adapt_paper --num_processes 8 --config_file one_node_ddp
     sensia adapt quickstart --estimate
 

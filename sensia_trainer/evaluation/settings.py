@@ -74,14 +74,14 @@ class EvaluationConfig:
     )
     max_length: int | None = field(default=None, metadata={"help": "The model's positions by default."})
     context_state: str | None = field(
-        default=None, metadata={"help": "Backpacks: mixture, backbone or combined; what the model was trained with."}
+        default=None, metadata={"help": "Backpacks: mixture, backbone or combined; as trained."}
     )
     context_layer: int | None = field(
         default=None,
         metadata={"help": "Context vectors from the state after this many blocks; as trained, or the last state."},
     )
     pooling: str | None = field(
-        default=None, metadata={"help": "Backpacks: magnitude, contextual or mixture; what the model was trained with."}
+        default=None, metadata={"help": "Backpacks: magnitude, contextual or mixture; as trained."}
     )
     temperature: float | None = field(
         default=None, metadata={"help": "Backpacks: softmax temperature of the pooling; as trained."}

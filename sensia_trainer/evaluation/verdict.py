@@ -43,8 +43,8 @@ def _retrieval(before, after, source, target, control):
     was = _recall(before, kind)
     earlier = f" ({was:.0%} before)" if was is not None else ""
     lines = [
-        f"Translations found: {found:.0%} of {after['pairs']:,} {source} and {target} sentences find theirs by {name}, "
-        f"a mean of both directions{earlier}."
+        f"Translations found: {found:.0%} of {after['pairs']:,} {source} and {target} sentences find theirs by "
+        f"{name}, a mean of both directions{earlier}."
     ]
     beside = {"random weights": (after, f"random_{kind}"), "token overlap without a model": (after, "overlap")}
     groups = {_beside_chance(after, kind): [_with_share("chance", 1 / after["pairs"])]}

@@ -256,7 +256,7 @@ def result_file(results_dir, run: Run) -> Path:
 
 
 def is_finished(run: Run, results_dir, ledger: dict) -> bool:
-    """Whether this very run, with these recipes or with such as differ in nothing that decides, has left its result."""
+    """Whether this very run, with these recipes or some that differ in nothing that decides, has left its result."""
     record, file = ledger.get(run.name, {}), result_file(results_dir, run)
     if record.get("status") != "finished" or not file.is_file():
         return False

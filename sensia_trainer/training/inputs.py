@@ -44,6 +44,11 @@ def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
     )
     if dataset is None:
         return None, collator
+    if not share_rows and args.train_sampling_strategy == "random":
+        logger.warning(
+            "Sentences have rows of their own with this backbone, and `train_sampling_strategy` is 'random': each is "
+            "padded to the longest of its batch. 'group_by_length' computes a fraction of that."
+        )
     if not isinstance(dataset, dict):
         args.target_language = args.target_language or other_language(
             sides(dataset) if len(dataset) else [], args.source_language, "the bitext"
@@ -100,8 +105,8 @@ def check_sides(sides, args):
     schedule = args.schedule
     if sides and not any(weights[2] for weights in (getattr(schedule, f"{phase}_weights") for phase in PHASES)):
         raise ValueError(
-            "Text beside the pairs is given (`replay_source`, `monolingual_target`), but the language-model loss has no "
-            "weight (`w_lm`), so that nothing would be learned from it; set it, or leave the text out."
+            "Text beside the pairs is given (`replay_source`, `monolingual_target`), but the language-model loss has "
+            "no weight (`w_lm`), so that nothing would be learned from it; set it, or leave the text out."
         )
     if len(sides) == 2 and args.replay_ratio + args.monolingual_ratio > 1:
         raise ValueError(

@@ -353,6 +353,15 @@ def test_a_model_without_senses_is_told_the_ways_on(tmp_path):
         SensiaTrainer(model, args, train_dataset=tiny_bitext(), processing_class=tiny_tokenizer())
 
 
+@pytest.mark.parametrize("share_rows, strategy", [(True, "random"), (False, "random"), (False, "group_by_length")])
+def test_padding_to_the_longest_of_a_random_batch_is_told(tmp_path, monkeypatch, caplog, share_rows, strategy):
+    monkeypatch.setattr(SensiaTrainer, "may_share_rows", lambda self, model: share_rows)
+    with caplog.at_level("WARNING"):
+        tiny_trainer(tmp_path, train_sampling_strategy=strategy)
+    told = any("'group_by_length' computes a fraction" in record.getMessage() for record in caplog.records)
+    assert told == (not share_rows and strategy == "random")
+
+
 def test_text_beside_the_pairs_that_would_not_be_learned_from_is_refused(tmp_path):
     texts = {"source": tiny_texts("en")}
     with pytest.raises(ValueError, match="`replay_source`.*`source_lm_weight` is 0"):

@@ -143,7 +143,7 @@ def test_a_pair_without_the_source_language_keeps_both_its_names():
 def test_each_pair_stands_beside_that_of_the_control(tmp_path):
     values = {"sense_recall_target_to_source": 0.5, "sense_recall_source_to_target": 0.5, "pairs": 9}
     run = {"languages": {"source": "en", "targets": ["id", "sw"], "pairs": ["en-id", "en-sw"]}}
-    run |= {"after": values, "by_pair": {pair: {"before": values, "after": values} for pair in run["languages"]["pairs"]}}
+    run |= {"after": values, "by_pair": dict.fromkeys(("en-id", "en-sw"), {"before": values, "after": values})}
     control = {"after": {}, "by_pair": {"en-id": {"after": values | {"sense_recall_target_to_source": 0.25}}}}
     (tmp_path / "metrics.json").write_text(json.dumps(control))
     words = by_pair.closing_words(run | {"control": read_control(str(tmp_path / "metrics.json"))})
