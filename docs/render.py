@@ -87,9 +87,12 @@ def name_of(result):
 
 
 def recipe_of(result):
-    """Whether a run was by the recommended recipe, whatever its number of new words, or by the paper's."""
-    recommended = {name: value for name, value in read_recipe("adapt").items() if name != "vocabulary_size"}
-    return "recommended" if recommended.items() <= result["recipe"].items() else "paper's"
+    """Whether a run was by the recommended recipe, by what that was before hard negatives, or by the paper's."""
+    recipe, recommended = result["recipe"], read_recipe("adapt")
+    kept = ("source_lm_weight", "polish_freeze", "align_weights", "joint_weights", "polish_weights")
+    if any(recipe.get(name) != recommended[name] for name in kept):
+        return "paper's"
+    return "recommended" if recipe.get("hard_negative_weight") else "without hard negatives"
 
 
 # ---- Tables ----
@@ -317,10 +320,10 @@ def _sense_findings(benchmarks, substitution):
     for result in read(f"sense_benchmarks/{substitution}.json"):
         for one in result["substitution"]["senses"]["differences"]:
             than = {"random_senses": "a random sense path", "embedding": "the word's embedding"}[one["than"]]
-            found[f"{than}: substitutes (GAP)"] = _difference(one)
+            found[f"{than}: order of substitutes (GAP)"] = _difference(one)
         for one in result["substitution"]["likelihood"]["differences"]:
             if one["than"] == "likelihood_without_senses":
-                found["the model without its sense path: substitutes by likelihood (GAP)"] = _difference(one)
+                found["the model without its sense path: order of substitutes by likelihood (GAP)"] = _difference(one)
     return found
 
 

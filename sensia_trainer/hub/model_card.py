@@ -81,6 +81,8 @@ DEMONSTRATION = 20_000_000
 VOCABULARY_FIGURE = "vocabulary.png"
 SIZES = {768: "small", 1024: "medium", 1280: "large"}  # by hidden size, as in Table 10
 
+GATE = "Prediction"  # row of the first table, of models that got senses after their training
+
 BACKPACK_TAGS = ["custom_code", "arxiv:2601.10310", "arxiv:2305.16765"]
 SENTENCE_TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction"]
 
@@ -108,6 +110,8 @@ def adaptation_card(metrics: dict) -> str:
         "lm_only": _is_lm_only(metrics.get("config") or {}),
         "shows_word": False,
         "induced": metrics.get("induced"),
+        "gated": GATE in (metrics.get("model") or {}),
+        "hard_negatives": (metrics.get("config") or {}).get("hard_negative_weight", 0) > 0,
     }
     tags = ["backpack", "sensia", "cross-lingual"]
     return _card("adaptation.md", metrics, source, target, values, _base_metadata(base, relation, metrics), tags)
@@ -219,7 +223,8 @@ def model_facts(folder) -> dict:
     model that it is put together to."""
     folder = Path(folder)
     if (folder / "delta.json").is_file():
-        return read_json(folder / "delta.json")["model"]
+        gate = {label: value for label, value in config_facts(folder).items() if label == GATE}
+        return read_json(folder / "delta.json")["model"] | gate
     if (folder / "adapter_config.json").is_file():
         config = read_json(folder / "adapter_config.json")
         facts = {"Adapter": config["peft_type"], "Rank": config.get("r"), "Adapted modules": config["target_modules"]}
@@ -239,6 +244,8 @@ def config_facts(folder) -> dict:
         "Vocabulary": ("vocab_size",),
     }
     facts = {"Backbone": backbone.get("model_type"), "Senses per word": config.get("num_senses")}
+    if config.get("residual_gate"):
+        facts[GATE] = "head(b + g m): the senses' mixture m behind a gate g, beside the base's own state b"
     for label, keys in names.items():
         facts[label] = next((backbone[key] for key in keys if key in backbone), None)
     return {label: value for label, value in facts.items() if value is not None}
