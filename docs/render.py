@@ -400,7 +400,7 @@ def adapt_table():
 
 def written(value):
     """A value of a field as the page of hyperparameters has it."""
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return "–" if value is None else ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def evaluated(row):

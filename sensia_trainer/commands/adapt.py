@@ -151,7 +151,8 @@ def adapt(run, data, words, parts, args):
     )
     facts |= beside
     for name, fact in beside.items():
-        left_out = {kind: fact[kind] for kind in ("in other languages", "in evaluation sets") if fact[kind]}
+        kinds = ("in other languages", "in evaluation sets", "in held-out pairs")
+        left_out = {kind: fact[kind] for kind in kinds if fact.get(kind)}
         if left_out:
             print(
                 f"{name}: left out are " + ", ".join(f"{number:,} texts {kind}" for kind, number in left_out.items())

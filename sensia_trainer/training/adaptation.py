@@ -128,12 +128,14 @@ def load_texts(data, args, held_out):
         loaded[side] = read.select(np.flatnonzero(right & clean))
         if not len(loaded[side]):
             raise ValueError(f"Every text of `{name}`={getattr(data, name)} is in an evaluation set.")
-        if not (data.evaluation_sets or data.eval_flores):
+        compared = bool(data.evaluation_sets or data.eval_flores)
+        if not compared:
             logger.warning(
                 f"`{name}` is compared with the held-out pairs only. Name what you will evaluate on, FLORES-200 among "
                 "it, in `evaluation_sets`, so that none of it is trained on."
             )
-        left_out = {"in other languages": int((~right).sum()), "in evaluation sets": int((right & ~clean).sum())}
+        where = "in evaluation sets" if compared else "in held-out pairs"
+        left_out = {"in other languages": int((~right).sum()), where: int((right & ~clean).sum())}
         names = ", ".join(Path(place).name if Path(place).exists() else place for place in places)
         licence = {"licence": data.text_licence} if data.text_licence else {}
         described = {"name": names, **licence, "texts": len(loaded[side]), **left_out, **problems["counts"]}

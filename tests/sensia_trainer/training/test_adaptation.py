@@ -228,6 +228,8 @@ def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_p
     assert set(loaded["source"]["text"]) == set(clean)
     counts = {"texts": 2, "in other languages": 1, "in evaluation sets": 2}
     assert facts["replay source"] == {"name": "a.txt", **counts}
+    alone = load_texts(AdaptationData(**data), config(tmp_path), held_out)[1]["replay source"]
+    assert alone["in held-out pairs"] == 1 and "in evaluation sets" not in alone  # none were compared
     (tmp_path / "mine.txt").write_text(clean[0], encoding="utf-8")
     own = AdaptationData(**data, evaluation_sets=str(tmp_path / "mine.txt"))
     assert set(load_texts(own, config(tmp_path), held_out)[0]["source"]["text"]) == {clean[1], tested[1]}
