@@ -182,6 +182,6 @@ def tables(result) -> str:
         "what TF-IDF over the model's own tokens finds on the same sentences, which takes no training: only what is "
         "above it was learned. English to Indonesian, FLORES-200 dev. Timed: the published loop as restated in "
         f"tests/reference, taken to the end of `{result['published']['run']}`; and this trainer by the recipe of "
-        f"`{result['recommended']['run']}`: the recommended weights without hard negatives, even shares of the domains "
-        "of the same bitext and twice the learning rate."
+        f"`{result['recommended']['run']}`: the recommended weights without hard negatives, even shares of the "
+        "domains of the same bitext and twice the learning rate."
     )
