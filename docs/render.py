@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-from aims import aims_table
+from aims import aims_table, control_of
 from matplotlib.figure import Figure
 
 from sensia_trainer.config import SensiaConfig
@@ -98,15 +98,9 @@ def recipe_of(result):
 # ---- Tables ----
 
 
-def control_of(code):
-    """The runs by the LM loss alone of a released model: on its pairs, or none."""
-    (model,) = read(f"recommended/{code}-sensia.json")
-    controls = read(f"recommended/{code}-lm-only.json")
-    return [one for one in controls if pairs_of(one) == pairs_of(model)]
-
-
-def pairs_of(result):
-    return result["metrics"]["data"]["fingerprint"]
+def controls_of(code):
+    """The control of a released model, or none, as a list."""
+    return [one for one in [control_of(code)] if one]
 
 
 def results_table():
@@ -118,7 +112,7 @@ def results_table():
             kinds = ("sense", "context", "overlap", "random_sense")
             recalls = [f"{recall(flores, kind):.2f}" for kind in kinds]
             english = f"{metrics['before']['source_bits_per_byte']:.2f}"
-            (bits, kept), (control, kept_alone) = (fluencies(runs) for runs in ([result], control_of(target)))
+            (bits, kept), (control, kept_alone) = (fluencies(run) for run in (result, control_of(target)))
             fluency = [bits, control, english, kept, kept_alone]
             rows.append([language(target).name, f"{metrics['data']['pairs']:,}", *recalls, *fluency])
     names = ["language", "pairs", "senses", "contexts", "token overlap, no model", "random weights"]
@@ -126,11 +120,10 @@ def results_table():
     return table(names, rows)
 
 
-def fluencies(results):
+def fluencies(result):
     """Bits per byte of the language (devtest) and of English (dev) after a run; dashes where it was not made."""
-    if not results:
+    if result is None:
         return "–", "–"
-    (result,) = results
     bits = result["evaluation"]["flores"]["target_bits_per_byte"], result["metrics"]["after"]["source_bits_per_byte"]
     return tuple(f"{value:.2f}" for value in bits)
 
@@ -166,7 +159,7 @@ def results_figure(path):
     bars = {
         "senses": (models, "sense"),
         "contexts": (models, "context"),
-        "contexts, LM loss alone": ([control_of(code) for code in codes], "context"),
+        "contexts, LM loss alone": ([controls_of(code) for code in codes], "context"),
         "senses, random weights": (models, "random_sense"),
     }
     heights_of = {name: [mean_recall(one, kind) for one in runs] for name, (runs, kind) in bars.items()}
@@ -199,7 +192,7 @@ def curves_figure(path):
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = {"translations found by senses (recall@1)": "sense", "bits per byte of the target language": None}
     runs = [
-        (n, language(target).name, read(f"recommended/{target}-sensia.json"), control_of(target))
+        (n, language(target).name, read(f"recommended/{target}-sensia.json"), controls_of(target))
         for n, target in enumerate(LANGUAGES)
         if read(f"recommended/{target}-sensia.json")
     ]
