@@ -46,10 +46,14 @@ def flores(name):
 
 
 def control_of(code):
-    """The run by the LM loss alone of a released model, by the same recipe otherwise; None where it was not made."""
-    model, control = (read(f"recommended/{code}-{method}") for method in ("sensia", "lm-only"))
-    others = {"method", "eval_strategy", "eval_steps"}
-    return control if control and not set(differing(model["recipe"], control["recipe"])) - others else None
+    """The run by the LM loss alone of a released model, by the same recipe otherwise and on the same pairs; None where it
+    was not made."""
+    found = [read(f"recommended/{code}-{method}") for method in ("sensia", "lm-only")]
+    if None in found:
+        return None
+    recipes, pairs = zip(*((one["recipe"], one["metrics"]["data"]["fingerprint"]) for one in found), strict=True)
+    another = set(differing(*recipes)) - {"method", "eval_strategy", "eval_steps"}
+    return None if another or pairs[0] != pairs[1] else found[1]
 
 
 def both_ways(found, metric):

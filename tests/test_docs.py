@@ -69,14 +69,19 @@ def test_what_one_model_of_several_languages_gives_and_costs(render):
     assert [row[0] for row in rows if float(row[5].strip(" |")) <= float(row[4])] == ["| Chinese"]
 
 
-def test_a_control_is_one_of_the_same_pairs(render, tmp_path, monkeypatch):
-    function = render["control_of"]
-    monkeypatch.setitem(function.__globals__, "RESULTS", tmp_path)
+@pytest.mark.parametrize(
+    ("changes", "is_one"),
+    [({}, True), ({"pairs": "other"}, False), ({"learning_rate": 2e-3}, False), ({"eval_steps": 9}, True)],
+)
+def test_a_control_is_one_of_the_same_pairs_and_recipe(render, tmp_path, monkeypatch, changes, is_one):
+    monkeypatch.setitem(render["control_of"].__globals__, "RESULTS", tmp_path)
     (tmp_path / "recommended").mkdir()
-    for name, pairs in (("id-sensia", "a"), ("id-lm-only", "a"), ("tr-sensia", "b"), ("tr-lm-only", "a")):
-        text = json.dumps({"metrics": {"data": {"fingerprint": pairs}}})
-        (tmp_path / "recommended" / f"{name}.json").write_text(text)
-    assert len(function("id")) == 1 and function("tr") == []
+    for method, other in (("sensia", {}), ("lm-only", {"method": "lm-only"} | changes)):
+        settings = {"learning_rate": 4e-3, "pairs": "mine"} | other
+        result = {"metrics": {"data": {"fingerprint": settings.pop("pairs")}}, "recipe": settings}
+        (tmp_path / "recommended" / f"id-{method}.json").write_text(json.dumps(result))
+    assert bool(render["control_of"]("id")) == is_one == len(render["controls_of"]("id"))
+    assert render["control_of"]("tr") is None
 
 
 @pytest.mark.parametrize("name", ["recall", "curves"])
@@ -259,7 +264,8 @@ def test_the_study_of_domains_is_quoted_right(render):
         assert words.format(after[name], before[name]) in page
     released = render["read"]("recommended/id-sensia.json")[0]["metrics"]
     base, kept = (released[name]["source_bits_per_byte"] for name in ("before", "after"))
-    more = before["source_bits_per_byte"] / base - 1
+    (hard,) = render["read"]("recipe/chosen+fast+uniform-batches+hard-negatives.json")  # without text beside the pairs
+    more = hard["metrics"]["after"]["source_bits_per_byte"] / base - 1
     reading = " ".join(PAGES["reading-results"].split())
     assert f"({100 * more:.0f} % more bits a byte than the base" in reading and kept < base
     assert f"about {base:.1f} for English" in reading
