@@ -35,12 +35,18 @@ def vectors_of(model: str) -> dict:
         found = {name: config[key] for name, key in VECTOR_SETTINGS.items() if key in config}
         file = Path(model) / SENTENCE_SETTINGS
     else:
-        found = {}
-        quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-        file = cached_file(model, SENTENCE_SETTINGS, **quiet) or ""
+        found, file = {}, _of_hub(model)
     if not found and file and Path(file).is_file():
         found = {name: value for name, value in read_json(file).items() if name in VECTOR_SETTINGS}
     return found
+
+
+def _of_hub(model: str) -> str | None:
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    try:
+        return cached_file(model, SENTENCE_SETTINGS, **quiet)
+    except (OSError, ValueError):  # loading the model says what is wrong
+        return None
 
 
 def with_vectors(config):

@@ -41,3 +41,7 @@ def test_a_model_that_says_nothing_has_those_of_the_paper(tmp_path, content, cap
     found = with_vectors(config(tmp_path, context_layer=2))
     assert {name: getattr(found, name) for name in DEFAULTS} == DEFAULTS | {"context_layer": 2}
     assert not caplog.records
+
+
+def test_a_model_that_is_nowhere_is_told_by_its_loading():
+    assert vectors_of("nowhere/at-all") == vectors_of("no such//name") == {}
