@@ -46,8 +46,8 @@ def flores(name):
 
 
 def control_of(code):
-    """The run by the LM loss alone of a released model, by the same recipe otherwise and on the same pairs; None where it
-    was not made."""
+    """The run by the LM loss alone of a released model, by the same recipe otherwise and on the same pairs; None where
+    it was not made."""
     found = [read(f"recommended/{code}-{method}") for method in ("sensia", "lm-only")]
     if None in found:
         return None
