@@ -75,7 +75,7 @@ def adaptations():
     """
     found = []
     for result in read("*/*.json"):
-        if result.get("labels", {}).get("method") in ("sensia", "sensia-500"):
+        if result.get("labels", {}).get("method") == "sensia":
             run = [other for other in found if other["metrics"] == result["metrics"]]
             if not run and not result["recipe"].get("vocabulary_leave_out"):
                 found.append(result)

@@ -27,6 +27,10 @@ DYNAMICS_NOTE = (
     "How the runs went (Figure 2), on what training looks at. Dashed: overlap of tokens, without a model; dotted: "
     "random weights; dash-dotted: the sentences where overlap fails."
 )
+CURVES_NOTE = (
+    "Columns of the table along one of its axes, with intervals. Dashed: what overlap of tokens finds, without a "
+    "model; dotted: random weights."
+)
 FRONTIER_NOTE = (
     "Every row of the table as a point; diamonds and line: what no other row passes. At the cost of the same row, a "
     "dash is what overlap of tokens finds without a model, and a cross what random weights find."
@@ -64,6 +68,7 @@ def main(argv, launch=None):
 
     from ..analysis.drawings import save_figures
     from ..analysis.summary import render_sections
+    from ..experiments.curves import draw_curves
     from ..experiments.frontier import draw_frontier
     from ..experiments.matrix import (
         check_runs,
@@ -136,6 +141,8 @@ def main(argv, launch=None):
         parts = [(text, results_dir / "table.png" if figure else None)]
         if draw_frontier(matrix, runs, results, results_dir / "frontier"):
             parts.append((FRONTIER_NOTE, results_dir / "frontier.png"))
+        if draw_curves(matrix, runs, results, results_dir / "curves"):
+            parts.append((CURVES_NOTE, results_dir / "curves.png"))
         trained = {name: one["metrics"] for name, one in results.items() if "metrics" in one}
         went = {name: metrics for name, metrics in trained.items() if fnmatchcase(name, matrix.dynamics)}
         if draw_dynamics_of_runs(went, results_dir / "dynamics"):

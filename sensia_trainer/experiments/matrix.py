@@ -24,6 +24,8 @@ dynamics: "full-*"                  # the figure of how these runs went (Figure 
 yardsticks: yardsticks/id.json      # of runs without: what tokens and random weights find; optional
 frontier:                           # figures of what is gained against what it costs, every row a point; optional
   - {cost: PPL, gain: XCOPA}
+curves:                             # figures of a column over another, a line for all rows alike but for this axis
+  - {axis: variant, x: pairs, y: XCOPA}
 ```
 
 A value of an axis may hold, besides fields of the recipe: `recipe` and `script` (another kind of run), `evaluation`
@@ -91,6 +93,7 @@ class Matrix:
     paper: dict = field(default_factory=dict)
     claims: list = field(default_factory=list)
     frontier: list = field(default_factory=list)
+    curves: list = field(default_factory=list)
     dynamics: str = ""
     yardsticks: str = ""
     folder: str = "."
@@ -103,7 +106,7 @@ class Matrix:
             raise ValueError(f"`axes` must map each axis to its named values, got {self.axes!r}.")
         if self.average and self.average not in self.axes:
             raise ValueError(f"`average` is {self.average!r}, but the axes are {sorted(self.axes)}.")
-        for name in ("columns", "claims", "frontier"):
+        for name in ("columns", "claims", "frontier", "curves"):
             for entry in getattr(self, name):
                 if not isinstance(entry, dict):
                     raise ValueError(f"`{name}` must be a list of mappings, got {entry!r} in it.")
@@ -126,6 +129,13 @@ class Matrix:
             if set(panel) != {"cost", "gain"} or not set(panel.values()) <= labels:
                 raise ValueError(
                     f"A panel of `frontier` needs `cost` and `gain`, each one of {sorted(labels)}; got {panel!r}."
+                )
+        for panel in self.curves:
+            known = set(panel) == {"axis", "x", "y"} and panel["axis"] in self.axes and panel["axis"] != self.average
+            if not known or not {panel["x"], panel["y"]} <= labels:
+                raise ValueError(
+                    f"A panel of `curves` needs `axis` (one of {sorted({*self.axes} - {self.average})}), `x` and `y`, "
+                    f"each one of {sorted(labels)}; got {panel!r}."
                 )
 
 
