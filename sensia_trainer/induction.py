@@ -17,6 +17,7 @@ from collections import Counter
 from math import exp
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -60,7 +61,7 @@ def with_senses(name_or_path: str, **config_kwargs):
     if config.model_type != "backpack":
         try:
             return BackpackForCausalLM.from_backbone(name_or_path, **config_kwargs)
-        except ValueError as error:
+        except (ValueError, TypeError, StrictDataclassError) as error:
             raise ValueError(f"No senses for `model`={name_or_path!r}: {error}") from error
     if not config.residual_gate:
         raise ValueError(
@@ -162,8 +163,11 @@ class InductionTrainer(ResumableTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         input_ids = inputs["input_ids"]
+        whole = self.accelerator.unwrap_model(model)
+        if not self.args.base_parts_trained:
+            whole.backpack.backbone.eval()  # with dropout it would be another base, and no teacher
         outputs = self.forward(model, input_ids)
-        head = head_of(self.accelerator.unwrap_model(model))
+        head = head_of(whole)
         labels = next_tokens(input_ids)
         with self.accelerator.autocast():
             distilled = distilled_loss(

@@ -17,9 +17,10 @@ from ..utils.errors import did_you_mean
 from ..utils.recipes import expand_variables
 from . import store
 from .catalogues import package_licence
-from .columns import select_rows, texts
+from .columns import select_rows, sides, texts
 from .flores import load_flores, reported_sentences
 from .langid import check_sides
+from .near import near_keys
 from .sources import DATASETS, is_structured, names_in, read_bitext, recognise
 from .splits import (
     cap_per_group,
@@ -35,7 +36,7 @@ from .splits import (
 from .streams import plain_name
 
 
-CHOOSING = 1  # the version of what is made of the sources
+CHOOSING = 2  # the version of what is made of the sources
 JUDGED = 500  # pairs of which the languages are looked at
 SHOWN = 20  # values of a column: crawled text may have a domain a page
 DESCRIBED = {"corpus": "corpora", "domain": "domains", "licence_class": "licence_classes"}
@@ -179,7 +180,7 @@ def check_choice(keep, cap, argument: str) -> None:
             raise ValueError(f"`{argument}`: at most {most!r} rows of each {column!r}; give a number of 1 or more.")
 
 
-def load_pairs(data, args):
+def load_pairs(data, args, evaluated=None):
     """
     Training and held-out pairs, and what the model card says of them; kept for other processes and a resumed run.
 
@@ -187,6 +188,7 @@ def load_pairs(data, args):
         data ([`AdaptationData`]): Where they are.
         args ([`SensiaConfig`]): Languages and seed; a `target_language` that is not set becomes the other one that
             the first source has.
+        evaluated (`np.ndarray`, *optional*): Near keys of what evaluation sets hold; pairs that have one are left out.
 
     Returns:
         Training `Dataset`, held-out `Dataset` (both with `translation`), and facts (`dict`).
@@ -206,7 +208,7 @@ def load_pairs(data, args):
     reported = reported_sentences(expand_variables(data.eval_flores), languages) if data.eval_flores else {}
     key = [CHOOSING, [[one._fingerprint, found] for one, found in read], list(map(dataclasses.asdict, sources))]
     key += [held_out and held_out._fingerprint, languages, args.seed, data.bitext_keep, data.bitext_cap]
-    key += [data.max_pairs, data.held_out_pairs, data.licence, reported]
+    key += [data.max_pairs, data.held_out_pairs, data.licence, reported, evaluated]
 
     def build(folder):
         counts = {"pairs read": sum(len(one) for one, _ in read)}
@@ -221,7 +223,7 @@ def load_pairs(data, args):
             counts["with text on both sides"] = counts["pairs read"] - blanks
         if len(pairs) < counts["pairs read"] - blanks:
             counts["chosen of each source"] = len(pairs)
-        pairs, held = _divided(pairs, held_out, reported, data, args.seed, counts)
+        pairs, held = _divided(pairs, held_out, reported, evaluated, data, args.seed, counts)
         store.write_tables(folder / "train.arrow", batches(pairs))
         store.write_tables(folder / "held_out.arrow", batches(held))
         (folder / "joined.arrow").unlink(missing_ok=True)
@@ -259,7 +261,7 @@ def _chosen(pairs, source: PairSource, seed: int):
     return pairs if source.max_pairs is None else drawn(pairs, source.max_pairs, seed)
 
 
-def _divided(pairs, held_out, reported, data, seed: int, counts: dict):
+def _divided(pairs, held_out, reported, evaluated, data, seed: int, counts: dict):
     """Training and held-out pairs, with what each step left added to `counts`."""
     if data.bitext_keep:
         pairs = keep_rows(pairs, data.bitext_keep)
@@ -267,12 +269,17 @@ def _divided(pairs, held_out, reported, data, seed: int, counts: dict):
     for column, most in (data.bitext_cap or {}).items():
         pairs = cap_per_group(pairs, column, most, seed)
         counts[f"at most {most} per {column}"] = len(pairs)
+    if evaluated is not None:
+        clean = without_texts(pairs, dict.fromkeys(sides(pairs), evaluated), numbers=False)
+        if len(clean) < len(pairs):
+            pairs = clean
+            counts["share no sentence with evaluation sets"] = len(pairs)
     if held_out is None:
         pairs, held_out = hold_out(pairs, data.held_out_pairs, seed)
         counts["held out"] = len(held_out)
     else:
         disjoint = without_sentences_of(pairs, held_out)
-        disjoint = without_texts(disjoint, {code: [pa.chunked_array([lines])] for code, lines in reported.items()})
+        disjoint = without_texts(disjoint, {code: near_keys(lines, numbers=True) for code, lines in reported.items()})
         if len(disjoint) < len(pairs):
             pairs = disjoint
             counts["share no sentence with held-out pairs"] = len(pairs)

@@ -77,27 +77,31 @@ def read_tsv(path: Path, source: str, target: str, source_column, target_column,
     with open_binary(path) as handle:
         lines = read_lines(handle, problems)
         header = (next(lines, "") or "").split("\t")
-        table = (line.split("\t") if line else None for line in lines)
+        table = ((number, number, line.split("\t") if line else None) for number, line in enumerate(lines, 2))
         yield from _table_rows(header, table, path, (source, target), (source_column, target_column), problems)
 
 
 def read_csv(path: Path, source: str, target: str, source_column, target_column, problems: Problems) -> Iterator[Row]:
-    """Values separated by commas or semicolons, with a header line; quotes as spreadsheets write them."""
+    """Values separated by commas or semicolons, with a header line; quotes as spreadsheets write them. Where a quote
+    that nothing closes makes a record of many lines, all of them are counted as malformed."""
     refuse_other_encodings(path)
     with open_binary(path) as handle:
         reader = csv_reader(line or "" for line in read_lines(handle, problems))
 
         def table():
             while True:
+                first = reader.line_num + 1
                 try:
-                    yield next(reader)
+                    fields = next(reader)
                 except StopIteration:
                     return
                 except csv.Error:  # a field of more than 131,072 characters
-                    problems.add("malformed_lines", reader.line_num)
+                    fields = ()
+                yield first, reader.line_num, fields
 
         rows = table()
-        yield from _table_rows(next(rows, []), rows, path, (source, target), (source_column, target_column), problems)
+        *_, header = next(rows, (1, 1, []))
+        yield from _table_rows(header, rows, path, (source, target), (source_column, target_column), problems)
 
 
 def csv_reader(lines: Iterable[str], *, strict: bool = False):
@@ -117,11 +121,12 @@ def _table_rows(header, table, path, languages, columns, problems) -> Iterator[R
     ]
     left, right = map(header.index, names)
     others = [(index, name) for index, name in enumerate(header) if name not in names]
-    for number, fields in enumerate(table, 2):
-        if not fields:
+    for first, last, fields in table:
+        if fields is None or fields == []:
             continue
         if len(fields) != len(header):
-            problems.add("malformed_lines", number)
+            for number in range(first, last + 1):
+                problems.add("malformed_lines", number)
             continue
         yield fields[left], fields[right], {name: fields[index] for index, name in others}
 

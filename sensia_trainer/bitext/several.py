@@ -9,11 +9,12 @@ from types import SimpleNamespace
 from typing import NamedTuple
 
 import datasets
+import numpy as np
 
 from ..languages import language
 from .columns import key_of, texts
 from .pairs import PairSource, load_pairs, names_languages, parse_sources
-from .splits import fingerprint, without_texts
+from .splits import fingerprint, keys_of, without_texts
 
 
 class LanguagePair(NamedTuple):
@@ -89,7 +90,7 @@ def check_pivot(pairs: dict[str, LanguagePair], source_language: str) -> None:
         )
 
 
-def load_several(data, args):
+def load_several(data, args, evaluated=None):
     """
     [`load_pairs`] of every pair of a `bitext` of several. What one pair holds out, no other trains on: a sentence that
     is held out in a language is left out of every pair that has the language.
@@ -98,6 +99,7 @@ def load_several(data, args):
         data ([`AdaptationData`]): Where they are; `bitext_keep`, `bitext_cap`, `max_pairs`, `held_out_pairs` and
             `licence` are of each pair.
         args ([`SensiaConfig`]): Source language and seed.
+        evaluated (`np.ndarray`, *optional*): As of [`load_pairs`].
 
     Returns:
         Training and held-out `Dataset`s and facts (`dict`), each by the name of the pair.
@@ -120,12 +122,12 @@ def load_several(data, args):
         own = replace(data, bitext=pair.entries, eval_bitext=data.eval_bitext and held_out_entries[name].entries)
         sides = SimpleNamespace(source_language=pair.source, target_language=pair.target, seed=args.seed)
         try:
-            train[name], held_out[name], facts[name] = load_pairs(own, sides)
+            train[name], held_out[name], facts[name] = load_pairs(own, sides, evaluated)
         except ValueError as error:
             raise ValueError(f"`bitext`, pair {name}: {error}") from error
     for name, pair in pairs.items():
         known = {
-            code: [texts(held_out[other], code) for other in pairs if other != name and code in pairs[other][:2]]
+            code: np.concatenate([keys_of(held_out[other], code) for other in held_out if code in other.split("-")])
             for code in pair[:2]
         }
         kept = without_texts(train[name], known)

@@ -237,6 +237,7 @@ def names_in(path, *, split: str = "train", name: str | None = None) -> list[str
         return sorted(set(re.findall(r"""\blang\s*=\s*["']([\w-]+)""", head)))
     first = head.partition("\n")[0].strip("\r")
     if kind == "jsonl":
+        first = head.lstrip().partition("\n")[0]
         try:
             record = json.loads(first)
         except (ValueError, RecursionError):

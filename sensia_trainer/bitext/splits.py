@@ -1,4 +1,7 @@
-"""Selections of a bitext: pairs with text, of some values, held out, that share no sentence; and its fingerprint."""
+"""Selections of a bitext: pairs with text, of some values, held out, that share no sentence; and its fingerprint.
+
+Two sentences are the same where they differ in case and punctuation alone ([`near_form`]).
+"""
 
 import hashlib
 
@@ -9,6 +12,7 @@ import pyarrow.compute as pc
 
 from .columns import column as values_of
 from .columns import is_blank, sides, texts
+from .near import near_keys
 
 
 _BATCH = 50_000
@@ -24,8 +28,8 @@ def without_blanks(pairs):
 
 def hold_out(pairs, number, seed):
     """
-    Hold `number` pairs out of a bitext, drawn among those whose two sentences occur once in it: no held-out sentence
-    is trained on, and each has one right translation.
+    Hold `number` pairs out of a bitext, drawn among those whose two sentences occur once in it, in any case and
+    punctuation: no held-out sentence is trained on, and each has one right translation.
 
     Args:
         pairs (`datasets.Dataset`): With a column `translation`.
@@ -38,7 +42,7 @@ def hold_out(pairs, number, seed):
     Raises:
         `ValueError`: if too few pairs have sentences that occur once.
     """
-    candidates = np.flatnonzero(np.logical_and.reduce([_occurs_once(texts(pairs, side)) for side in sides(pairs)]))
+    candidates = np.flatnonzero(np.logical_and.reduce([_occurs_once(keys_of(pairs, side)) for side in sides(pairs)]))
     if len(candidates) < number or len(pairs) - number < 2:
         raise ValueError(
             f"`held_out_pairs` is {number}, but of the {len(pairs)} pairs only {len(candidates)} have sentences that "
@@ -57,10 +61,7 @@ def without_sentences_of(pairs, held_out):
     Raises:
         `ValueError`: if none is left.
     """
-    known = [
-        pc.is_in(texts(pairs, side), value_set=texts(held_out, side).combine_chunks()).to_numpy()
-        for side in sides(held_out)
-    ]
+    known = [np.isin(keys_of(pairs, side), keys_of(held_out, side)) for side in sides(held_out)]
     keep = ~np.logical_or.reduce(known)
     if not keep.any():
         raise ValueError(
@@ -70,20 +71,20 @@ def without_sentences_of(pairs, held_out):
     return _where(pairs, keep)
 
 
-def without_texts(pairs, known: dict[str, list]):
+def without_texts(pairs, known: dict[str, np.ndarray], numbers: bool = True):
     """The pairs that hold none of the known texts of a language.
 
     Args:
         pairs (`datasets.Dataset`): With a column `translation`.
-        known (`dict[str, list]`): By code of the language, columns of texts (`pa.ChunkedArray`).
+        known (`dict[str, np.ndarray]`): By code of the language, keys of texts ([`near_keys`]).
+        numbers (`bool`, *optional*, defaults to `True`): Whether values of numbers count in these keys.
 
     Raises:
         `ValueError`: if none is left.
     """
     keep = np.ones(len(pairs), dtype=bool)
-    for code, columns in known.items():
-        for held in columns:
-            keep &= ~pc.is_in(texts(pairs, code), value_set=held.combine_chunks()).to_numpy()
+    for code, keys in known.items():
+        keep &= ~np.isin(keys_of(pairs, code, numbers), keys)
     if not keep.any():
         raise ValueError(
             "Every pair holds a sentence that is reported on, or that another pair of languages holds out. Give other "
@@ -175,9 +176,15 @@ def _encoded(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     return np.concatenate([chunk.indices.to_numpy() for chunk in chunks]), chunks[0].dictionary
 
 
-def _occurs_once(values: pa.ChunkedArray) -> np.ndarray:
-    codes, _ = _encoded(values)
-    return np.bincount(codes, minlength=1)[codes] == 1
+def keys_of(pairs, side: str, numbers: bool = True) -> np.ndarray:
+    """Near keys of one side of a bitext, `(n,)` uint64."""
+    parts = [near_keys(chunk.to_pylist(), numbers) for chunk in texts(pairs, side).chunks]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+
+
+def _occurs_once(keys: np.ndarray) -> np.ndarray:
+    _, codes, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    return counts[codes] == 1
 
 
 def _where(pairs, keep):

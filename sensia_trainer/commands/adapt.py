@@ -80,6 +80,7 @@ def adapt(run, data, words, parts, args):
     from ..trainer import SensiaTrainer
     from ..training.adaptation import (
         base_model,
+        check_control,
         last_evaluation,
         load_bitext,
         load_texts,
@@ -108,6 +109,7 @@ def adapt(run, data, words, parts, args):
             check_a_batch_of_each(train, args)
         facts_of, facts = (facts, facts_of_all(facts)) if isinstance(train, dict) else ({}, facts)
         texts, beside = load_texts(data, args, held_out)
+    check_control(data.control, facts)
     if facts_of and words.vocabulary_dictionary:
         raise ValueError(
             "`vocabulary_dictionary` is of one pair of languages, but `bitext` names several; leave it out, or give "

@@ -15,6 +15,10 @@ from modeling_backpack.conversion_backpack import inverse_layer_losses, set_inve
 
 from ..utils.arguments import Parser
 from ..utils.models import load_model, load_tokenizer
+from ..vocabulary.extension import keep_report
+
+
+SCALING = "scale_attn_by_inverse_layer_idx"  # of GPT-2's configuration
 
 
 def parser():
@@ -31,6 +35,8 @@ def main(argv):
     if args.text and not args.tokenizer:
         parser().error("--text needs --tokenizer")
 
+    if Path(args.output_dir).exists():
+        raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
     model = load_model(args.checkpoint)
     if not isinstance(model, BackpackForCausalLM):
         raise ValueError(
@@ -40,16 +46,34 @@ def main(argv):
     print(
         f"{model.num_parameters():,} parameters, {model.config.num_senses} senses, scale {model.config.sense_scale:g}"
     )
-    if args.tokenizer:
-        tokenizer = load_tokenizer(args.tokenizer, model)
-        tokenizer.save_pretrained(args.output_dir)
+    tokenizer = load_tokenizer(args.tokenizer, model) if args.tokenizer else None
     if args.text:
-        text = Path(args.text).read_text(encoding="utf-8-sig")
-        length = model.config.max_position_embeddings
-        inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=length)
-        losses = inverse_layer_losses(model, inputs["input_ids"])
+        losses = losses_of_scaling(model, tokenizer, args.text)
         print(f"loss with inverse-layer scaling {losses[True]:.4f}, without {losses[False]:.4f} nats a token")
         set_inverse_layer_scaling(model, losses[True] <= losses[False])
+    if tokenizer is not None:
+        tokenizer.save_pretrained(args.output_dir)
     model.save_pretrained(args.output_dir)
-    scaling = model.config.backbone_config.scale_attn_by_inverse_layer_idx
-    print(f"Saved to {args.output_dir}, inverse-layer scaling {'on' if scaling else 'off'}")
+    keep_report(args.checkpoint, args.output_dir)
+    scaling = {True: ", inverse-layer scaling on", False: ", inverse-layer scaling off", None: ""}
+    print(f"Saved to {args.output_dir}{scaling[getattr(model.config.backbone_config, SCALING, None)]}")
+
+
+def losses_of_scaling(model, tokenizer, file) -> dict[bool, float]:
+    """
+    The loss of a text with and without inverse-layer scaling.
+
+    Raises:
+        `ValueError`: for a model without such scaling, a file that is not in UTF-8, and one of less than two tokens.
+    """
+    kind = model.config.backbone_config
+    if not hasattr(kind, SCALING):
+        raise ValueError(f"`text` is {file!r}, but a {kind.model_type} has no inverse-layer scaling: leave it out.")
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`text` is {file!r}, which is not in UTF-8: convert it, e.g. by `iconv`.") from error
+    inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=model.config.max_position_embeddings)
+    if inputs["input_ids"].shape[1] < 2:
+        raise ValueError(f"`text` is {file!r}, which has no two tokens: give some hundred words that the model knows.")
+    return inverse_layer_losses(model, inputs["input_ids"])

@@ -57,22 +57,24 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
         licence (`str`, *optional*): Of the text.
         config_kwargs: Fields of `BackpackConfig`.
     """
-    from ..training.runs import on_first_process, run_folder
+    from ..training.runs import on_first_process, run_folder, weights_fingerprint
     from ..training.text import TooLittleText
     from ..utils.files import fingerprint, read_json, write_json, write_text
-    from ..utils.models import load_config
+    from ..utils.models import load_config, load_model
 
     positions = getattr(load_config(model).get_text_config(), "max_position_embeddings", None)
     text, facts = (folder.with_name(f"{folder.name}{suffix}") for suffix in (".txt", ".json"))
 
     def prepare():
         content = "\n".join(sentences) + "\n"
+        weights = weights_fingerprint(load_model(model))
         made_of = {"model": Path(model).name, "text": fingerprint(content), "number of steps": steps}
+        made_of["weights"] = weights  # models of many owners, and checkpoints of many runs, have one name
         if not facts.is_file():
             write_text(text, content)
             write_json(facts, made_of)
         found = read_json(facts)
-        if changed := [name for name, value in made_of.items() if found.get(name) != value]:
+        if changed := [name for name, value in made_of.items() if found.get(name, value) != value]:
             raise ValueError(
                 f"{str(folder)!r} has, or was getting, senses from another {' and '.join(changed)} than this run "
                 f"({found['model']}, {found['number of steps']} steps): name another `output_dir`, or "
@@ -129,7 +131,7 @@ def induce(run, data, args):
     from ..training.adaptation import last_evaluation
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..training.sharding import check_loading
-    from ..training.text import TEXT_FOLDER, check_block_size, frequent_tokens, text_blocks
+    from ..training.text import TEXT_FOLDER, check_batches, check_block_size, frequent_tokens, text_blocks
     from ..utils.models import load_tokenizer
     from ..vocabulary.extension import keep_report
 
@@ -152,6 +154,7 @@ def induce(run, data, args):
     )
     frequent = frequent_tokens(blocks, SHOWN_AMONG).to(args.device)
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
+    check_batches(split, args)
     trained_on, for_gate = part_for_gate(split["train"]) if args.open_gate else (split["train"], None)
     trainer = InductionTrainer(
         model, args, train_dataset=trained_on, eval_dataset=split["test"], processing_class=tokenizer

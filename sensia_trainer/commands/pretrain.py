@@ -41,6 +41,7 @@ def pretrain(run, data, args):
     import shutil
     from functools import partial
 
+    import torch
     from transformers import set_seed
 
     from ..evaluation.verdict import pretraining_verdict
@@ -50,18 +51,23 @@ def pretrain(run, data, args):
     from ..training.pretraining import PretrainingTrainer, build_model, collate_blocks
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..training.sharding import check_loading
-    from ..training.text import TEXT_FOLDER, check_block_size, text_blocks
+    from ..training.text import TEXT_FOLDER, check_batches, check_block_size, text_blocks
     from ..utils.models import load_config, load_tokenizer
+    from ..vocabulary.extension import keep_report
 
     set_seed(args.seed)
     name = data.tokenizer or data.model
     if data.model:
         check_loading()
         check_block_size(load_config(data.model), data.block_size)
+    given = load_tokenizer(name) if name else None
+    if not data.model:  # before the text is read, which may take hours
+        with torch.device("meta"):
+            build_model(data, given)
     blocks, tokenizer, facts = text_blocks(
         data,
         run.path,
-        tokenizer=load_tokenizer(name) if name else None,
+        tokenizer=given,
         vocab_size=data.vocab_size,
         makes=args.process_index == 0 or args.save_on_each_node and args.local_process_index == 0,
     )
@@ -74,6 +80,7 @@ def pretrain(run, data, args):
         )
     )
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
+    check_batches(split, args)
     trainer = PretrainingTrainer(
         model,
         args,
@@ -119,6 +126,8 @@ def pretrain(run, data, args):
     model.config.use_cache = True
     trainer.save_model(_internal_call=True)
     if trainer.is_world_process_zero():
+        if data.model:
+            keep_report(data.model, args.output_dir)
         run.finish(metrics(loss), finish_folder)
         shutil.rmtree(run.path / TEXT_FOLDER, ignore_errors=True)
     if args.push_to_hub:

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..bitext.hub_data import load_hub
+from ..bitext.near import near_form, near_keys, text_keys
 from ..bitext.readers import csv_reader
 from ..bitext.sources import is_hub_id
 from ..bitext.streams import Problems, is_zip, open_binary, open_zip, plain_name, read_lines, zip_names
 from ..bitext.tmx import read_units
-from .filters import near_form, near_keys, text_keys
 
 
 # A shorter text ("Yes", "Two days") is not evidence that a pair was taken from an evaluation set. An ideograph, a kana
@@ -29,7 +29,8 @@ CONTAINERS = (".xml", ".sgm", ".sgml", ".xlf", ".xliff", ".html", ".htm", ".po",
 CONTAINERS += (".docx", ".doc", ".odt", ".pdf", ".rtf", ".yaml", ".yml", ".vtt", ".srt", ".arrow")
 CONTAINERS += (".zip", ".tar", ".tgz", ".7z")
 WAY_OUT = "give its texts a line each, or a .tsv, .csv, .json, .jsonl, .ndjson, .tmx or .parquet file"
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])")
+# Behind a full stop, quotation marks and brackets may close before the space.
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’»)\]]*\s+|(?<=[。！？])[”’」』）]*")
 
 
 def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, dict[str, int]]]:

@@ -5,7 +5,6 @@ to keep. `apply_filters` runs them in the order of `FILTERS`, the cheap ones fir
 kept, and counts under the filter's name what each takes.
 """
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -15,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..bitext.langid import MIN_BYTES, identifier, is_elsewhere
+from ..bitext.near import APOSTROPHES, INVISIBLE, near_keys
 from ..languages import language
 
 
@@ -72,17 +72,11 @@ class FilterRules:
 
 # --- normalisation ---------------------------------------------------------------------------------------------------
 
-# Invisible characters that only break words: controls, soft hyphen, zero-width marks, byte order mark. The joiners
-# U+200C and U+200D stay: Persian and the Indic scripts spell with them.
-_INVISIBLE = re.compile(
-    "[\u0000-\u0008\u000e-\u001f\u007f-\u0084\u0086-\u009f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\ufeff]"
-)
 # Quotation marks, hyphens and ellipses that one language spells in many ways become the ASCII ones: the English
 # byte-level vocabulary spells every other form by two or three tokens.
-_APOSTROPHES = "‘’‚‛′`´ʼ"
 _ASCII_PUNCTUATION = str.maketrans(
     dict.fromkeys("“”„‟«»″〝〞", '"')
-    | dict.fromkeys(_APOSTROPHES, "'")
+    | dict.fromkeys(APOSTROPHES, "'")
     | dict.fromkeys("‐‑‒−", "-")
     | {"…": "...", "⁄": "/"}
 )
@@ -109,7 +103,7 @@ def normalise(text: str, code: str) -> str:
             )
         else:
             text = text.translate(_ASCII_PUNCTUATION).translate(_FULL_WIDTH_TO_ASCII)
-    return " ".join(_INVISIBLE.sub("", text).split())
+    return " ".join(INVISIBLE.sub("", text).split())
 
 
 @lru_cache
@@ -118,53 +112,6 @@ def _is_ideographic(code: str) -> bool:
 
 
 _WORD = re.compile(r"[^\W_]")
-# Unicode has apostrophes among its letters (U+02BB to U+02BD), and NFKC makes a combining mark of the acute accent.
-_ONE_APOSTROPHE = str.maketrans(dict.fromkeys(_APOSTROPHES + "ʻʽ", "'"))
-
-
-class _NearCharacters(dict):
-    """What each character counts for in a near form, found out when it is first met."""
-
-    def __missing__(self, code: int) -> str:
-        character, category = chr(code), unicodedata.category(chr(code))
-        is_selector = "VARIATION SELECTOR" in unicodedata.name(character, "")
-        if _INVISIBLE.match(character) or category == "Cf" or is_selector:
-            self[code] = ""
-        elif category == "Nd":
-            self[code] = "0"
-        else:  # marks spell vowels and tones in Devanagari, Thai and other scripts
-            self[code] = character if character.isalnum() or category.startswith("M") else " "
-        return self[code]
-
-
-_NEAR_CHARACTERS = _NearCharacters()
-_ZEROS = re.compile("0+")
-
-
-def near_form(text: str) -> str:
-    """What is left of a sentence when case, punctuation, invisible characters and the values of numbers do not count.
-
-    The words, in NFKC, of letters, marks and a 0 for every number; the text itself where it holds none.
-    """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text.translate(_ONE_APOSTROPHE))
-    form = _ZEROS.sub("0", " ".join(text.casefold().translate(_NEAR_CHARACTERS).split()))
-    return form or text
-
-
-def text_key(text: str) -> int:
-    """64-bit key of a text. That two of n texts share one by chance has probability n^2 / 2^65: 0.0003 for 10^8."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
-
-
-def text_keys(texts: list[str]) -> np.ndarray:
-    """`text_key` of each text, (n,) uint64."""
-    return np.fromiter(map(text_key, texts), dtype=np.uint64, count=len(texts))
-
-
-def near_keys(texts: list[str]) -> np.ndarray:
-    """Key of the near form of each text, (n,) uint64."""
-    return text_keys([near_form(text) for text in texts])
 
 
 def pair_keys(source_keys: np.ndarray, target_keys: np.ndarray) -> np.ndarray:

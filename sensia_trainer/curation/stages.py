@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from ..bitext.near import near_keys, text_keys
 from ..bitext.readers import Row
 from ..bitext.streams import Problems
 from ..utils.files import read_json, write_json, written_atomically
 from .duplicates import KEPT, NAMES, count_parts, find_duplicates
 from .fetch import expected_pairs, read_corpus
-from .filters import FilterContext, apply_filters, near_keys, normalise, pair_keys, text_keys
+from .filters import FilterContext, apply_filters, normalise, pair_keys
 from .recipe import BitextRecipe, Source
 from .shards import bounded_map, counter_from_json, counter_to_json, read_facts, read_shard, shards_of, write_shard
 from .similarity import REFERENCE, Reference, encode_reference, load_encoder, score_pairs

@@ -1,5 +1,6 @@
 """What every evaluation shares: token sequences, batches by length, sharding over processes, evaluation mode."""
 
+import re
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -78,12 +79,21 @@ def encode_texts(tokenizer, texts, *, start: int | None, max_length: int | None)
             offsets = encoding["offset_mapping"][i]
             begin = offsets[0][1] if start is None else 0
             predicted = text[begin : offsets[len(kept) - 1][1]] if len(kept) < len(ids) else text[begin:]
+            # A character of several tokens is where each of them is: what is left of the first one is predicted.
+            rest = start is None and len(kept) > 1 and offsets[1][0] < begin
+            left = len(text[:begin].encode()) - _bytes_of(tokenizer, ids[0]) if rest else 0
         else:
-            predicted = tokenizer.decode(kept[start is None :], skip_special_tokens=True)
+            predicted, left = tokenizer.decode(kept[start is None :], skip_special_tokens=True), 0
         sequence = kept if start is None else [start, *kept]
-        counts = len(predicted.encode()), len(predicted.split())
+        counts = len(predicted.encode()) + left, len(predicted.split())
         result.append(EncodedText(sequence, *counts, truncated=len(kept) < len(ids)))
     return result
+
+
+def _bytes_of(tokenizer, token_id: int) -> int:
+    """Bytes that a piece of a character stands for: one in `<0xE2>`, as many as it has letters in byte-level BPE."""
+    token = tokenizer.convert_ids_to_tokens(token_id)
+    return 1 if re.fullmatch(r"<0x[0-9A-F]{2}>", token) else len(token)
 
 
 def batches_by_length(lengths, batch_size: int, max_tokens: int | None = None) -> list[list[int]]:

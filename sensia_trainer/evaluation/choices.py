@@ -56,10 +56,13 @@ def load_choices(
     for number, row in enumerate(_read(path)[:max_items], 1):
         where = f"{path.name}, item {number}"
         choices, names = zip(*_choices(answers, row, where), strict=True)
+        # As lm-evaluation-harness: a space before the choice belongs to it, since it is in its first token.
+        filled = _fill(context, row, where)
+        before = filled.rstrip()
         item = {
             "id": str(row.get("id", number)),
-            "context": _fill(context, row, where),
-            "choices": list(choices),
+            "context": before,
+            "choices": [filled[len(before) :] + choice for choice in choices],
             "label": _label(row, label, first_label, names, where),
         }
         check_row(item, path.name)

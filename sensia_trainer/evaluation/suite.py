@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from modeling_backpack import BackpackConfig, is_published_layout
 
+from .. import __version__
 from ..bitext.flores import PURPOSES
 from ..bitext.langid import check_language
 from ..languages import language
@@ -121,7 +122,8 @@ def run(config: EvaluationConfig) -> dict:
     model, tokenizer = load_model(config)
     settings = portable(asdict(config))
     decisive = {key: value for key, value in settings.items() if key not in FREE}
-    parts = Parts(config.output, decisive | {"files": _files_of(config.model, config.output)})
+    files = [_files_of(place, config.output) for place in (config.model, config.tokenizer) if place]
+    parts = Parts(config.output, decisive | {"files": files, "version": __version__})
     result = {
         "kind": "evaluation",
         "name": config.name or Path(config.model).name + (" (random)" if config.random_weights else ""),
@@ -176,6 +178,7 @@ def run(config: EvaluationConfig) -> dict:
 def _files_of(model: str, output: str) -> list:
     """What tells whether a model folder is still the same, but for results in it; a model of the Hub is known by its
     name."""
+    model = find_model(model)
     stem = Path(output).stem
     results = {Path(output).name, items_file(output).name, parts_file(output).name}
     results |= {f"{stem}-languages.png", f"{stem}-languages.svg"}

@@ -204,8 +204,8 @@ def reported_tasks(results: dict[str, dict]) -> dict:
         row["protocol"] = "plain template, length-averaged log-likelihood"
         row["protocol"] += ", this model at chance" if score["at_chance"] else ""
         for name in ("before", "control"):
-            if key in scores.get(name, {}):
-                other = scores[name][key][1]
+            of_other, other = scores.get(name, {}).get(key, ({}, None))
+            if other and of_other.get("fingerprint") == task.get("fingerprint"):  # of the same items
                 row |= {name: other["accuracy"], f"{name}_interval": other.get("interval")}
         benchmarks.append(row)
     writing = {name: after[name] for name in ("fluency", "generation") if name in after}

@@ -40,14 +40,15 @@ logger = logging.get_logger(__name__)
 def load_bitext(data, args):
     """
     Training and held-out pairs and facts of them: [`load_pairs`], or [`load_several`] where the bitext names several
-    languages, each then by the name of the pair.
+    languages, each then by the name of the pair. No pair has a sentence of `evaluation_sets`.
 
     Raises:
         `ValueError`: as these, and for a `target_language` that is none of several.
     """
+    evaluated = _keys_of_sets(data) if data.evaluation_sets else None
     if not names_languages(data.bitext):
-        return load_pairs(data, args)
-    train, held_out, facts = load_several(data, args)
+        return load_pairs(data, args, evaluated)
+    train, held_out, facts = load_several(data, args, evaluated)
     named = languages_of(list(train), args.source_language)["targets"]
     if args.target_language not in (None, *named):
         raise ValueError(
@@ -135,7 +136,8 @@ def load_texts(data, args, held_out):
                 "it, in `evaluation_sets`, so that none of it is trained on."
             )
         where = "in evaluation sets" if compared else "in held-out pairs"
-        left_out = {"in other languages": int((~right).sum()), where: int((right & ~clean).sum())}
+        left_out = {"in other languages": int((~right).sum())} if can_tell((codes[side],), f"`{name}`") else {}
+        left_out[where] = int((right & ~clean).sum())
         names = ", ".join(Path(place).name if Path(place).exists() else place for place in places)
         licence = {"licence": data.text_licence} if data.text_licence else {}
         described = {"name": names, **licence, "texts": len(loaded[side]), **left_out, **problems["counts"]}
@@ -160,14 +162,18 @@ def _evaluation_keys(data, sentences):
     if data.eval_flores:  # its other split as well
         keys += map(keys_of_texts, reported_sentences(expand_variables(data.eval_flores), sentences).values())
     if data.evaluation_sets:
-        keys.append(evaluation_keys(tuple(map(expand_variables, data.evaluation_sets)))[0])
+        keys.append(_keys_of_sets(data))
     return np.unique(np.concatenate(keys))
+
+
+def _keys_of_sets(data):
+    return evaluation_keys(tuple(map(expand_variables, data.evaluation_sets)))[0]
 
 
 def _judged(read, code, other, evaluated, keys, what):
     """Of each text, by columns: what language it is in instead ([`elsewhere`]), and whether it is `clean`: it shares
     no key with evaluation sets and is no held-out sentence as it is, for the short ones have no key."""
-    evaluated, told = set(evaluated), can_tell((code, other), what)
+    evaluated, told = set(evaluated), can_tell((code,), what)
 
     def judge(batch):
         clean = is_uncontaminated(batch["text"], keys) & [text not in evaluated for text in batch["text"]]
@@ -356,6 +362,17 @@ def read_control(path):
         raise ValueError(f"`control` is {path!r}, which holds no metrics of a finished run: give its metrics.json.")
     of_pairs = {name: one["after"] for name, one in (metrics.get("by_pair") or {}).items()}
     return metrics["after"] | ({"by_pair": of_pairs} if of_pairs else {})
+
+
+def check_control(path, facts):
+    """`ValueError` where the control was measured on other held-out pairs than this run will be (`facts` are of its
+    bitext): it would be compared with, and could not be."""
+    theirs = read_json(expand_variables(path)).get("data", {}).get("held_out_fingerprint") if path else None
+    if theirs not in (None, facts["held_out_fingerprint"]):
+        raise ValueError(
+            f"`control` is {path!r}, which was measured on other held-out pairs (of another language, bitext, seed or "
+            "number). Give the metrics.json of a control by the same recipe, with `method: lm-only`."
+        )
 
 
 def summary(before, after, source, target):

@@ -112,9 +112,9 @@ class Texts(NamedTuple):
 
     def beside(self, rows: list[int], epoch: int) -> dict[str, list]:
         """`ids` and `ended` of the texts that go with these pairs."""
-        before = epoch * int(self.pairs * self.per_pair)
-        numbers = [n for row in rows for n in range(int(row * self.per_pair), int((row + 1) * self.per_pair))]
-        return self.dataset[[(before + number) % len(self.dataset) for number in numbers]]
+        places = [epoch * self.pairs + row for row in rows]
+        numbers = [n for at in places for n in range(int(at * self.per_pair), int((at + 1) * self.per_pair))]
+        return self.dataset[[number % len(self.dataset) for number in numbers]]
 
 
 @dataclass

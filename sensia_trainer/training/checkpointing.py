@@ -232,7 +232,8 @@ class ResumableTrainer(PublishingTrainer):
         with written_whole(folder, writer=writer, wait=self.accelerator.wait_for_everyone) as temporary:
             self.save_model(str(temporary), _internal_call=True)
             write_json(_running_state_file(temporary, self.args.process_index), self.running_state())
-            if not self.args.save_only_model:
+            # Who is stopped in the middle wants to go on.
+            if not self.args.save_only_model or self._stop.requested:
                 self._save_optimizer_and_scheduler(str(temporary))
                 self._save_scaler(str(temporary))
                 self._save_rng_state(str(temporary))

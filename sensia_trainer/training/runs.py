@@ -27,6 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..utils.files import METRICS_FILE, flush, plain, portable, read_json, write_json
+from ..utils.recipes import expand_variables
 from ..utils.secrets import command_line
 from .checkpoint_files import checkpoints
 
@@ -86,6 +87,10 @@ class RunFolder:
             name: {key: self.settings[name].get(key) for key in deciding_fields(group)}
             for name, group in groups.items()
         } | {"run": self.settings["run"]}
+        self._named = {
+            name: {key: self.settings[name].get(key) for key in getattr(group, "NAMED", ())}
+            for name, group in groups.items()
+        }
         self._defaults = {name: defaults_of(group) for name, group in groups.items()}
         self.finished, self.interrupted = on_first_process(self._look)
 
@@ -172,6 +177,8 @@ class RunFolder:
             )
         if trained or finished:
             self._compare(self._deciding)
+        if finished:  # nothing will be read that could be compared itself
+            self._compare(self._named)
         return finished, trained
 
     def _bind(self):
@@ -187,7 +194,8 @@ class RunFolder:
                 for group, values in plain(settings).items()
                 for key, now in values.items()
                 # A field that the version which began the run did not have counts as its default.
-                if (before := found.get(group, {}).get(key, plain(self._defaults.get(group, {}).get(key)))) != now
+                if _place(before := found.get(group, {}).get(key, plain(self._defaults.get(group, {}).get(key))))
+                != _place(now)
             ]
         except (ValueError, AttributeError) as error:
             raise ValueError(
@@ -199,6 +207,19 @@ class RunFolder:
                 f"`output_dir`={str(self.path)!r} already holds another run ({'; '.join(different[:5])}). Give it the "
                 "same settings to go on with it, choose another `output_dir`, or remove the folder."
             )
+
+
+def _place(value):
+    """A path that is there in the one way to write it, also in a list; any other value as it is."""
+    if isinstance(value, list):
+        return [_place(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    try:
+        path = Path(expand_variables(value))
+        return str(path.resolve()) if path.exists() else value
+    except (ValueError, OSError):  # an unset variable, or no path at all
+        return value
 
 
 def shown_command(argv, processes=1):

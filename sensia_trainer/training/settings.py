@@ -32,21 +32,12 @@ class AdaptationData:
     """
     The base model, the bitext, and the pairs that measure progress.
 
-    `FREE` fields do not tell runs apart: what the first ones name is compared itself, see [`RunFolder.settle`].
+    `FREE` fields do not tell runs apart: what the `NAMED` ones name is compared itself ([`RunFolder.settle`]), and by
+    its name where nothing is read any more, since the run is finished.
     """
 
-    FREE: ClassVar = (
-        "model",
-        "dense_model",
-        "tokenizer",
-        "bitext",
-        "eval_bitext",
-        "eval_flores",
-        "licence",
-        "text_licence",
-        "control",
-        "estimate",
-    )
+    NAMED: ClassVar = ("model", "dense_model", "tokenizer", "bitext", "eval_bitext", "eval_flores")
+    FREE: ClassVar = (*NAMED, "licence", "text_licence", "control", "estimate")
 
     model: str | None = field(
         default=None,
@@ -123,8 +114,8 @@ class AdaptationData:
     evaluation_sets: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "What these texts must not hold a sentence of, besides the held-out pairs and `eval_flores`: "
-            "files, folders, or Hub ids (with a configuration after a colon)."
+            "help": "What neither pairs nor texts beside them may hold a sentence of, besides the held-out pairs and "
+            "`eval_flores`: files, folders, or Hub ids (with a configuration after a colon)."
         },
     )
     licence: str | None = field(
@@ -223,9 +214,10 @@ class TrainedParts:
 
 @dataclass
 class TextData:
-    """Text to train a language model on. `FREE` fields do not tell runs apart."""
+    """Text to train a language model on. `FREE` and `NAMED` fields as those of [`AdaptationData`]."""
 
-    FREE: ClassVar = ("dataset", "text_files", "licence", "language", "num_proc")
+    NAMED: ClassVar = ("dataset", "text_files")
+    FREE: ClassVar = (*NAMED, "licence", "language", "num_proc")
 
     dataset: str | None = field(default=None, metadata={"help": "Hub dataset id, e.g. Skylion007/openwebtext."})
     dataset_config: str | None = field(default=None, metadata={"help": "Configuration of `dataset`, if it has some."})
@@ -268,6 +260,7 @@ class TextData:
 class PretrainingData(TextData):
     """The text of a pretraining, and the model it makes."""
 
+    NAMED = (*TextData.NAMED, "model", "tokenizer")
     FREE = (*TextData.FREE, "model", "tokenizer")
 
     model: str | None = field(
@@ -297,6 +290,10 @@ class PretrainingData(TextData):
                 f"`model` is {self.model!r}, which has a configuration: leave out `backbone_config` and "
                 "`backpack_config`, or `model` to begin a fresh one."
             )
+        if not self.senses and self.backpack_config:
+            raise ValueError(
+                f"`senses` is false, but `backpack_config` is {self.backpack_config}: leave out one of them."
+            )
         if self.vocab_size < SMALLEST_VOCABULARY and not self.model and not self.tokenizer:
             raise ValueError(
                 f"`vocab_size` is {self.vocab_size}, but a byte-level tokenizer has a token for each byte and two "
@@ -312,14 +309,30 @@ class PretrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         check_training_arguments(self)
+        refuse_smoothing(self)
+        if self.load_best_model_at_end and self.metric_for_best_model not in (None, "loss", "eval_loss"):
+            raise ValueError(
+                f"`metric_for_best_model` is {self.metric_for_best_model!r}, but pretraining measures the loss alone: "
+                "leave it out."
+            )
         set_direction(self)
         super().__post_init__()
+
+
+def refuse_smoothing(args) -> None:
+    """`ValueError` for a smoothing of labels that the loss of pretraining and induction does not have."""
+    if args.label_smoothing_factor:
+        raise ValueError(
+            f"`label_smoothing_factor` is {args.label_smoothing_factor}, but only adaptation smooths labels (`sensia "
+            "adapt --label_smoothing`); leave it out."
+        )
 
 
 @dataclass
 class InductionData(TextData):
     """The language model that gets senses, and the text they are trained on."""
 
+    NAMED = (*TextData.NAMED, "model", "tokenizer")
     FREE = (*TextData.FREE, "model", "tokenizer")
 
     model: str | None = field(
@@ -341,9 +354,10 @@ class InductionData(TextData):
                 "`residual_gate` in `backpack_config` is false, but senses are added to a language model behind a "
                 "gate; leave it out, or pretrain a Backpack without one (`sensia pretrain`)."
             )
-        if (senses := self.backpack_config.get("num_senses", 2)) < 2:
+        senses = self.backpack_config.get("num_senses", 2)
+        if not isinstance(senses, int) or senses < 2:
             raise ValueError(
-                f"`num_senses` in `backpack_config` is {senses}, but senses that differ are 2 or more of each word; "
+                f"`num_senses` in `backpack_config` is {senses!r}, but senses that differ are 2 or more of each word; "
                 "16 by default."
             )
 
@@ -405,6 +419,7 @@ class InductionConfig(TrainingArguments):
 
     def __post_init__(self):
         check_training_arguments(self)
+        refuse_smoothing(self)
         check_named(self, "perplexity")
         set_direction(self)
         super().__post_init__()

@@ -1,13 +1,12 @@
 """Plain text in blocks of tokens: read, tokenized and packed once, for all processes of a run and for its resumes."""
 
-import csv
 import hashlib
 import itertools
 import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +47,19 @@ def check_block_size(config, block_size: int) -> None:
         )
 
 
+def check_batches(split, args) -> None:
+    """`ValueError` where no batch of training or of held-out blocks is full and only full ones are taken."""
+    sizes = {"train": args.train_batch_size, "test": args.eval_batch_size}
+    for part, size in sizes.items() if args.dataloader_drop_last else ():
+        if len(split[part]) < size * args.world_size:
+            kind, field = ("training", "train") if part == "train" else ("held-out", "eval")
+            raise ValueError(
+                f"There are {len(split[part])} {kind} blocks, less than one batch of {size * args.world_size}, and "
+                f"`dataloader_drop_last` leaves out what does not fill one. Lower `per_device_{field}_batch_size`, "
+                "give more text, or leave `dataloader_drop_last` out."
+            )
+
+
 def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, makes: bool = True):
     """
     The text of `data` as blocks of tokens. One process makes them in `folder`, while the others wait for its files,
@@ -73,7 +85,8 @@ def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, 
         if not file.is_file():
             raise ValueError(f"`text_files` holds {str(file)!r}, which is not a file.")
     cut_by = vocab_size if tokenizer is None else tokenizer_fingerprint(tokenizer)
-    settings = {name: value for name, value in asdict(data).items() if name not in ("licence", "language", "num_proc")}
+    untold = ("licence", "language", "num_proc", "held_out_blocks")
+    settings = {one.name: getattr(data, one.name) for one in fields(TextData) if one.name not in untold}
     key = fingerprint([settings, [(file.stat().st_size, file.stat().st_mtime_ns) for file in files], cut_by])
     if makes and _finished(folder, key) is None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -199,7 +212,7 @@ def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, pro
                 argument = "tsv_column" if tsv_column in missing else "tsv_keep"
                 raise ValueError(f"`{argument}`={missing[0]!r} is not a column of {path}: it has {names}.")
             for number, line in lines:
-                row = dict(zip(names, next(csv.reader([line], delimiter="\t", quoting=csv.QUOTE_NONE), [])))
+                row = dict(zip(names, line.split("\t"))) if line else {}
                 if tsv_column not in row:
                     problems.add("malformed_lines", number)
                 elif all(row.get(name) == str(value) for name, value in (tsv_keep or {}).items()):

@@ -94,3 +94,8 @@ def check_training_arguments(args) -> None:
             f"`num_train_epochs` is {args.num_train_epochs}, but `max_steps` is {args.max_steps} and goes first; "
             "set `max_steps` to -1 to train for epochs, or leave `num_train_epochs` out."
         )
+    if args.resume_from_checkpoint not in (None, False):
+        raise ValueError(
+            f"`resume_from_checkpoint` is {args.resume_from_checkpoint!r}, but a run goes on from the newest "
+            "checkpoint of its `output_dir` by itself: leave it out, or name other weights to begin with as `model`."
+        )

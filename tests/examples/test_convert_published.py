@@ -31,3 +31,17 @@ def test_conversion(tmp_path, capsys, tokenizer, with_text):
     )
     with torch.no_grad():
         torch.testing.assert_close(model(random_ids(1, 9)).logits, published(random_ids(1, 9)).logits)
+
+
+def test_what_cannot_be_converted_is_told_before_anything_is_written(tmp_path, capsys, tokenizer):
+    state = tiny_published(vocab_size=len(tokenizer)).state_dict()
+    write(tmp_path / "published", state, "bin", vocab_size=len(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    argv = ["convert", *(str(tmp_path / name) for name in ("published", "ours")), "--tokenizer"]
+    argv += [str(tmp_path / "tokenizer")]
+    for content, message in ((b"", "no two tokens"), (b"a", "no two tokens"), (b"caf\xe9 noir", "not in UTF-8")):
+        (tmp_path / "text.txt").write_bytes(content)
+        assert main([*argv, "--text", str(tmp_path / "text.txt")]) != 0
+        assert message in capsys.readouterr().err and not (tmp_path / "ours").exists()
+    assert main(argv) == 0
+    assert main(argv) != 0 and "exists already: name a new folder" in capsys.readouterr().err

@@ -98,6 +98,12 @@ def test_senses_of_another_model_or_text_are_not_taken(base, tmp_path, monkeypat
     ):
         with pytest.raises(ValueError, match=message):
             induce(**change)
+    namesake = shutil.copytree(base, tmp_path / "elsewhere" / base.name)
+    model = AutoModelForCausalLM.from_pretrained(namesake)
+    torch.nn.init.ones_(model.transformer.ln_f.bias)
+    model.save_pretrained(namesake)
+    with pytest.raises(ValueError, match="another weights"):
+        induce(model=namesake)
 
 
 def test_a_backpack_is_not_induced(tmp_path, tiny_model, tokenizer, capsys):

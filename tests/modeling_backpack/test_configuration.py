@@ -45,6 +45,8 @@ def test_token_ids_are_the_backbones():
     [
         ({"mixture_mode": "mean"}, "`mixture_mode` must be one of .*'full', 'top_k', 'uniform'.*got 'mean'"),
         ({"num_senses": 0}, "`num_senses` must lie between 1 and the backbone's hidden size"),
+        ({"sense_intermediate_scale": 0}, "`sense_intermediate_scale` must be 1 or more, got 0"),
+        ({"hidden_act": "nosuch"}, "`hidden_act` must be one of .*'gelu_new'.* got 'nosuch'"),
         ({"num_senses": 33}, "`num_senses` must lie between 1 .* \\(32\\).* got 33"),
         ({"mixture_top_k": 17}, "`mixture_top_k` must lie between 1 and `num_senses` \\(16\\), got 17"),
         ({"sense_scale": 0}, "`sense_scale` must be positive"),

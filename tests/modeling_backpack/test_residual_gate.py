@@ -5,10 +5,10 @@ import copy
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, GenerationConfig, PreTrainedModel, T5Config
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig, GenerationConfig, T5Config
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM, BackpackModel
-from tests.modeling_backpack.tiny import GPT2, ROTARY, SIZES, random_ids, spread, tiny_backpack, tiny_published
+from tests.modeling_backpack.tiny import GPT2, ROTARY, SIZES, random_ids, spread, tiny_backpack
 
 
 GROUPED = ROTARY | dict(num_key_value_heads=2, max_position_embeddings=96)
@@ -325,7 +325,6 @@ def test_a_model_that_has_senses_already(tmp_path):
             BackpackForCausalLM.from_backbone(tmp_path / folder)
     with pytest.raises(ValueError, match="has senses already"):
         BackpackForCausalLM.from_backbone(tiny_backpack())
-    assert tiny_published() is not None
 
 
 def test_weights_that_are_missing_quantised_or_of_another_size(tmp_path):
@@ -341,6 +340,9 @@ def test_weights_that_are_missing_quantised_or_of_another_size(tmp_path):
     untied.lm_head = torch.nn.Linear(32, 90, bias=False)
     with pytest.raises(ValueError, match=r"have \(97, 97, 90\) words"):
         BackpackForCausalLM.from_backbone(untied)
+    for fields in ({"tie_word_embeddings": True}, {"lm_head_bias": True}):
+        for gate in (True, False):
+            with pytest.raises(ValueError, match=f"`{next(iter(fields))}` is True, but the head of Llama.* is kept"):
+                BackpackForCausalLM.from_backbone(language_model("llama-untied"), residual_gate=gate, **fields)
     with pytest.raises(Exception, match="`num_senses` must lie between 1 and .* \\(32\\).* got 40"):
         BackpackForCausalLM.from_backbone(language_model("llama"), num_senses=40)
-    assert isinstance(base, PreTrainedModel)

@@ -67,16 +67,23 @@ def hold_out(pairs, number, seed):
     """Indices of the pairs that stay and of those held out: drawn where every side occurs once in the bitext."""
     from datasets import Dataset
 
-    counts = {key: Counter(pair[key] for pair in pairs) for key in pairs[0]}
-    candidates = [i for i, pair in enumerate(pairs) if all(counts[key][text] == 1 for key, text in pair.items())]
+    counts = {key: Counter(words_of(pair[key]) for pair in pairs) for key in pairs[0]}
+    candidates = [
+        i for i, pair in enumerate(pairs) if all(counts[key][words_of(text)] == 1 for key, text in pair.items())
+    ]
     drawn = set(Dataset.from_dict({"index": candidates}).shuffle(seed=seed)["index"][:number])
     return [i for i in range(len(pairs)) if i not in drawn], sorted(drawn)
 
 
 def without_sentences_of(pairs, held_out):
     """Indices of the pairs that share no side with a held-out one."""
-    known = {key: {pair[key] for pair in held_out} for key in held_out[0]}
-    return [i for i, pair in enumerate(pairs) if not any(pair[key] in texts for key, texts in known.items())]
+    known = {key: {words_of(pair[key]) for pair in held_out} for key in held_out[0]}
+    return [i for i, pair in enumerate(pairs) if not any(words_of(pair[key]) in texts for key, texts in known.items())]
+
+
+def words_of(text):
+    """The words and numbers of a text in small letters; the text itself where it has none."""
+    return tuple("".join(c if c.isalnum() else " " for c in text.lower()).split()) or text
 
 
 def fingerprint(pairs):

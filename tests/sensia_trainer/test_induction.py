@@ -83,6 +83,18 @@ def test_what_is_trained_moves_and_the_rest_stays(tmp_path, family, fields):
         assert logged[0]["divergence"] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_base_that_is_kept_has_no_dropout(tmp_path):
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **sizes))
+    assert base.config.resid_pdrop > 0
+    trainer = trainer_for(tmp_path, model=BackpackForCausalLM.from_backbone(base, num_senses=4))
+    inputs = {"input_ids": torch.tensor(blocks(4)["input_ids"][:])}
+    trainer.model.train()
+    first, second = (trainer.compute_loss(trainer.model, inputs, return_outputs=True)[1] for _ in range(2))
+    assert torch.equal(first.backbone_last_hidden_state, second.backbone_last_hidden_state)
+    assert not torch.equal(first.senses, second.senses)  # which are trained, with the dropout of their network
+
+
 def test_a_closed_gate_measures_the_base(tmp_path):
     base = tiny_base().eval()
     trainer = trainer_for(tmp_path)
@@ -214,6 +226,7 @@ def test_a_stuck_gate_is_told(tmp_path, caplog):
         ({"gate_learning_rate": 0.0}, "`gate_learning_rate` is 0.0"),
         ({"train_backbone": True}, "`train_backbone` changes the base that `distill_share` distils from"),
         ({"train_embeddings": True}, "`train_embeddings` changes the base that `distill_share` distils from"),
+        ({"label_smoothing_factor": 0.5}, "`label_smoothing_factor` is 0.5, but only adaptation"),
         ({"train_head": True}, "`train_head` changes the base that `distill_share` distils from"),
         (
             {"dataloader_persistent_workers": True, "dataloader_num_workers": 1},

@@ -96,7 +96,9 @@ def test_topology_is_the_mean_of_the_plain_scores(models, corpus, result):
 
 
 def test_what_the_sense_index_explains_is_taken_off(result):
-    for entry in filter(None, result["topology"].values()):
+    entries = list(filter(None, result["topology"].values()))
+    assert entries
+    for entry in entries:
         for name in ("model", "control", "difference"):
             above, shuffled = entry["above_shuffled"][name]["mean"], entry["shuffled"][name]["mean"]
             assert above == pytest.approx(entry[name]["mean"] - shuffled)

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from sensia_trainer.bitext import load_bitext, store, streams
-from sensia_trainer.bitext.sources import read_bitext
+from sensia_trainer.bitext.sources import iterate_rows, read_bitext
+from sensia_trainer.bitext.streams import Problems
 
 
 ROWS = [("one", "satu"), ("two", "dua"), ("three", "tiga")]
@@ -125,8 +126,19 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
     assert texts(dataset) == ROWS and dataset["note"][:] == ["a;b", 'x "y"', ""]
     assert problems == {"malformed_lines": 1}
     endless = b'en,id\none,satu\n"' + b"x\n" * 100_000
-    with pytest.raises(ValueError, match="malformed lines beside 3 pairs .*the first in line 65,539"):
+    with pytest.raises(ValueError, match="malformed lines beside 3 pairs .*the first in line 3"):
         read(tmp_path, "b.csv", endless + b"\ntwo,dua\nthree,tiga\n")  # a quote that never closes
+
+
+def test_all_lines_that_an_open_quote_swallows_are_counted(tmp_path):
+    rows = [f"word {n},kata {n}\n" for n in range(40)]
+    rows[10] = '"' + rows[10]
+    rows[20] = 'quoted,"kutip"\n'  # closes it
+    (tmp_path / "a.csv").write_text("en,id\n" + "".join(rows), encoding="utf-8")
+    problems = Problems()
+    found = list(iterate_rows(tmp_path / "a.csv", "en", "id", problems=problems))
+    assert [source for source, *_ in found] == [f"word {n}" for n in (*range(10), *range(21, 40))]
+    assert problems["malformed_lines"] == 11 and "the first in line 12" in " ".join(problems.described())
 
 
 def test_parquet(tmp_path):

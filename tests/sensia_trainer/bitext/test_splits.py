@@ -15,10 +15,14 @@ from tests.reference import bitext as reference
 def random_pairs(number=300, seed=0):
     """Pairs of which some repeat a sentence and some have a blank side."""
     draw = random.Random(seed)
-    words = ["sun", "matahari", "", " ", "\u3000", "\u200b", "a\tb", "Ünïcödé", None, "\x1c"]
+    ends, words = ["", "!", " "], ["sun", "matahari", "", " ", "\u3000", "\u200b", "a\tb", "Ünïcödé", None, "\x1c"]
     return [
-        {"en": f"e{draw.randrange(number)}" if draw.random() < 0.9 else draw.choice(words)}
-        | {"id": f"i{draw.randrange(2 * number)}" if draw.random() < 0.9 else draw.choice(words)}
+        {"en": draw.choice("eE") + f"{draw.randrange(number)}" if draw.random() < 0.9 else draw.choice(words)}
+        | {
+            "id": f"i{draw.randrange(2 * number)}" + draw.choice(["", "!", " "])
+            if draw.random() < 0.9
+            else draw.choice(words)
+        }
         for _ in range(number)
     ]
 
@@ -54,6 +58,15 @@ def test_selections_are_those_of_the_plain_walk():
             list(without_sentences_of(found, Dataset.from_list([{"translation": p} for p in mixed]))["translation"])
             == disjoint
         )
+
+
+def test_what_is_held_out_is_trained_on_in_no_spelling():
+    pairs = [{"en": f"{word} it", "id": f"{word} itu"} for word in ("close", "move", "open", "read", "take", "write")]
+    again = [{"en": pair["en"].capitalize() + ".", "id": f"“{pair['id']}” "} for pair in pairs[:3]]
+    train, held_out = hold_out(Dataset.from_list([{"translation": pair} for pair in pairs + again]), 3, seed=0)
+    assert list(held_out["translation"]) == pairs[3:] and list(train["translation"]) == pairs[:3] + again
+    spelt = Dataset.from_list([{"translation": {"en": "Read  it!", "id": "lain"}}, {"translation": again[0]}])
+    assert list(without_sentences_of(spelt, held_out)["translation"]) == again[:1]
 
 
 def test_too_few_pairs_to_hold_out():

@@ -4,6 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from modeling_backpack import BackpackForCausalLM
+from sensia_trainer import cli
 from sensia_trainer.commands.vocabulary import main
 from sensia_trainer.vocabulary.extension import keep_report, words_added
 from tests.tiny import tiny_bitext, tiny_tokenizer
@@ -28,6 +29,8 @@ def test_the_folder_holds_a_model_with_new_words(arguments, tmp_path, capsys):
     assert model.config.vocab_size == len(tokenizer) == report["first_token"] + report["new_tokens"]
     assert {"modeling_backpack.py", "config.json"} <= {path.name for path in (tmp_path / "words").iterdir()}
     assert words_added("words") == range(report["first_token"], len(tokenizer)) and not words_added("base")
+    assert cli.main(["convert", "words", "converted", "--tokenizer", "words"]) == 0
+    assert words_added("converted") == words_added("words")
     assert "new words; " in capsys.readouterr().out
     with pytest.raises(ValueError, match="exists already"):
         main(arguments)

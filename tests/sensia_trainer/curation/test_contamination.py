@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sensia_trainer.bitext import hub_data
+from sensia_trainer.bitext.near import near_keys
 from sensia_trainer.curation.contamination import evaluation_keys, is_uncontaminated
-from sensia_trainer.curation.filters import near_keys
 
 
 def has(keys, *texts):
@@ -183,7 +183,8 @@ def test_monolingual_text_is_checked_sentence_by_sentence(tmp_path):
     keys, _ = evaluation_keys((str(tmp_path / "test.txt"),))
     clean = ["A man turned on a lamp. It was dark.", "", "Yes.", "那个男人打开门走进了房间。他很累。"]
     shared = ["It was late. The MAN turned on the faucet! He drank.", "the man turned on the faucet"]
-    shared += ["他来了。那个女人打开门走进了花园。"]
-    assert is_uncontaminated(clean + shared, keys).tolist() == [True] * 4 + [False] * 3
+    shared += ["他来了。那个女人打开门走进了花园。", "他说：“是的。”那个女人打开门走进了花园。"]
+    shared += ['"It was late." The man turned on the faucet.', "(“It was late!”) The man turned on the faucet."]
+    assert is_uncontaminated(clean + shared, keys).tolist() == [True] * 4 + [False] * 6
     assert is_uncontaminated([], keys).tolist() == []
     assert is_uncontaminated(shared, np.zeros(0, np.uint64)).all()

@@ -4,9 +4,10 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from sensia_trainer.bitext.near import near_keys, text_keys
 from sensia_trainer.curation import duplicates
 from sensia_trainer.curation.duplicates import NAMES, count_parts, find_duplicates, ranks
-from sensia_trainer.curation.filters import near_keys, pair_keys, text_keys
+from sensia_trainer.curation.filters import pair_keys
 from tests.reference import bitext as reference
 
 

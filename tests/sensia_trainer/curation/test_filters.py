@@ -6,6 +6,7 @@ import pytest
 
 from sensia_trainer.bitext import langid
 from sensia_trainer.bitext.langid import Identifier, is_elsewhere
+from sensia_trainer.bitext.near import near_form, near_keys, text_keys
 from sensia_trainer.curation.filters import (
     FilterContext,
     FilterRules,
@@ -20,11 +21,8 @@ from sensia_trainer.curation.filters import (
     keep_same_urls,
     keep_uncontaminated,
     length_ratio_bounds,
-    near_form,
-    near_keys,
     normalise,
     pair_keys,
-    text_keys,
 )
 from tests.reference import bitext as reference
 

@@ -127,6 +127,13 @@ def test_a_csv_of_semicolons(tmp_path):
     assert (row["context"], row["choices"], row["label"]) == ("Where, then?", [" here", " there"], 1)
 
 
+def test_a_space_behind_the_context_belongs_to_the_choice(tmp_path):
+    (tmp_path / "quiz.jsonl").write_text('{"q": "Is it?", "a": "yes", "b": "no", "label": 1}\n', encoding="utf-8")
+    own = {"name": "quiz", "context": "Q: {q}\\nA: ", "answers": ["{a} it is", "{b} it is"]}
+    (row,) = load_choices(tmp_path / "quiz.jsonl", "en", **own).rows
+    assert (row["context"], row["choices"]) == ("Q: Is it?\nA:", [" yes it is", " no it is"])
+
+
 def test_files_that_are_none(tmp_path):
     for name, text, message in (
         ("a.txt", "", "of the kinds .jsonl"),

@@ -68,6 +68,14 @@ def test_without_start_token_the_first_token_counts_nowhere(tiny_gpt2, tokenizer
     assert result["bytes"] == len(text.encode()) - len(tokenizer.decode(ids[:1]).encode())
 
 
+def test_what_is_left_of_a_character_behind_its_first_token_counts(tiny_gpt2, tokenizer):
+    text = "“Так,” he said."
+    ids = tokenizer(text)["input_ids"]
+    assert len(tokenizer(text[:1])["input_ids"]) == 3  # a token for each of its bytes
+    result = perplexity(tiny_gpt2, tokenizer, [text], start=None)
+    assert (result["tokens"], result["bytes"]) == (len(ids) - 1, len(text.encode()) - 1)
+
+
 def test_truncation_is_counted_and_scores_what_was_kept(tiny_gpt2, tokenizer):
     text = SENTENCES[0]
     ids = tokenizer(text)["input_ids"]

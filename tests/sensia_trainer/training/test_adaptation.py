@@ -1,17 +1,22 @@
 """What `sensia adapt` is given, and what it says in the end."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from datasets import Dataset
 from transformers import GPT2Config
 
 from modeling_backpack import BackpackConfig
+from sensia_trainer.bitext.columns import texts
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.intrinsic import evaluate_bitext
 from sensia_trainer.training import adaptation
 from sensia_trainer.training.adaptation import (
     base_model,
+    check_control,
     evaluations,
+    load_bitext,
     load_texts,
     read_control,
     source_fluency,
@@ -23,8 +28,7 @@ from sensia_trainer.utils.files import fingerprint
 
 
 def config(folder, **fields):
-    return SensiaConfig(output_dir=str(folder), use_cpu=True, target_language="id", **fields)
-    return SensiaConfig(output_dir=str(folder), use_cpu=True, target_language="id")
+    return SensiaConfig(**{"output_dir": str(folder), "use_cpu": True, "target_language": "id"} | fields)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +75,15 @@ def test_a_control_that_cannot_be_shown_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match="metrics.json"):
         read_control(str(file))
     assert read_control(None) is None
+
+
+def test_a_control_of_other_held_out_pairs_is_refused(tmp_path):
+    file = tmp_path / "metrics.json"
+    file.write_text('{"after": {"pairs": 3}, "data": {"held_out_fingerprint": "of Swahili"}}')
+    with pytest.raises(ValueError, match="`control` is .*metrics.json', which was measured on other held-out pairs"):
+        check_control(str(file), {"held_out_fingerprint": "of Indonesian"})
+    check_control(str(file), {"held_out_fingerprint": "of Swahili"})
+    check_control(None, {"held_out_fingerprint": "of Indonesian"})
 
 
 def test_text_beside_the_pairs(tmp_path):
@@ -236,6 +249,36 @@ def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_p
     (tmp_path / "b.txt").write_text("\n".join([german] * 3 + clean), encoding="utf-8")
     with pytest.raises(ValueError, match="`replay_source` should be in English, but 60% .* mostly German"):
         load_texts(AdaptationData(**data | {"replay_source": str(tmp_path / "b.txt")}), config(tmp_path), held_out)
+
+
+def test_text_is_told_from_other_languages_where_the_target_cannot_be(tmp_path):
+    german = "Der Hafen war im Winter elf Tage lang geschlossen, und niemand wusste warum."
+    (tmp_path / "a.txt").write_text("\n".join([CAT, german, CAT]), encoding="utf-8")
+    (tmp_path / "b.txt").write_text(german, encoding="utf-8")
+    held_out = Dataset.from_dict({"translation": [{"en": "held out", "haw": "x"}]})
+    args = config(tmp_path, target_language="haw")
+    data = {"model": "m", "bitext": "b"}
+    loaded, facts = load_texts(AdaptationData(**data, replay_source=str(tmp_path / "a.txt")), args, held_out)
+    assert loaded["source"]["text"][:] == [CAT, CAT] and facts["replay source"]["in other languages"] == 1
+    with pytest.raises(ValueError, match="`replay_source` should be in English, but 100% .* mostly German"):
+        load_texts(AdaptationData(**data, replay_source=str(tmp_path / "b.txt")), args, held_out)
+    _, facts = load_texts(AdaptationData(**data, monolingual_target=str(tmp_path / "a.txt")), args, held_out)
+    assert "in other languages" not in facts["monolingual target"]  # nothing was judged
+
+
+def test_pairs_of_evaluation_sets_are_not_trained_on(tmp_path):
+    rows = [
+        (f"The {word} was closed in March.", f"{word} ditutup")
+        for word in ("harbour", "bridge", "school", "road", "mill")
+    ]
+    (tmp_path / "a.tsv").write_text("en\tid\n" + "".join(f"{a}\t{b}\n" for a, b in rows), encoding="utf-8")
+    (tmp_path / "mine.txt").write_text("THE BRIDGE was closed in March!\n", encoding="utf-8")
+    data = AdaptationData(model="m", bitext=str(tmp_path / "a.tsv"), held_out_pairs=2)
+    for sets, number in ((None, 3), (str(tmp_path / "mine.txt"), 2)):
+        given = replace(data, evaluation_sets=sets or [])
+        train, held_out, facts = load_bitext(given, config(tmp_path))
+        assert len(train) == number and facts["counts"].get("share no sentence with evaluation sets") == (sets and 4)
+        assert bool(sets) == (rows[1][0] not in [*texts(train, "en").to_pylist(), *texts(held_out, "en").to_pylist()])
 
 
 def test_text_of_flores_devtest_is_left_out_where_flores_is_on_the_hub(tmp_path, monkeypatch, caplog):

@@ -235,6 +235,12 @@ def test_every_epoch_takes_the_next_texts():
     assert beside.beside([0], 0) == {"ids": [], "ended": []}
 
 
+def test_less_than_a_text_an_epoch_is_a_text_after_some_epochs():
+    beside = texts(7, per_pair=0.25, pairs=3)
+    taken = [[ids[0] - 1000 for ids in beside.beside([0, 1, 2], epoch)["ids"]] for epoch in range(8)]
+    assert taken == [[], [0], [1], [2], [], [3], [4], [5]]
+
+
 def test_texts_stand_behind_the_pairs_and_are_labelled():
     rows = [row | {"row": i} for i, row in enumerate(random_rows(6))]
     beside = {"source": texts(5, 0.5, 6), "target": texts(9, 1.0, 6)}

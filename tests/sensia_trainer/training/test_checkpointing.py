@@ -241,6 +241,12 @@ def test_weights_alone_are_not_resumed_from(tmp_path):
     assert train(str(tmp_path), save_only_model=True, max_steps=5).state.global_step == 5  # nothing left to train
 
 
+def test_a_stop_leaves_what_it_takes_to_go_on_beside_weights_alone(tmp_path):
+    stopped = partial(train, str(tmp_path), signal.SIGTERM, 8, save_only_model=True)
+    assert run_in_process(stopped) == EXIT_PREEMPTED
+    assert train(str(tmp_path), save_only_model=True).state.global_step == STEPS
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path, stopped):
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)

@@ -54,11 +54,50 @@ def test_going_on_from_a_model(tmp_path):
     [
         ({"model": "m", "backbone_config": {"n_layer": 2}}, "`model` is 'm', which has a configuration"),
         ({"vocab_size": 200}, "`vocab_size` is 200"),
+        ({"senses": False, "backpack_config": {"num_senses": 4}}, "`senses` is false, but `backpack_config` is"),
     ],
 )
 def test_settings_that_make_no_sense(fields, message):
     with pytest.raises(ValueError, match=message):
         data(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"backbone_config": SMALL | {"n_layers": 3}}, "a gpt2 has no 'n_layers'. Did you mean 'n_layer'"),
+        ({"backbone_config": {"model_type": "llama", "n_layer": 2}}, "a llama has no 'n_layer'"),
+        ({"backbone_config": SMALL | {"n_head": 0}}, "No model can be made"),
+        ({"backbone_config": SMALL | {"activation_function": "nosuch"}}, "No model can be made of .*nosuch"),
+        ({"backbone_config": SMALL, "backpack_config": {"hidden_act": "nosuch"}}, "`hidden_act` must be one of"),
+        ({"backbone_config": SMALL, "backpack_config": {"sense_intermediate_scale": 0}}, "must be 1 or more, got 0"),
+    ],
+)
+def test_configurations_that_make_no_model(fields, message):
+    for tokenizer in (tiny_tokenizer(), None):
+        with pytest.raises(ValueError, match=message):
+            build_model(data(**fields), tokenizer)
+
+
+def test_fields_of_a_family_by_each_of_its_names():
+    fields = {"hidden_size": 16, "num_hidden_layers": 1, "n_head": 2, "bos_token_id": 3}
+    assert build_model(data(backbone_config=fields, backpack_config={"num_senses": 4}), None).config.hidden_size == 16
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor` is 0.1, but only adaptation"),
+        ({"resume_from_checkpoint": "out/checkpoint-1"}, "`resume_from_checkpoint` is 'out/checkpoint-1', but a run"),
+        (
+            {"load_best_model_at_end": True, "metric_for_best_model": "nosuch", "eval_strategy": "steps"},
+            "`metric_for_best_model` is 'nosuch', but pretraining",
+        ),
+    ],
+)
+def test_arguments_without_effect_are_refused(tmp_path, fields, message):
+    with pytest.raises(ValueError, match=message):
+        PretrainingArguments(output_dir=str(tmp_path), use_cpu=True, **fields)
 
 
 class Explodes(PretrainingTrainer):

@@ -201,8 +201,28 @@ def test_finished_is_what_has_weights_card_and_metrics(tmp_path):
     assert start(tmp_path).finished
     with pytest.raises(ValueError, match="already holds another run"):
         start(tmp_path, seed=3)
+    assert start(tmp_path, licence="CC0").finished
     (tmp_path / "model.safetensors").unlink()
     assert not start(tmp_path).finished
+
+
+def test_a_finished_run_is_not_taken_for_one_of_another_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.tsv", "b.tsv"):
+        (tmp_path / name).write_text("en\tid\n")
+
+    def again(model="m", bitext="a.tsv"):
+        with run_folder(arguments("run"), data=AdaptationData(model=model, bitext=bitext)) as run:
+            run.settle(dict) if not run.finished else None
+            return run
+
+    run = again()
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"x")
+    run.finish({}, lambda folder, metrics: None)
+    assert again().finished and again(bitext=str(tmp_path / "a.tsv")).finished  # the same file
+    for change in ({"model": "other"}, {"bitext": "b.tsv"}):
+        with pytest.raises(ValueError, match=f"another run .data.{next(iter(change))}: .* there, .* now"):
+            again(**change)
 
 
 def test_in_the_end_it_is_said_which_files_are_needed_no_more(tmp_path):

@@ -76,6 +76,9 @@ def test_malformed_lines_are_counted(tmp_path):
         problems = Problems()
         documents = read_documents(tmp_path / name, problems=problems)
         assert [d for d in documents if d] == ["one", "two"] and problems == {"malformed_lines": count}
+    cells = ["a\rb", "long " * 40_000, '"three']
+    (tmp_path / "b.tsv").write_bytes(("id\ten\n" + "".join(f"x\t{cell}\n" for cell in cells)).encode())
+    assert [document.strip() for document in read_documents(tmp_path / "b.tsv")] == [cell.strip() for cell in cells]
 
 
 @pytest.mark.parametrize(
