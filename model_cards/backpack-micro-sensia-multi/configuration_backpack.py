@@ -15,6 +15,7 @@
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, GPT2Config, PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.utils import logging
 
@@ -298,6 +299,10 @@ class BackpackConfig(PreTrainedConfig):
             raise ValueError(
                 f"`mixture_top_k` must lie between 1 and `num_senses` ({self.num_senses}), got {self.mixture_top_k}."
             )
+        if self.sense_intermediate_scale < 1:
+            raise ValueError(f"`sense_intermediate_scale` must be 1 or more, got {self.sense_intermediate_scale}.")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"`hidden_act` must be one of {sorted(ACT2FN)}, got {self.hidden_act!r}.")
         if self.sense_scale <= 0:
             raise ValueError(f"`sense_scale` must be positive (1.0, or 1 / num_senses), got {self.sense_scale}.")
 

@@ -495,7 +495,14 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         backbone, head = language_model.base_model, language_model.get_output_embeddings()
         embeddings = language_model.get_input_embeddings()
         fields = {"residual_gate": True, **sense_network_settings(backbone.config)}
-        fields |= {"lm_head_bias": head.bias is not None, "tie_word_embeddings": head.weight is embeddings.weight}
+        own = {"lm_head_bias": head.bias is not None, "tie_word_embeddings": head.weight is embeddings.weight}
+        for name, value in own.items():
+            if config_kwargs.get(name, value) != value:
+                raise ValueError(
+                    f"`{name}` is {config_kwargs[name]!r}, but the head of {type(language_model).__name__} is kept as "
+                    f"it is, where it is {value}: leave it out."
+                )
+        fields |= own
         config = BackpackConfig(backbone_config=copy.deepcopy(backbone.config), **fields | config_kwargs)
         attention = backbone.config._attn_implementation
         model = cls._from_config(config, dtype=backbone.dtype, attn_implementation=attention)

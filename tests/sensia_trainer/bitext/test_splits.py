@@ -18,11 +18,7 @@ def random_pairs(number=300, seed=0):
     ends, words = ["", "!", " "], ["sun", "matahari", "", " ", "\u3000", "\u200b", "a\tb", "Ünïcödé", None, "\x1c"]
     return [
         {"en": draw.choice("eE") + f"{draw.randrange(number)}" if draw.random() < 0.9 else draw.choice(words)}
-        | {
-            "id": f"i{draw.randrange(2 * number)}" + draw.choice(["", "!", " "])
-            if draw.random() < 0.9
-            else draw.choice(words)
-        }
+        | {"id": f"i{draw.randrange(2 * number)}" + draw.choice(ends) if draw.random() < 0.9 else draw.choice(words)}
         for _ in range(number)
     ]
 
