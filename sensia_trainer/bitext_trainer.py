@@ -1,6 +1,7 @@
 """`BitextTrainer`: what all trainers on parallel sentences share: batches, losses (Section 2.1), logs."""
 
 import time
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -141,6 +142,8 @@ class BitextTrainer(ResumableTrainer):
         now = self.args.at_step(self.state.global_step, self.state.max_steps)
         if self.args.contrastive_chunk_size and (now.w_sense > 0 or now.w_context > 0):
             return self._cached_training_step(model, inputs, now, num_items_in_batch)
+        if self.args.contrastive_chunk_size:
+            return self._chunked_training_step(model, inputs, now, num_items_in_batch)
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _cached_training_step(self, model, inputs, now, num_items_in_batch):
@@ -182,6 +185,27 @@ class BitextTrainer(ResumableTrainer):
         logged = {name: sum(part[name] for part in all_logged) / len(all_logged) for name in all_logged[0]}
         self._record(inputs, now, losses, logged)
         return loss + extra_loss
+
+    def _chunked_training_step(self, model, inputs, now, num_items_in_batch):
+        """The gradients of [`compute_loss`] where language modelling is all of it, which does not couple the pairs."""
+        model.train()
+        inputs = self._prepare_inputs(inputs)
+        labels, scale = self._labels(inputs, num_items_in_batch)
+        chunks = select_pairs(inputs, self.args.contrastive_chunk_size, self.data_collator.share_rows)
+        losses, total = {}, 0.0
+        for number, chunk in enumerate(chunks, 1):
+            chunk = select_labelled(chunk | {"num_labels": inputs["num_labels"]}, self.data_collator.share_rows)
+            with nullcontext() if number == len(chunks) else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    outputs = self.forward(model, chunk, now)
+                    of_chunk = self.language_model_losses(model, outputs, chunk, labels, scale)
+                self.watch.losses(of_chunk, self.state.global_step + 1, inputs["rows"])
+                loss = self._weighted(of_chunk, now)
+                self.accelerator.backward(loss)
+            losses = {name: losses.get(name, 0.0) + one.detach() for name, one in of_chunk.items()}
+            total += loss.detach()
+        self._record(select_labelled(inputs, self.data_collator.share_rows), now, losses, {})
+        return total
 
     def contrastive_loss(self, name, source, target, now, batch):
         """Eq. 3 over the batches of all processes, for the `"sense"` or the `"context"` vectors."""

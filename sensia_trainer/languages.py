@@ -199,6 +199,26 @@ def in_language(names: Iterable, code: str) -> list:
     return [name for name in names if row and find_language(str(name)) == row]
 
 
+# What files and columns are called that are codes of languages as well (Citak, Sardinian, Domung and others).
+NO_LANGUAGES = {
+    "txt",
+    "tsv",
+    "csv",
+    "xml",
+    "raw",
+    "src",
+    "tgt",
+    "trg",
+    "ref",
+    "dev",
+    "low",
+    "bpe",
+    "out",
+    "new",
+    "old",
+}
+
+
 def other_language(names: list, source: str, where: str) -> str:
     """
     The code of the one language beside `source` among some names, of columns or of files, whatever else these are.
@@ -206,7 +226,8 @@ def other_language(names: list, source: str, where: str) -> str:
     Raises:
         `ValueError`: if there is none, or more than one.
     """
-    known = {name: row.code for name in names if (row := find_language(str(name))) and row != language(source)}
+    may_be = [str(name) for name in names if str(name).lower() not in NO_LANGUAGES]
+    known = {name: row.code for name in may_be if (row := find_language(name)) and row != language(source)}
     in_table = {code for code in known.values() if code.partition("_")[0] in _BY_CODE}
     # A short name, such as "url", may be the code of some small language: not where there are other columns.
     found = in_table or (set(known.values()) if len(names) == 2 else set())

@@ -4,6 +4,7 @@ from collections import Counter
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, logging
@@ -66,7 +67,11 @@ class SensiaTrainer(BitextTrainer):
     def _frequent_source_tokens(self):
         if self.train_dataset is None:
             return []
-        counts = Counter(chain.from_iterable(self.train_dataset[:COUNTED_PAIRS]["source_ids"]))
+        rows = self.train_dataset
+        if self.pairs:  # the first side of some is another language
+            of_source = [n for n, pair in enumerate(self.pairs) if pair.split("-")[0] == self.args.source_language]
+            rows = rows.select(np.flatnonzero(np.isin(rows["pair"], of_source))[:COUNTED_PAIRS])
+        counts = Counter(chain.from_iterable(rows[:COUNTED_PAIRS]["source_ids"]))
         return sorted(token for token, _ in counts.most_common(DRIFT_TOKENS))
 
     def may_share_rows(self, model):

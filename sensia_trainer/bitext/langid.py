@@ -252,7 +252,7 @@ def check_sides(sources: list[str], targets: list[str], source: str, target: str
     Raises:
         `ValueError`: for sides that are each in the other's language.
     """
-    shares, swapped = {}, []
+    shares, swapped, likely = {}, [], {}
     for texts, code, other in ((sources, source, target), (targets, target, source)):
         texts = [text for text in texts if len(text.encode()) >= MIN_BYTES]
         if not texts:
@@ -268,20 +268,21 @@ def check_sides(sources: list[str], targets: list[str], source: str, target: str
         )
         swapped.append(np.mean(others > mine) > 0.5 and not relatives(code) & relatives(other))
         shares[code] = float(np.mean(mine > 1 - SURE))
-        if shares[code] < 0.5 and not swapped[-1]:
-            likely = every.codes[int(np.bincount(probabilities.argmax(axis=1)).argmax())]
-            logger.warning(
-                "Only %.0f %% of the %s side of the bitext look like it; the others mostly like %s. Is it the right "
-                "file and column?",
-                100 * shares[code],
-                language(code).name,
-                language(likely).name,
-            )
+        if shares[code] < 0.5:
+            likely[code] = every.codes[int(np.bincount(probabilities.argmax(axis=1)).argmax())]
     if len(swapped) == 2 and all(swapped):
         raise ValueError(
             f"the sides of the bitext are swapped: what should be {language(source).name} looks like "
             f"{language(target).name}, and the other way round. Rename the columns, name them with source_column and "
             f"target_column, or give the file of {source!r} first"
+        )
+    for code, seems in likely.items():
+        logger.warning(
+            "Only %.0f %% of the %s side of the bitext look like it; the others mostly like %s. Is it the right file "
+            "and column, and is it translated?",
+            100 * shares[code],
+            language(code).name,
+            language(seems).name,
         )
     return shares
 

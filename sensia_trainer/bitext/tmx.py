@@ -20,7 +20,9 @@ def read_tmx(path: Path, source: str, target: str, problems: Problems) -> Iterat
     The translation units of a TMX file that have both languages (`en-US` counts as `en`), see [`read_units`].
     """
     for segments in read_units(path, problems):
-        unit = dict(reversed(segments))  # of two segments in one language the first
+        unit: dict = {}
+        for name, text in segments:  # of two segments in one language, or in two variants of it, the first
+            unit.setdefault(name, text)
         left, right = _side(unit, source), _side(unit, target)
         if left is None or right is None:
             problems.add("units_without_both_languages")

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 from datasets.fingerprint import Hasher
 from transformers.utils import logging
 
+from ..utils.models import own_start_token
 from .columns import is_blank, key_of, sides
 
 
@@ -130,15 +131,19 @@ def tokenize_texts(dataset, tokenizer, max_length):
 def encoder(tokenizer):
     """
     A function `(texts, max_length)` to the token ids of each text, `(n,)` lists of int32, cut at `max_length`, and
-    their numbers before the cut, `(n,)` int32; the same ids as `tokenizer(texts)` gives.
+    their numbers before the cut, `(n,)` int32; the ids that `tokenizer(texts)` gives, without what it puts behind a
+    text: the last token is the sentence's own, as evaluation has it.
     """
     tokenizer(["a"])  # leaves the Rust side without padding and truncation, as every plain call does
+    start = own_start_token(tokenizer)
+    begin = [] if start is None else [start]
 
     def encode(texts, max_length):
         if tokenizer.is_fast:
-            ids = [one.ids for one in tokenizer.backend_tokenizer.encode_batch_fast(texts)]
+            found = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            ids = [begin + one.ids for one in found]
         else:
-            ids = tokenizer(texts, verbose=False)["input_ids"]
+            ids = [begin + one for one in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
         lengths = np.fromiter(map(len, ids), np.int32, len(ids))
         if (lengths > max_length).any():
             ids = [one[:max_length] for one in ids]

@@ -90,13 +90,14 @@ def adapt(run, data, words, parts, args):
     )
     from ..training.best_model import check_measured
     from ..training.by_pair import by_pair, closing_table, closing_words, draw_dynamics, mean_of_pairs, names_of
-    from ..training.inputs import check_a_batch_of_each
+    from ..training.inputs import check_a_batch, check_a_batch_of_each
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
     from ..utils.files import read_json
     from ..utils.models import load_model, load_tokenizer
     from ..vocabulary.extension import keep_report, with_earlier_words, with_votes, words_added
     from ..vocabulary.section import vocabulary_figure
+    from ..vocabulary.tokenizer import check_continued
     from .induce import induced
 
     base, control = base_model(data), read_control(data.control)
@@ -105,8 +106,8 @@ def adapt(run, data, words, parts, args):
     set_seed(args.seed)
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_bitext(data, args)
-        if isinstance(train, dict):
-            check_a_batch_of_each(train, args)
+        # Before senses are induced, which may take hours.
+        check_a_batch_of_each(train, args) if isinstance(train, dict) else check_a_batch(len(train), args)
         facts_of, facts = (facts, facts_of_all(facts)) if isinstance(train, dict) else ({}, facts)
         texts, beside = load_texts(data, args, held_out)
     check_control(data.control, facts)
@@ -116,6 +117,8 @@ def adapt(run, data, words, parts, args):
             "the words before (`sensia vocabulary`), a language at a time."
         )
     begun = base
+    if words.vocabulary_size:
+        check_continued(load_tokenizer(data.tokenizer or base))
     if data.induce_steps and has_senses:
         sentences = sentences_of(train, args.source_language)
         folder, steps = run.path / "induced", data.induce_steps

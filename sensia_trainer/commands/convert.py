@@ -13,6 +13,7 @@ from pathlib import Path
 from modeling_backpack import BackpackForCausalLM
 from modeling_backpack.conversion_backpack import inverse_layer_losses, set_inverse_layer_scaling
 
+from ..hub.licences import keep_licence
 from ..utils.arguments import Parser
 from ..utils.models import load_model, load_tokenizer
 from ..vocabulary.extension import keep_report
@@ -55,6 +56,7 @@ def main(argv):
         tokenizer.save_pretrained(args.output_dir)
     model.save_pretrained(args.output_dir)
     keep_report(args.checkpoint, args.output_dir)
+    keep_licence(args.checkpoint, args.output_dir)
     scaling = {True: ", inverse-layer scaling on", False: ", inverse-layer scaling off", None: ""}
     print(f"Saved to {args.output_dir}{scaling[getattr(model.config.backbone_config, SCALING, None)]}")
 

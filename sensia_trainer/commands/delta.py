@@ -25,9 +25,9 @@ def main(argv):
     if Path(args.output_dir).exists():
         raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
 
-    from ..hub.delta import FACTS_FILE, apply_delta, make_delta, weight_files
+    from ..hub.delta import DELTA_FILE, apply_delta, make_delta, weight_files
 
-    if (Path(args.folder) / FACTS_FILE).is_file():
+    if (Path(args.folder) / DELTA_FILE).is_file():
         print(f"model folder: {apply_delta(args.folder, args.base, args.output_dir)}")
     else:
         folder = make_delta(args.folder, args.base, args.output_dir)

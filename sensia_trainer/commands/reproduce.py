@@ -40,7 +40,7 @@ FRONTIER_NOTE = (
 def parser():
     parser = Parser(prog="sensia reproduce", description=__doc__)
     parser.add_argument("matrices", nargs="+", help="matrix recipes")
-    parser.add_argument("--results_dir", required=True, help="folder of results, ledgers and reports")
+    parser.add_argument("--results_dir", default="results", help="folder of results, ledgers and reports")
     parser.add_argument("--runs_dir", default="runs", help="folder of weights and checkpoints")
     parser.add_argument("--only", nargs="*", default=[], help="names or patterns of runs; all by default")
     parser.add_argument("--list", action="store_true", help="show the runs and what is finished, run nothing")

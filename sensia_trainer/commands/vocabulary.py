@@ -39,6 +39,7 @@ def main(argv):
 
     from ..bitext.sources import load_bitext
     from ..bitext.splits import without_blanks
+    from ..hub.licences import keep_licence
     from ..utils.files import write_json
     from ..utils.models import load_model, load_tokenizer
     from ..utils.recipes import expand_variables
@@ -66,6 +67,7 @@ def main(argv):
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     write_json(partial / "vocabulary.json", report)
+    keep_licence(args.model, partial)
     partial.rename(folder)
     for word in report["words"]:
         found = ", ".join(f"{text} {share:.2f}" for text, share in word.get("translations", []))

@@ -62,7 +62,8 @@ def load_writing(task: str, code: str, *, data_dir=None, purpose="reporting", ma
         raise ValueError(f"Unknown generation task {task!r}; there are {GENERATION_TASKS}.")
     name = XLSUM_NAMES.get(iso, language(code).name.lower().replace(" ", "_"))
     if data_dir is None:
-        rows, source = load_hub(HUB_XLSUM, name, "test").select(range(max_items or XLSUM_ITEMS)), HUB_XLSUM
+        rows, source = load_hub(HUB_XLSUM, name, "test"), HUB_XLSUM
+        rows = rows.select(range(min(max_items or XLSUM_ITEMS, len(rows))))
     else:
         file = Path(data_dir) / "xlsum" / f"{name}_test.jsonl"
         if not file.is_file():

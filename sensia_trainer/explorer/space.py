@@ -1,6 +1,7 @@
 """The explorer as a Space of the Hub: everything it runs lies in the repository, the code of this package included."""
 
 import re
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -63,7 +64,11 @@ def space_files(name: str, card: dict, title: str | None = None) -> dict[str, by
         ) from None
     title = title or f"Senses of {name}"
     front = {"title": title, "emoji": "🎒", "colorFrom": "blue", "colorTo": "yellow", "sdk": "gradio"}
-    front |= {"sdk_version": gradio, "python_version": "3.11", "app_file": "app.py"}
+    front |= {
+        "sdk_version": gradio,
+        "python_version": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "app_file": "app.py",
+    }
     front |= {key: card[key] for key in ("license", "license_name", "license_link") if card.get(key)}
     if not re.match(r"https?://", str(front.get("license_link", "https://"))):
         front["license_link"] = f"models/{name}/{front['license_link']}"

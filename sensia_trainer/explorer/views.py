@@ -22,7 +22,6 @@ MAX_SENTENCES = 12  # a side
 MAX_PAIRS = 20  # words on a map
 NEIGHBOURS = 5
 NEXT_WORDS = 8
-TEMPERATURE = 0.7  # of the softmax over the norms of senses, as in training
 
 
 class WordSense(NamedTuple):
@@ -99,7 +98,7 @@ def senses_of(explored: Explored, word: str, count=NEIGHBOURS) -> list[WordSense
         near, cosines = sense_neighbours(senses, others[kept], names, count=count)
         found.append([list(zip(*both)) for both in zip(near[0], cosines[0].tolist())])
     tensor = torch.from_numpy(senses)
-    shares = sense_probs(tensor[None], temperature=TEMPERATURE)[0, 0].tolist()
+    shares = sense_probs(tensor[None], temperature=explored.sentences.settings["temperature"])[0, 0].tolist()
     # More than are shown: some tokens are pieces that print as nothing.
     voted = nearest_words(model, tokenizer, tensor[0].to(model.lm_head.weight), top_k=3 * count)
     rows = zip(shares, zip(*found), voted)
@@ -288,7 +287,9 @@ def map_of(explored: Explored, pairs: list[tuple[str, str]], sense: int | None =
     words = [pair[side] for side in (0, 1) for pair in pairs]
     senses = word_senses(explored.model, [spelling(explored.tokenizer, word) for word in words])
     if sense is None:
-        probs = sense_probs(torch.from_numpy(senses)[None], temperature=TEMPERATURE)[0].numpy()
+        probs = sense_probs(torch.from_numpy(senses)[None], temperature=explored.sentences.settings["temperature"])[
+            0
+        ].numpy()
         vectors = np.einsum("wk,wkd->wd", probs, senses)
     else:
         vectors = senses[:, sense]

@@ -51,8 +51,9 @@ def file_name(path: str) -> str:
     return re.sub(r"\$(?:\w+|\{\w+\})/(?:[\w.+-]+/)*(?=[\w.+-])", "", without_folders(path))
 
 
-def data_text(data: dict, licence: dict) -> Markdown:
-    """Where the text is from, what licence it has, and which one the weights have for it."""
+def data_text(data: dict, licence: dict, followed: dict) -> Markdown:
+    """Where the text is from, what licence it has, and which one the weights have for it; `followed` is the one that
+    follows from the text's, which who releases the weights may have set aside."""
     sources = data.get("sources") or []
     sources = sources if isinstance(sources, list) else [sources]
     names = [data["name"]] if data.get("name") else sources
@@ -71,7 +72,8 @@ def data_text(data: dict, licence: dict) -> Markdown:
             "(share-alike, copyleft), so the weights have none of their own beside them: see which corpus has which."
         )
     else:
-        sentences.append(f"Licence of the weights: {escape(licence['license'])}.")
+        said = f", as who released them states; from the terms above follows {escape(followed['license'])}"
+        sentences.append(f"Licence of the weights: {escape(licence['license'])}{said if licence != followed else ''}.")
     return Markdown(" ".join(sentences))
 
 

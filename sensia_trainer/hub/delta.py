@@ -22,14 +22,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..training.parts import merge_updates
 from ..training.runs import METRICS_FILE, weights_fingerprint
-from ..utils.files import portable, read_json, write_json, write_text
+from ..utils.files import DELTA_FILE, portable, read_json, write_json, write_text
 from ..utils.models import load_model, load_tokenizer
 from ..vocabulary.extension import keep_report
 from .folders import FILE_SIZE, complete_folder
 from .model_card import config_facts, write_card
 
 
-WEIGHTS_FILE, FACTS_FILE = "delta.safetensors", "delta.json"
+WEIGHTS_FILE = "delta.safetensors"
 KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE, "generation_config.json")
 # Singular values below this share of the largest are rounding: less than what float16 makes of the largest.
 RANK_TOLERANCE = 2.0**-12
@@ -65,7 +65,7 @@ def make_delta(folder, base, destination) -> Path:
         model.config.save_pretrained(written)
         size = sum(weight.numel() for weight in _distinct(model).values())
         facts["model"] = {"Parameters": size, "Stored as": "F32"} | config_facts(written)
-        write_json(written / FACTS_FILE, facts)
+        write_json(written / DELTA_FILE, facts)
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
         _complete(written)
@@ -89,7 +89,7 @@ def apply_delta(folder, base, destination) -> Path:
         `ValueError`: for a destination that exists, a damaged delta, and another base than that of the delta.
     """
     folder = Path(folder)
-    facts, original = read_json(folder / FACTS_FILE), load_model(base)
+    facts, original = read_json(folder / DELTA_FILE), load_model(base)
     found = weights_fingerprint(original)
     if found != facts["base_fingerprint"]:
         raise ValueError(
@@ -127,7 +127,7 @@ def refresh_card(folder) -> Path:
     folder = Path(folder)
     _complete(folder)
     card = write_card(folder)
-    _edit_card(folder, lambda text: _with_notice(text, read_json(folder / FACTS_FILE)))
+    _edit_card(folder, lambda text: _with_notice(text, read_json(folder / DELTA_FILE)))
     return card
 
 

@@ -7,9 +7,16 @@ share-alike terms carry over to the weights; permissive ones leave them under th
 import re
 from pathlib import Path
 
+import yaml
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import HFValidationError, RemoteEntryNotFoundError
+from transformers.utils import logging
 
+from ..utils.files import portable, write_text
 from ..utils.recipes import find_model
+
+
+logger = logging.get_logger(__name__)
 
 
 OWN = "apache-2.0"
@@ -21,17 +28,19 @@ BY_CORPUS = {
     "license_name": "see-the-training-data",
     "license_link": "README.md#training-data",
 }
+DENIED = r"\bno\b(?![ -]rights)|\bnot\b|\bnone\b"  # "no open licence" names none
 FAMILIES = {  # the first that matches; what none matches is not known
-    "non-commercial share-alike": r"\bnc[ -]sa\b",
-    "non-commercial": r"\bnc\b|non-?commercial",
-    "no derivatives": r"\bnd\b|no[ -]deriv",
+    "no derivatives": r"\bnd\b|no[ -]?deriv",
+    "non-commercial share-alike": r"\bnc[ -]sa\b|non[ -]?commercial.*share[ -]?alike",
+    "non-commercial": r"\bnc\b|non[ -]?commercial",
     "share-alike": r"\bby-sa\b|share-?alike",
     "affero": r"\bagpl|affero",
     "lesser": r"\blgpl|lesser general public",
     "copyleft": r"\bgpl|general public licen[cs]e|free[ -]software|open[ -]source licen[cs]e|\bg?fdl\b|\bmpl\b|\bmpl-"
+    r"|open database|open software licen[cs]e"
     r"|mozilla public|\bepl\b|\bepl-|\beupl|\bodbl\b|\bosl\b|\bosl-",
     "permissive": r"\bcc0|\bcc[ -]?by\b(?![ -](?:nc|sa|nd))|public[ -]domain|\bpddl\b|\bodc-by\b|\bbsd|\bmit\b"
-    r"|\bapache|\bisc\b|\bzlib\b|unlicense|\bpsf\b|python software|\bwtfpl\b|\bartistic|\bopen\b|\bboost"
+    r"|\bapache|\bisc\b|\bzlib\b|unlicense|\bpsf\b|python software|\bwtfpl\b|\bartistic|^open$|\bboost"
     r"|\bcdla-permissive|creative commons (?:zero|attribution)(?! (?:share|non|no))",
 }
 _GNU = {"affero": "agpl-3.0", "lesser": "lgpl", "copyleft": "gpl"}
@@ -62,6 +71,8 @@ def weights_licence(data: dict, base: dict | None = None) -> dict:
     if None in families or "no derivatives" in families:
         return {"license": UNKNOWN}
     if any(family.startswith("non-commercial") for family in families):
+        if families & {"copyleft", "affero", "lesser"}:  # which no one licence of the weights keeps both of
+            return dict(BY_CORPUS)
         shared = families & {"share-alike", "non-commercial share-alike"}
         return {"license": "cc-by-nc-sa-4.0" if shared else "cc-by-nc-4.0"}
     binding = families - {"permissive"}
@@ -84,33 +95,57 @@ def with_text_licence(metrics: dict, licence: str) -> dict:
 
 def family_of(part: str) -> str | None:
     """The family of one licence, a key of [`FAMILIES`]; `None` where it is not known."""
+    if re.search(DENIED, part, re.IGNORECASE) and not re.search(FAMILIES["no derivatives"], part, re.IGNORECASE):
+        return None
     return next((name for name, pattern in FAMILIES.items() if re.search(pattern, part, re.IGNORECASE)), None)
 
 
 def licence_of_model(name) -> dict | None:
-    """What the card of a model (a folder, or a repository of the Hub) says of its licence; `None` without a card."""
+    """What the card of a model (a folder, or a repository of the Hub) says of its licence; `None` without a card, and
+    an unknown one, with a warning, where a repository's card cannot be read."""
     name = find_model(name)
-    card = Path(name) / "README.md" if Path(name).is_dir() else name
-    try:
-        card = ModelCard.load(str(card), ignore_metadata_errors=True).data.to_dict()
-    except Exception:  # there is none, or no network
+    is_folder = Path(name).is_dir()
+    if is_folder and not (Path(name) / "README.md").is_file():
         return None
+    try:
+        card = ModelCard.load(str(Path(name) / "README.md" if is_folder else name), ignore_metadata_errors=True)
+        card = card.data.to_dict()
+    except (RemoteEntryNotFoundError, HFValidationError):  # a repository without one; a name that no repository has
+        return None
+    except Exception as error:  # damaged, or no network
+        logger.warning(
+            f"The licence of {str(name)!r} cannot be read ({' '.join(str(error).split())[:200]}), so that of what is "
+            "made of it is unknown; `sensia release --license` states it."
+        )
+        return {"license": UNKNOWN}
     return {key: card[key] for key in ("license", "license_name", "license_link") if card.get(key)} or None
+
+
+def keep_licence(model, folder) -> None:
+    """Write into a folder that was made of a model a card that says that one's licence, if it has one: what is made of
+    the folder is bound by it as well."""
+    if licence := licence_of_model(model):
+        front = yaml.safe_dump(licence, sort_keys=False)
+        write_text(
+            Path(folder) / "README.md", f"---\n{front}---\n\nMade of {portable(str(model))}, whose licence it has.\n"
+        )
 
 
 def _parts(licence: str) -> list[str]:
     """The licences that a text names: "CC0, CC BY and free-software licences, by corpus" are three."""
-    licence = re.sub(r"\([^()]*\)", " ", licence)
+    restricted = "|".join(FAMILIES[name] for name in ("no derivatives", "non-commercial"))
+    # What stands in brackets explains, unless it takes something back.
+    licence = re.sub(rf"\((?![^()]*(?:{restricted}))[^()]*\)", " ", licence, flags=re.IGNORECASE)
     parts = re.split(r"[,;/]|\s(?:and|or|with)\s", licence, flags=re.IGNORECASE)
     return [part.strip() for part in parts if part.strip() and part.strip().lower() not in ("by corpus", "in part")]
 
 
 def _terms_of(base: dict | None) -> set[str | None]:
-    """The families of a base model's licence; that of one without a card, or with an unknown one, says nothing."""
+    """The families of a base model's licence; that of one without a card says nothing."""
     license = (base or {}).get("license")
     if isinstance(license, list):  # of a repository under several
         return set().union(*(_terms_of(base | {"license": one}) for one in license))
-    if not license or license == UNKNOWN:
+    if not license:
         return set()
     if license == "other":
         return {"copyleft", "share-alike"} if base.get("license_name") == BY_CORPUS["license_name"] else {None}

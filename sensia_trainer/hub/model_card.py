@@ -35,7 +35,7 @@ from safetensors import SafetensorError, safe_open
 from ..languages import Language, language, named
 from ..schedule import PHASES
 from ..training.by_pair import with_drift
-from ..utils.files import read_json, without_folders, write_text
+from ..utils.files import DELTA_FILE, read_json, without_folders, write_text
 from ..utils.markdown import Markdown, code, escape, number, quoted
 from .card_prose import (
     ENGLISH_EXAMPLES,
@@ -96,7 +96,8 @@ def adaptation_card(metrics: dict) -> str:
     _require(metrics, "model_name", "base_model", "languages")
     metrics = with_drift(metrics)
     source, target = _languages(metrics)
-    pairs = metrics.get("examples") or examples(languages_of_card(metrics)[1:])
+    known = examples(languages_of_card(metrics)[1:]) if source.code == "en" else []
+    pairs = metrics.get("examples") or known
     base = base_model_name(metrics["base_model"])
     relation = metrics.get("base_model_relation", "finetune")
     values = {
@@ -222,9 +223,9 @@ def model_facts(folder) -> dict:
     """Parameters, weights' dtype and sizes of a model folder, for the card's first table; of a delta, those of the
     model that it is put together to."""
     folder = Path(folder)
-    if (folder / "delta.json").is_file():
+    if (folder / DELTA_FILE).is_file():
         gate = {label: value for label, value in config_facts(folder).items() if label == GATE}
-        return read_json(folder / "delta.json")["model"] | gate
+        return read_json(folder / DELTA_FILE)["model"] | gate
     if (folder / "adapter_config.json").is_file():
         config = read_json(folder / "adapter_config.json")
         facts = {"Adapter": config["peft_type"], "Rank": config.get("r"), "Adapted modules": config["target_modules"]}
@@ -315,8 +316,8 @@ def _card(
         results += [result for result in found if result not in results]  # the source may be the same in all
     results += eval_results(metrics | ({"after": None} if by_pair else {}), source, target, held_out)
     hub_ids = data.get("hub_id") or []
-    licence = {"license": metrics["license"]} if metrics.get("license") else None
-    licence = licence or weights_licence(data, metrics.get("base_licence"))
+    followed = weights_licence(data, metrics.get("base_licence"))
+    licence = {"license": metrics["license"]} if metrics.get("license") else followed
     parameters = metrics.get("parameters") or 0
     is_adapter = metrics.get("base_model_relation") == "adapter"
     has_vectors = uses_backpack and not is_adapter
@@ -335,7 +336,7 @@ def _card(
         "pairs": data.get("pairs"),
         "data_name": name,
         "model_table": two_columns(metrics.get("model") or {}, "model"),
-        "data_text": data_text(data, licence),
+        "data_text": data_text(data, licence, followed),
         "data_table": two_columns({k: v for k, v in data.items() if k not in DATA_IN_PROSE}, "data"),
         "filter_table": filter_table(data),
         "corpus_table": two_columns(data.get("corpora") or {}, "corpus", "pairs"),

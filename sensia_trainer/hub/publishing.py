@@ -13,7 +13,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNo
 
 from ..explorer.models import base_at_hand
 from ..explorer.space import space_files
-from ..utils.files import portable, read_json
+from ..utils.files import DELTA_FILE, portable, read_json
 from .folders import without_origin
 from .model_card import base_model_name, is_hub_id, render_card
 from .validation import check_uploads
@@ -179,6 +179,11 @@ def collect_space(folder, repo_id: str, scratch: Path, *, title=None, **changes)
         `ValueError`: as [`publish`] for the model; where Gradio is not installed.
     """
     folder = Path(folder)
+    if (folder / DELTA_FILE).is_file():
+        raise ValueError(
+            f"{str(folder)!r} is a delta, which no page can show: publish what `sensia delta DELTA BASE MODEL` puts "
+            "together."
+        )
     model = collect(folder, repo_id, "model", scratch, title=None, **changes)
     check_uploads(model, "model")
     card = next(upload for upload in model if upload.path == "README.md").read().decode("utf-8")

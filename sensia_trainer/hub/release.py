@@ -19,10 +19,10 @@ from ..schedule import PhaseSchedule
 from ..training.adaptation import evaluations
 from ..training.by_pair import draw_dynamics
 from ..training.runs import METRICS_FILE
-from ..utils.files import portable, read_json, write_json
+from ..utils.files import DELTA_FILE, portable, read_json, write_json
 from ..utils.models import load_model, load_tokenizer
 from .card_tables import SCHEDULE_FIELDS
-from .delta import FACTS_FILE, refresh_card
+from .delta import refresh_card
 from .folders import FILE_SIZE, finish_folder, without_origin
 from .languages import draw_matrix, reported_languages
 from .licences import with_text_licence
@@ -63,7 +63,8 @@ def release(run_folder, destination, dtype=None, license=None, text_licence=None
     if measured:
         # What the run measured before its first step, for the figure: `before` is now of the reporting split.
         metrics["history"] = _start_of(metrics) + metrics.get("history", [])
-        metrics.pop("before", None)  # of other sentences than `after`
+        for name in ("before", "control"):  # of other sentences than `after`
+            metrics.pop(name, None)
         several = metrics.get("languages", {}).get("pairs")
         metrics |= reported_languages(several, **measured) if several else reported(**measured)
         metrics |= reported_tasks(measured)
@@ -151,7 +152,7 @@ def refresh(folder, text_licence=None) -> Path:
         schedule = PhaseSchedule(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
         starts = [round(boundary * config["steps"]) for boundary in schedule.boundaries]
         draw_dynamics(metrics, folder / FIGURE, starts)
-    return refresh_card(folder) if (folder / FACTS_FILE).is_file() else finish_folder(folder)
+    return refresh_card(folder) if (folder / DELTA_FILE).is_file() else finish_folder(folder)
 
 
 def reported(after, before=None, control=None):

@@ -53,7 +53,8 @@ def load_bitext(data, args):
     if args.target_language not in (None, *named):
         raise ValueError(
             f"`target_language` is {args.target_language!r}, but `bitext` names its languages itself "
-            f"({', '.join(named)}); leave `target_language` out."
+            f"({', '.join(named)}); leave `target_language` out, or where a recipe sets it, give `--target_language "
+            "null`."
         )
     return train, held_out, facts
 

@@ -62,7 +62,7 @@ def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
         else:
             languages = args.source_language, args.target_language
             tokenized = tokenize_bitext(dataset, tokenizer, *languages, max_length=limit)
-            _check_a_batch(len(tokenized), args)
+            check_a_batch(len(tokenized), args)
         pairs = 1 + pc.max(tokenized.data["row"]).as_py()
         check_sides(texts, args)
         for side in filter(texts.__contains__, SIDES):
@@ -173,10 +173,18 @@ def check_a_batch_of_each(datasets, args):
             )
 
 
-def _check_a_batch(pairs, args):
+def check_a_batch(pairs, args):
+    """`ValueError` for so few pairs that there is no batch, or that one is left with a pair alone, which has no
+    negative."""
     if args.dataloader_drop_last and pairs < args.train_batch_size * args.world_size:
         raise ValueError(
             f"The bitext has {pairs} pairs, less than one batch: `per_device_train_batch_size` is "
             f"{args.per_device_train_batch_size} on {args.world_size} processes, and `dataloader_drop_last` leaves "
             "out what does not fill a batch. Lower `per_device_train_batch_size`, or add pairs."
+        )
+    aligns = args.w_sense != 0 or args.w_context != 0
+    if aligns and not args.dataloader_drop_last and args.world_size == 1 and pairs % args.train_batch_size == 1:
+        raise ValueError(
+            f"Of {pairs} pairs in batches of {args.train_batch_size}, the last batch has one alone, which has no "
+            "negative. Set `dataloader_drop_last` to true, or choose another `per_device_train_batch_size`."
         )

@@ -138,13 +138,14 @@ def typed(name, value, hint):
     """
     `value`, from YAML or from a command line, as the type of the field `name`.
 
-    YAML reads `2e-3` as text and a command line gives nothing but text, so that text is read as what the field is.
+    YAML reads `2e-3` as text and a command line gives nothing but text, so that text is read as what the field is, and
+    `null` as nothing where a field may be left out.
 
     Raises:
         `UsageError`: for a value that cannot be meant so.
     """
     kinds = [kind for kind in _alternatives(hint) if kind is not NoneType]
-    if value is None and len(kinds) < len(_alternatives(hint)):
+    if value in (None, "null") and len(kinds) < len(_alternatives(hint)):
         return None
     if any(_is_enum(kind) for kind in kinds):
         kinds = [kind for kind in kinds if kind is not str]

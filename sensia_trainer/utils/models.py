@@ -1,5 +1,7 @@
 """Models and tokenizers as every command loads them: whole, in float32, in any layout that is known."""
 
+from pathlib import Path
+
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -7,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from modeling_backpack import BackpackForCausalLM, is_published_layout
 from modeling_backpack.conversion_backpack import wrong_weights
 
+from .files import DELTA_FILE
 from .recipes import find_model
 
 
@@ -39,6 +42,11 @@ def load_model(name_or_path: str, **kwargs) -> PreTrainedModel:
             another shape, with their names.
     """
     given, name_or_path = name_or_path, find_model(name_or_path)
+    if (Path(name_or_path) / DELTA_FILE).is_file():
+        raise ValueError(
+            f"{str(given)!r} is a delta, what distinguishes a model from its base: put them together by `sensia delta "
+            "DELTA BASE MODEL`, and give that folder."
+        )
     try:
         model_class = BackpackForCausalLM if is_published_layout(name_or_path, **kwargs) else AutoModelForCausalLM
         # Weights of another shape are reported with the others, instead of raised alone.

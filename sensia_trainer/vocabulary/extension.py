@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file, logging
 
 from ..bitext.columns import texts
+from ..evaluation.batching import evaluating
 from ..languages import language
 from ..utils.files import METRICS_FILE, read_json, write_json
 from ..utils.models import find_model
@@ -281,7 +282,7 @@ def sense_votes(model, tokenizer, tokens, *, number=5):
     Returns:
         `list[list[str]]`: for each token the words, most votes first.
     """
-    with torch.no_grad():
+    with evaluating(model):
         scores, voted = model.nearest_words(model.get_senses(torch.tensor(list(tokens))), top_k=3)
     votes = []
     for word_scores, words in zip(scores.flatten(1).tolist(), voted.flatten(1).tolist(), strict=True):

@@ -21,10 +21,13 @@ import numpy as np
 import regex
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from .merges import MIN_COUNT, GrowingVocabulary, learn_merges
 from .symbols import MAX_TOKENS, count_pairs, count_words, cut_words, is_in, pair_key, to_ids
 
+
+logger = logging.get_logger(__name__)
 
 # Of the new tokens, where spaces part the words. Measured with 160,001 Indonesian pairs and 4,096 tokens, bytes a
 # token of FLORES-200 dev: 3.53 without whole words, 3.83 with half, 3.88 with three quarters, 3.76 with nothing else.
@@ -35,6 +38,10 @@ SAMPLE = 5_000  # texts by which bytes a token are measured
 MAX_TEXTS = 250_000  # that tokens are learned from; of more, so many at equal distances
 _UNSPACED = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]")
 _LETTER = regex.compile(r"[\p{L}\p{M}]")
+_MARK = regex.compile(r"\p{M}")
+MARK_SHARE = 0.01  # of letters and marks, from which on a language writes with marks
+# GPT-2's words, with the marks behind letters in them.
+WORDS_WITH_MARKS = r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_source_change=0.0, progress=False):
@@ -61,9 +68,19 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
         `ValueError`: for a tokenizer of another kind or one that cannot be kept, a size below 1, texts without text,
         or texts that yield no token.
     """
-    state = _state(tokenizer)
+    state = check_continued(tokenizer)
     _check(source_texts, target_texts, size, max_source_change)
     old, by_words = Tokenizer.from_str(json.dumps(state)), _is_byte_level(state)
+    if by_words and _writes_marks(target_texts):
+        kept = _with_marks(state)
+        changed = source_change(old, Tokenizer.from_str(json.dumps(kept)), source_texts) if kept != state else 1.0
+        if changed <= max_source_change:
+            state = kept
+        else:
+            logger.warning(
+                "The language writes vowels or tones as marks behind letters, at which this tokenizer cuts words, and "
+                "that cannot be changed without cutting the source language otherwise: new words will be pieces."
+            )
     vocabulary = GrowingVocabulary(tokenizer.get_vocab())
     if vocabulary.first + size > MAX_TOKENS:
         raise ValueError(f"`size` is {size}, but {MAX_TOKENS} tokens are all that can be had, the old ones included.")
@@ -135,8 +152,9 @@ def _check(source_texts, target_texts, size, max_source_change):
             raise ValueError(f"`{name}` holds no text: give the sentences that the tokens are learned from.")
 
 
-def _state(tokenizer):
-    """The state of a tokenizer as its JSON holds it, without the settings of its last call."""
+def check_continued(tokenizer):
+    """The state of a tokenizer as its JSON holds it, without the settings of its last call. `ValueError` for one that
+    cannot be continued."""
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(
             f"`tokenizer` ({type(tokenizer).__name__}) has no `tokenizer.json`, which is what can be continued. Load "
@@ -162,6 +180,31 @@ def _state(tokenizer):
             "Byte-level BPE (GPT-2, Llama 3, Qwen) and BPE with byte fallback (Llama 2, Gemma) can be continued."
         )
     return state
+
+
+def _writes_marks(texts) -> bool:
+    """Whether a language writes with combining marks (vowels of Devanagari or Thai, tones of Yoruba)."""
+    text = "".join(texts[:: -(-len(texts) // SAMPLE)])
+    return len(_MARK.findall(text)) > MARK_SHARE * max(1, len(_LETTER.findall(text)))
+
+
+def _with_marks(state):
+    """The state of a byte-level tokenizer with a pre-tokenizer that leaves marks with their letters; as it is where
+    that is of an unknown kind."""
+    step = state["pre_tokenizer"] or {}
+    steps = step["pretokenizers"] if step.get("type") == "Sequence" else [step]
+    changed = []
+    for one in steps:
+        if one.get("type") == "ByteLevel" and one.get("use_regex", True) and not one.get("add_prefix_space"):
+            split = {"type": "Split", "pattern": {"Regex": WORDS_WITH_MARKS}, "behavior": "Isolated", "invert": False}
+            changed += [split, one | {"use_regex": False}]
+        elif one.get("type") == "Split" and r"\p{L}+" in one["pattern"].get("Regex", ""):
+            pattern = one["pattern"]["Regex"].replace(r"\p{L}+", r"[\p{L}\p{M}]+")
+            pattern = pattern.replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
+            changed.append(one | {"pattern": {"Regex": pattern}})
+        else:
+            changed.append(one)
+    return state if changed == steps else state | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": changed}}
 
 
 def _is_byte_level(state):

@@ -121,6 +121,9 @@ def test_the_other_language_of_some_names():
         other_language(["id", "en", "sw"], "en", "the file")
     with pytest.raises(ValueError, match=r"beside 'en', the file names none \(en, text\)"):
         other_language(["en", "text"], "en", "the file")
+    for name in ("tgt", "txt"):  # of Central Tagbanwa and of Citak as well
+        with pytest.raises(ValueError, match="names none"):
+            other_language(["en", name], "en", "the file")
     pytest.importorskip("langcodes")
     assert other_language(["en", "haw"], "en", "the file") == "haw"
     with pytest.raises(ValueError, match="names none"):

@@ -37,6 +37,8 @@ def gradients_of_a_step(folder, progress_step, **fields):
         {"w_sense": 0.0},
         {"w_lm": 0.0},
         {"source_lm_weight": 0.5, "texts": TEXTS, "sense_pooling": "mixture"},
+        {"w_sense": 0.0, "w_context": 0.0},
+        {"w_sense": 0.0, "w_context": 0.0, "source_lm_weight": 0.5, "texts": TEXTS},
     ],
 )
 @pytest.mark.parametrize("chunk", [1, 3, 8])

@@ -108,6 +108,15 @@ def test_resumed_runs_end_alike(tmp_path, fields):
     assert all(torch.equal(value, ends[1][1][name]) for name, value in ends[0][1].items())
 
 
+def test_drift_is_that_of_words_of_the_source_language(tmp_path):
+    bitext = {"id-sw": tiny_languages(id_sw=24)["id-sw"], "en-id": tiny_languages(en_id=24)["en-id"]}
+    trainer = tiny_trainer(tmp_path, bitext=bitext)
+    tokenizer = trainer.processing_class
+    english = {token for pair in bitext["en-id"]["translation"] for token in tokenizer(pair["en"])["input_ids"]}
+    assert set(trainer._frequent_source_tokens()) <= english
+    assert not set(trainer.train_dataset[:24]["source_ids"][0]) <= english  # the first rows are Indonesian
+
+
 def test_a_language_with_fewer_pairs_than_a_batch_is_named(tmp_path):
     with pytest.raises(
         ValueError, match="bitext of en-id has 5 pairs, less than one batch of 8 .* Lower .* add pairs"

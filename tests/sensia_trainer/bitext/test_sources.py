@@ -153,6 +153,13 @@ def test_tmx_tells_the_two_kinds_of_chinese_apart(tmp_path):
         load_bitext(tmp_path / "b.tmx", "en", "zh")
 
 
+def test_tmx_of_two_variants_gives_the_first(tmp_path):
+    sides = {"en": "bus", "pt-BR": "ônibus", "pt-PT": "autocarro", "pt-br": "buzão"}
+    unit = "".join(f'<tuv xml:lang="{name}"><seg>{text}</seg></tuv>' for name, text in sides.items())
+    (tmp_path / "a.tmx").write_text(f'<tmx version="1.4"><body><tu>{unit}</tu></body></tmx>', encoding="utf-8")
+    assert load_bitext(tmp_path / "a.tmx", "en", "pt")["translation"][:] == [{"en": "bus", "pt": "ônibus"}]
+
+
 def test_tmx_refuses_entities_and_broken_xml(tmp_path):
     (tmp_path / "a.tmx").write_text(TMX.format(entities=' [<!ENTITY lol "lol">]', text="&lol;"))
     with pytest.raises(ValueError, match="declares the XML entity 'lol'"):

@@ -2,9 +2,10 @@
 
 import pytest
 from datasets import Dataset, load_from_disk
+from tokenizers.processors import TemplateProcessing
 
 from sensia_trainer.bitext.columns import texts
-from sensia_trainer.bitext.tokens import tokenize_bitext
+from sensia_trainer.bitext.tokens import encoder, tokenize_bitext
 from tests.reference import bitext as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
@@ -26,8 +27,20 @@ class Words:
 
     is_fast = False
 
-    def __call__(self, texts, verbose=True):
+    def __call__(self, texts, add_special_tokens=True, verbose=True):
         return {"input_ids": [[len(word) for word in text.split() if word != "nothing"] for text in texts]}
+
+
+def test_what_a_tokenizer_puts_behind_a_text_is_left_out():
+    tokenizer = tiny_tokenizer()
+    start = (tokenizer.bos_token, tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{start[0]} $A {start[0]}", special_tokens=[start]
+    )
+    ids = tokenizer("sun")["input_ids"]
+    assert ids[0] == ids[-1] == start[1]
+    found, lengths = encoder(tokenizer)(["sun"], 9)
+    assert found.to_pylist() == [ids[:-1]] and lengths.to_pylist() == [len(ids) - 1]
 
 
 def test_a_tokenizer_in_python():

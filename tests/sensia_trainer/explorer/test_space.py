@@ -81,6 +81,10 @@ def test_a_space_is_refused_for_what_is_refused_of_a_model(folder):
     with pytest.raises(ValueError, match="notes.txt, line 1"):
         publish(folder, "owner/senses", repo_type="space", dry_run=True)
     (folder / "notes.txt").unlink()
+    (folder / "delta.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a delta, which no page can show"):
+        publish(folder, "owner/senses", repo_type="space", dry_run=True)
+    (folder / "delta.json").unlink()
     (folder.parent / "backpack-micro-en" / "state.json").write_text('{"of": "/home/someone/data"}')
     with pytest.raises(ValueError, match="models/backpack-micro-en/state.json, line 1, names a folder"):
         publish(folder, "owner/senses", repo_type="space", dry_run=True)

@@ -12,11 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.commands.delta import main
 from sensia_trainer.hub import delta
-from sensia_trainer.hub.delta import FACTS_FILE, WEIGHTS_FILE, make_delta
+from sensia_trainer.hub.delta import WEIGHTS_FILE, make_delta
 from sensia_trainer.hub.model_card import model_facts
 from sensia_trainer.hub.release import refresh
 from sensia_trainer.training.parts import choose_parts, merge_updates
 from sensia_trainer.training.settings import TrainedParts
+from sensia_trainer.utils.files import DELTA_FILE
 from sensia_trainer.vocabulary.extension import words_added
 from tests.tiny import tiny_tokenizer
 
@@ -112,8 +113,8 @@ def test_a_damaged_delta_is_refused(folders, tmp_path):
     (damaged / WEIGHTS_FILE).write_bytes((damaged / WEIGHTS_FILE).read_bytes()[:-100])
     with pytest.raises(ValueError, match=f"{WEIGHTS_FILE} is damaged"):
         main([str(damaged), str(folders / "base"), str(tmp_path / "again")])
-    (damaged / FACTS_FILE).write_text("{")
-    with pytest.raises(ValueError, match=FACTS_FILE):
+    (damaged / DELTA_FILE).write_text("{")
+    with pytest.raises(ValueError, match=DELTA_FILE):
         main([str(damaged), str(folders / "base"), str(tmp_path / "again")])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sensia_trainer.hub.licences import licence_of_model, weights_licence
+from sensia_trainer.hub.licences import keep_licence, licence_of_model, weights_licence
 
 
 BY_CORPUS = {"license": "other", "license_name": "see-the-training-data", "license_link": "README.md#training-data"}
@@ -16,6 +16,14 @@ BY_CORPUS = {"license": "other", "license_name": "see-the-training-data", "licen
         ("as agreed with the author", "unknown"),
         ("CC0 and whatever else", "unknown"),
         ("CC BY-ND 4.0", "unknown"),
+        ("CC-BY-NC-ND 4.0", "unknown"),
+        ("not open", "unknown"),
+        ("no open licence", "unknown"),
+        ("Open by agreement", "unknown"),
+        ("open", "apache-2.0"),
+        ("CC BY 4.0 (non-commercial use only)", "cc-by-nc-4.0"),
+        ("CC BY Non Commercial", "cc-by-nc-4.0"),
+        ("CC BY (no derivatives)", "unknown"),
         ("BSD-3-Clause", "apache-2.0"),
         ("CC0, CC BY 4.0, public domain (books, some bitext)", "apache-2.0"),
         ("MIT OR Apache-2.0", "apache-2.0"),
@@ -55,6 +63,32 @@ def test_classes_of_rows_and_the_base_model_add_their_terms():
     assert weights_licence(cc0, BY_CORPUS) == BY_CORPUS
     assert weights_licence(cc0, {"license": "llama3"})["license"] == "unknown"
     assert weights_licence(cc0, {"license": "apache-2.0"})["license"] == "apache-2.0"
+    assert weights_licence(cc0, {"license": "unknown"})["license"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    "licence", ["Open Database License 1.0", "Open Software License 3.0", "Open Data Commons Open Database License"]
+)
+def test_open_licences_that_bind_are_not_permissive(licence):
+    assert weights_licence({"licence": licence}) == BY_CORPUS
+
+
+def test_non_commercial_and_copyleft_terms_are_both_told():
+    assert weights_licence({"licence": "CC BY-NC 4.0, GPL"}) == BY_CORPUS
+
+
+def test_a_licence_that_cannot_be_read_is_unknown(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("sensia_trainer.hub.licences.logger.propagate", True)
+    assert licence_of_model(str(tmp_path)) is None  # a folder of one's own, without a card
+    assert licence_of_model("somebody/model") == {"license": "unknown"}  # no network
+    assert "The licence of 'somebody/model' cannot be read" in caplog.text
+
+
+def test_what_is_made_of_a_model_is_bound_by_its_licence(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-nc-4.0\nlanguage: en\n---\n")
+    (tmp_path / "made").mkdir()
+    keep_licence(str(tmp_path), tmp_path / "made")
+    assert licence_of_model(str(tmp_path / "made")) == {"license": "cc-by-nc-4.0"}
 
 
 @pytest.mark.parametrize("side", ["replay source", "monolingual target"])
@@ -74,7 +108,7 @@ def test_text_beside_the_pairs_adds_its_terms(side):
 
 def test_the_licence_of_a_model_stands_on_its_card(tmp_path):
     assert licence_of_model("backpack-micro-en")["license"] == "other"  # the packaged model, by its name
-    assert licence_of_model(tmp_path) is None and licence_of_model("owner/nowhere") is None
+    assert licence_of_model(tmp_path) is None
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n\n# A model\n")
     assert licence_of_model(tmp_path) == {"license": "mit"}
 

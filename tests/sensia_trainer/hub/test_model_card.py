@@ -414,7 +414,7 @@ def test_only_an_id_tells_the_hub_of_the_base_model(metrics):
         card = adaptation_card(metrics | names)
         validate_card(card)
         assert not {"base_model", "base_model_relation"} & set(ModelCard(card).data.to_dict())
-        assert f"`{names.get('base_model', 'backpack-micro-en')}`, an English Backpack" in card
+        assert f"`{names.get('base_model', 'backpack-micro-en')}`, a Backpack language model of English" in card
 
 
 def test_validation_of_a_dataset_card():
@@ -443,6 +443,13 @@ def test_base_model_is_an_id_or_the_name_of_a_folder(tmp_path):
     assert base_model_name(str(folder)) == base_model_name("model_cards/backpack-micro-en/") == "backpack-micro-en"
     assert base_model_name("../outputs/backpack-micro-en") == "backpack-micro-en"
     assert base_model_name("outputs/smollm2-induced") == "smollm2-induced"
+
+
+def test_a_card_calls_nothing_english_that_is_of_another_language(metrics):
+    languages = {"source": "fr", "target": "ind_Latn"}
+    card = adaptation_card(metrics | {"languages": languages, "base_model": "owner/backpack-fr", "vocabulary": None})
+    assert "a Backpack language model of French" in card and "more pieces than French" in card
+    assert "English" not in card.split("## Use")[1].split("## Citation")[0]
 
 
 def test_durations():

@@ -334,7 +334,8 @@ def test_an_unknown_licence_is_refused_and_can_be_given(model_folder, capsys):
     assert "--license" in refusal(model_folder)
     main_with(model_folder, "--license", "cc-by-4.0")
     card = front_matter(model_folder, license="cc-by-4.0")
-    assert card.data.license == "cc-by-4.0" and "Licence of the weights: cc-by-4.0." in card.text
+    assert card.data.license == "cc-by-4.0"
+    assert "Licence of the weights: cc-by-4.0, as who released them states" in card.text
     edited = model_folder / "README.md"
     edited.write_text(edited.read_text() + "\nA line of the author's own.\n")
     card = front_matter(model_folder, license="cc-by-4.0")
@@ -346,7 +347,7 @@ def test_what_adapt_makes_is_published_as_it_is(model_folder, tmp_path):
     """Its base model is a folder that lies elsewhere; an id can be given for it."""
     (tmp_path / "backpack-base").rmdir()
     card = front_matter(model_folder)
-    assert card.data.base_model is None and "`backpack-base`, an English Backpack" in card.text
+    assert card.data.base_model is None and "`backpack-base`, a Backpack language model of English" in card.text
     assert publish(model_folder, "owner/x", dry_run=True)
     main_with(model_folder, "--base-model", "other/backpack-base")
     for _ in range(2):  # as it was rendered, then edited

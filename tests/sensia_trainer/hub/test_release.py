@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from sensia_trainer.commands.release import main
 from sensia_trainer.hub.folders import CODE
-from sensia_trainer.hub.release import release, reported
+from sensia_trainer.hub.release import release, reported, reported_tasks
 from sensia_trainer.hub.validation import validate_card
 from sensia_trainer.utils.errors import UsageError
 from tests.tiny import tiny_trainer
@@ -87,12 +87,23 @@ def test_the_folder_and_its_reported_results(run, tmp_path):
 
 def test_what_a_run_measured_before_it_does_not_stand_beside_results_of_other_sentences(run, tmp_path):
     measured = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    write(run, "metrics.json", measured | {"before": measured["after"]})
+    write(run, "metrics.json", measured | {"before": measured["after"], "control": measured["after"]})
     after = write(tmp_path, "after.json", evaluation(0.71, 0.52))
     folder = release(run, tmp_path / "cards" / "backpack-tiny-id", after=after)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    assert "before" not in metrics and metrics["history"][0]["step"] == 0
+    assert not {"before", "control"} & set(metrics) and metrics["history"][0]["step"] == 0
     assert "|  | this model |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_scores_on_other_items_stand_on_no_card(run, tmp_path):
+    def scored(accuracy, fingerprint):
+        result = evaluation(0.5, accuracy)
+        result["tasks"][0]["fingerprint"] = fingerprint
+        return result
+
+    results = {"after": scored(0.52, "a"), "before": scored(0.5, "a"), "control": scored(0.9, "b")}
+    (row,) = reported_tasks(results)["benchmarks"]
+    assert row["before"] == 0.5 and "control" not in row
 
 
 COPIED_AND_LOADED = """

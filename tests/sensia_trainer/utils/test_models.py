@@ -68,6 +68,12 @@ def test_a_folder_without_a_model(tmp_path):
         load_model(tmp_path)
 
 
+def test_a_delta_is_no_model(tmp_path):
+    (tmp_path / "delta.json").write_text("{}")
+    with pytest.raises(ValueError, match="is a delta, .*: put them together by `sensia delta DELTA BASE MODEL`"):
+        load_model(tmp_path)
+
+
 def test_tokenizers(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "good")
     assert load_tokenizer(tmp_path / "good").get_vocab() == tokenizer.get_vocab()

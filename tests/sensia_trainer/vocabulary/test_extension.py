@@ -16,6 +16,7 @@ from sensia_trainer.vocabulary.extension import (
     sense_votes,
 )
 from tests.sensia_trainer.vocabulary.conftest import TRANSLATIONS
+from tests.tiny import tiny_model
 
 
 @pytest.fixture
@@ -109,6 +110,12 @@ def test_other_starts_need_no_translations(model, byte_level, pairs, method):
     _, report = extend_vocabulary(model, byte_level, pairs, 20, target_language="id", method=method)
     assert "translations" not in report
     assert "translations" not in report["words"][0]
+
+
+def test_senses_vote_without_dropout(byte_level):
+    noisy = tiny_model(byte_level, dropout=0.5).train()
+    assert sense_votes(noisy, byte_level, [70, 80]) == sense_votes(noisy, byte_level, [70, 80])
+    assert noisy.training
 
 
 def test_senses_vote_for_words(model, byte_level):

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sensia_trainer.vocabulary.tokenizer import bytes_per_token, continue_tokenizer
+from sensia_trainer.vocabulary.tokenizer import _with_marks, bytes_per_token, continue_tokenizer
 
 
 UNSEEN = ["Rumah kecil di tepi sungai, dan 3 anjing!", "我们 é\n\tx  🙂", "<|end|> a <s> b"]
@@ -80,6 +80,41 @@ def test_words_of_the_source_are_no_tokens_where_words_are_looked_up(byte_level)
     assert cuts(new, ["a qxz"]) == cuts(byte_level, ["a qxz"])
     again, _ = continue_tokenizer(new, ["a qxz kkw"] * 5, ["kkwkkw kkw"] * 50, 30)
     assert cuts(again, ["a qxz kkw"]) == cuts(byte_level, ["a qxz kkw"])
+
+
+HINDI = ["किताब मेज पर है।", "वह किताब पढ़ता है।", "मेरी किताब कहाँ है?"] * 4
+
+
+def test_vowel_signs_and_tones_stay_with_their_letters(byte_level, bitext, tmp_path):
+    source, _ = bitext
+    for target, word in ((HINDI, " किताब"), (["Mo fẹ́ ẹ̀kọ́.", "Ó kọ́ ẹ̀kọ́."] * 4, " ẹ̀kọ́")):
+        new, report = continue_tokenizer(byte_level, source, target, 12)
+        assert report["source_change"] == 0 and cuts(new, source) == cuts(byte_level, source)
+        assert len(cuts(new, [word])[0]) == 1
+        new.save_pretrained(tmp_path)
+        again = AutoTokenizer.from_pretrained(tmp_path)
+        assert cuts(again, target) == cuts(new, target) and again.decode(cuts(again, target)[0]) == target[0]
+
+
+def test_a_language_without_marks_keeps_the_pre_tokenizer(byte_level, bitext):
+    new, _ = continue_tokenizer(byte_level, *bitext, 12)
+    kept = [json.loads(one.backend_tokenizer.to_str())["pre_tokenizer"] for one in (new, byte_level)]
+    assert kept[0] == kept[1]
+
+
+def test_words_of_other_byte_level_tokenizers_keep_their_marks():
+    pattern = r"(?i:'s)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    digits, level = {"type": "Digits", "individual_digits": True}, {"type": "ByteLevel", "use_regex": False}
+    steps = _with_marks({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]}})["pre_tokenizer"]
+    assert r"[\p{L}\p{M}]+" in steps["pretokenizers"][0]["pattern"]["Regex"] and steps["pretokenizers"][1] == level
+    steps = _with_marks(
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [digits, level | {"use_regex": True}]}}
+    )
+    kinds = [step["type"] for step in steps["pre_tokenizer"]["pretokenizers"]]
+    assert kinds == ["Digits", "Split", "ByteLevel"]
+    unknown = {"pre_tokenizer": {"type": "Whitespace"}}
+    assert _with_marks(unknown) == unknown
 
 
 def test_the_same_text_gives_the_same_tokenizer(byte_level, bitext):
