@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..languages import LANGUAGES, find_language, other_language
+from ..languages import LANGUAGES, find_language, language, other_language
 from ..utils.errors import did_you_mean
 from ..utils.recipes import expand_variables
 from . import store
@@ -36,7 +37,10 @@ from .splits import (
 from .streams import plain_name
 
 
+logger = logging.getLogger(__name__)
+
 CHOOSING = 2  # the version of what is made of the sources
+SHARES = "in the language of its side"  # a fact: of each side, the share that is not surely in another language
 JUDGED = 500  # pairs of which the languages are looked at
 SHOWN = 20  # values of a column: crawled text may have a domain a page
 DESCRIBED = {"corpus": "corpora", "domain": "domains", "licence_class": "licence_classes"}
@@ -230,7 +234,11 @@ def load_pairs(data, args, evaluated=None):
         problems = sum((Counter(found) for _, found in read), Counter(held_out_problems))
         return {"counts": counts} | _described(pairs, held, sources, data, languages, problems)
 
-    parts, facts = store.kept(key, build)
+    built: list = []
+    parts, facts = store.kept(key, lambda folder: built.append(folder) or build(folder))
+    for code, share in facts.get(SHARES, {}).items():
+        if share < 0.5 and not built:  # where it was found, more was said
+            logger.warning(f"Only {share:.0%} of the {language(code).name} side of the bitext look like it.")
     return parts["train"], parts["held_out"], facts
 
 
@@ -349,7 +357,7 @@ def _described(pairs, held_out, sources, data, languages, problems) -> dict:
     sample = pairs.select(rows)
     shares = check_sides(*(texts(sample, one).to_pylist() for one in languages), *languages)
     if shares:
-        facts["in the language of its side"] = {code: round(share, 3) for code, share in shares.items()}
+        facts[SHARES] = {code: round(share, 3) for code, share in shares.items()}
     return facts
 
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..languages import codes_of, find_language, in_language, language
+from ..languages import NO_LANGUAGES, codes_of, find_language, in_language, language
 from .streams import (
     Problems,
     open_binary,
@@ -273,10 +273,17 @@ def _unequal(names, left: int, right: int) -> str:
     )
 
 
+def side_name(file) -> str:
+    """What the name of a file of one side calls its language: `en` of text.en, text.en.gz and text.en.txt."""
+    suffixes = [suffix[1:] for suffix in Path(plain_name(file)).suffixes]
+    told = [suffix for suffix in suffixes if suffix.lower() not in NO_LANGUAGES]
+    return (told or suffixes or [""])[-1]
+
+
 def check_order(files: tuple[Path, Path], source: str, target: str) -> None:
     """`ValueError` where the suffix of a file (text.en, text.sw.gz) is the other side's language."""
     for file, expected, other in ((files[0], source, target), (files[1], target, source)):
-        suffix = find_language(Path(plain_name(file)).suffix[1:])
+        suffix = find_language(side_name(file))
         if suffix == language(other):
             raise ValueError(
                 f"path names {file.name} as the side in {expected!r}, but its name says {suffix.code!r}; give the "

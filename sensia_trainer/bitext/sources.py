@@ -27,6 +27,7 @@ from .readers import (
     read_jsonl,
     read_moses,
     read_tsv,
+    side_name,
 )
 from .streams import COMPRESSED, Problems, is_zip, open_binary, open_zip, plain_name, zip_names
 from .tmx import read_tmx
@@ -224,7 +225,7 @@ def names_in(path, *, split: str = "train", name: str | None = None) -> list[str
     kind, where = recognise(path)
     if kind in ("aligned", "moses"):
         files = list(where) if kind == "aligned" else _zip_members(where)
-        return [Path(plain_name(file)).suffix[1:] for file in files]
+        return [side_name(file) for file in files]
     if kind == "catalogues":
         files = [where] if where.is_file() else list(where.rglob("*.[pm]o"))
         return sorted({"en", *(part for file in files for part in (file.stem, *file.relative_to(where.parent).parts))})

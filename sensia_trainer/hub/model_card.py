@@ -98,7 +98,7 @@ def adaptation_card(metrics: dict) -> str:
     source, target = _languages(metrics)
     known = examples(languages_of_card(metrics)[1:]) if source.code == "en" else []
     pairs = metrics.get("examples") or known
-    base = base_model_name(metrics["base_model"])
+    base = base_model_name(metrics["base_model"], metrics.get("base_is_folder", False))
     relation = metrics.get("base_model_relation", "finetune")
     values = {
         "base_id": base,
@@ -136,7 +136,7 @@ def baseline_card(metrics: dict) -> str:
     """The card of a model without senses that SENSIA is compared with, from its `metrics.json`; raises as above."""
     _require(metrics, "model_name", "base_model", "languages", "config")
     source, target = _languages(metrics)
-    base = base_model_name(metrics["base_model"])
+    base = base_model_name(metrics["base_model"], metrics.get("base_is_folder", False))
     values = {"base_model": _model_link(base), "aligned": metrics["config"].get("w_context") != 0}
     metadata = _base_metadata(base, "finetune", metrics)
     return _card("baseline.md", metrics, source, target, values, metadata, ["baseline", "cross-lingual"], False)
@@ -146,7 +146,7 @@ def induction_card(metrics: dict) -> str:
     """The card of a language model that was given senses, from its `metrics.json`; raises as above."""
     _require(metrics, "model_name", "base_model", "config")
     source = language((metrics.get("languages") or {"source": "en"})["source"])
-    base = base_model_name(metrics["base_model"])
+    base = base_model_name(metrics["base_model"], metrics.get("base_is_folder", False))
     parts = [part for part in ("backbone", "embeddings", "head") if metrics["config"].get(f"train_{part}")]
     spoken = metrics.get("sense_words") or {}
     values = {
@@ -269,11 +269,11 @@ def _weight_facts(folder: Path) -> dict:
 FOLDERS_HERE = ("model_cards/", "outputs/")
 
 
-def base_model_name(base: str) -> str:
-    """The Hub id of a base model; for a folder on disk, its name."""
+def base_model_name(base: str, is_folder: bool = False) -> str:
+    """The Hub id of a base model; for a folder, there now or when the run began (`is_folder`), its name."""
     base = str(base).rstrip("/")
     is_id = re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", base) and not base.startswith(FOLDERS_HERE)
-    return base if is_id and not Path(base).is_dir() else Path(base).resolve().name
+    return base if is_id and not is_folder and not Path(base).is_dir() else Path(base).resolve().name
 
 
 def is_hub_id(name) -> bool:

@@ -250,7 +250,9 @@ def _adapter_config(folder: Path, repo_id: str, base_model: str | None) -> dict:
 
 def _public_base(base: str | None, folder: Path, repo_id: str) -> str | None:
     """A base model that lies beside the folder is published under the same owner; any other keeps its name."""
-    base = base_model_name(base) if isinstance(base, str) and base else None
+    facts = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+    was_folder = base == facts.get("base_model") and facts.get("base_is_folder", False)
+    base = base_model_name(base, was_folder) if isinstance(base, str) and base else None
     owner = repo_id.split("/")[0]
     is_beside = base is not None and "/" not in base and (folder.resolve().parent / base).is_dir()
     return f"{owner}/{base}" if is_beside else base

@@ -269,6 +269,7 @@ def run_metrics(args, *, kind, model, state, method=None, **content):
         "kind": kind,
         "model_name": Path(args.output_dir).name,
         **content,
+        **({"base_is_folder": True} if Path(content.get("base_model") or "nothing").is_dir() else {}),
         "config": {key: getattr(args, key) for key in keys} | (method or {}) | {"steps": state.global_step},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": state.log_history,

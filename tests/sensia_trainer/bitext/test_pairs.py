@@ -269,6 +269,9 @@ def test_swapped_columns_and_other_languages_are_noticed(tmp_path, caplog, targe
         alone = write(tmp_path / "alone.tsv", ("en", "tr"), zip(ENGLISH, ENGLISH[::-1]))
         load_pairs(AdaptationData(model="m", bitext=alone, held_out_pairs=4), args)
         assert "Only 0 % of the Turkish side of the bitext look like it; the others mostly like English" in caplog.text
+        caplog.clear()
+        load_pairs(AdaptationData(model="m", bitext=alone, held_out_pairs=4), args)
+        assert "Only 0% of the Turkish side of the bitext look like it" in caplog.text  # the next time, too
 
 
 def test_without_the_identifier_it_is_said_once(tmp_path, caplog, monkeypatch):

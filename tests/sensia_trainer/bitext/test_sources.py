@@ -9,7 +9,7 @@ import polib
 import pytest
 
 from sensia_trainer.bitext import cap_per_group, fingerprint, hub_data, keep_rows, load_bitext
-from sensia_trainer.bitext.sources import is_hub_id, is_structured
+from sensia_trainer.bitext.sources import is_hub_id, is_structured, names_in
 from sensia_trainer.languages import language
 
 
@@ -151,6 +151,16 @@ def test_tmx_tells_the_two_kinds_of_chinese_apart(tmp_path):
     (tmp_path / "b.tmx").write_text((tmp_path / "a.tmx").read_text("utf-8").replace("zh-CN", "de"), "utf-8")
     with pytest.raises(ValueError, match="no en-zh pairs.*units without both languages"):
         load_bitext(tmp_path / "b.tmx", "en", "zh")
+
+
+def test_names_of_aligned_files_tell_languages_before_another_suffix(tmp_path):
+    for name, text in (("train.en.txt", "one\n"), ("train.sw.txt", "moja\n")):
+        (tmp_path / name).write_text(text)
+    files = [str(tmp_path / "train.en.txt"), str(tmp_path / "train.sw.txt")]
+    assert names_in(files) == ["en", "sw"]
+    assert load_bitext(files, "en", "sw")["translation"][:] == [{"en": "one", "sw": "moja"}]
+    with pytest.raises(ValueError, match="names train.sw.txt as the side in 'en', but its name says 'sw'"):
+        load_bitext(files[::-1], "en", "sw")
 
 
 def test_tmx_of_two_variants_gives_the_first(tmp_path):

@@ -443,6 +443,12 @@ def test_base_model_is_an_id_or_the_name_of_a_folder(tmp_path):
     assert base_model_name(str(folder)) == base_model_name("model_cards/backpack-micro-en/") == "backpack-micro-en"
     assert base_model_name("../outputs/backpack-micro-en") == "backpack-micro-en"
     assert base_model_name("outputs/smollm2-induced") == "smollm2-induced"
+    assert base_model_name("models/mine") == "models/mine" and base_model_name("models/mine", is_folder=True) == "mine"
+
+
+def test_a_folder_that_a_run_began_from_is_no_ones_repository(metrics):
+    card = adaptation_card(metrics | {"base_model": "models/mine", "base_is_folder": True})
+    assert "`mine`, a Backpack" in card and "base_model" not in ModelCard(card).data.to_dict()
 
 
 def test_a_card_calls_nothing_english_that_is_of_another_language(metrics):
