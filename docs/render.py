@@ -20,10 +20,13 @@ from aims import aims_table, control_of
 from matplotlib.figure import Figure
 
 from sensia_trainer.config import SensiaConfig
+from sensia_trainer.experiments.curves import draw_curves
+from sensia_trainer.experiments.matrix import expand, load_matrix
+from sensia_trainer.experiments.tables import load_results
 from sensia_trainer.languages import language
 from sensia_trainer.utils.figures import save_figure
 from sensia_trainer.utils.markdown import code, table
-from sensia_trainer.utils.recipes import read_recipe
+from sensia_trainer.utils.recipes import find_recipe, read_recipe
 from sensia_trainer.vocabulary.settings import VocabularySettings
 
 
@@ -427,6 +430,13 @@ def run_notebook(notebook):
                 cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": lines}] if lines else []
 
 
+def pairs_figure(path):
+    """What more pairs bring: the figure of micro/low_resource."""
+    matrix = load_matrix(find_recipe("micro/low_resource"))
+    runs = expand(matrix)
+    draw_curves(matrix, runs, load_results(runs, RESULTS / "low_resource"), path)
+
+
 # ---- Everything ----
 
 TABLES = {
@@ -441,7 +451,7 @@ TABLES = {
     "one_more": one_more_table,
     "aims": aims_table,
 }
-FIGURES = {"recall": results_figure, "curves": curves_figure}
+FIGURES = {"recall": results_figure, "curves": curves_figure, "pairs": pairs_figure}
 PAGES = tuple(
     DOCS / f"{name}.md"
     for name in ("index", "your-language", "your-model", "hyperparameters", "languages", "comparison")
