@@ -32,15 +32,18 @@ def draw_curves(matrix: Matrix, runs: list[Run], results: dict[str, dict], path)
         plot.tick_params(labelsize=8)
         plot.grid(linewidth=0.4, color="#dddddd")
         plot.spines[["top", "right"]].set_visible(False)
-        plot.legend(fontsize=7, frameon=False)
+        plot.xaxis.set_major_formatter("{x:,.0f}")
+    figure.axes[0].legend(fontsize=7, frameon=False)
     return save_figure(figure, path)
 
 
 def lines(rows: list[dict], axis: str) -> dict[str, list[dict]]:
-    """The rows ([`table_rows`]) that differ in nothing but their value on `axis`, by what they have in common."""
-    found = {}
+    """The rows ([`table_rows`]) that differ in nothing but their value on `axis`, by what tells them from others."""
+    found: dict[str, list[dict]] = {}
+    values = {name: {row["labels"][name] for row in rows} for name in (rows[0]["labels"] if rows else ())}
     for row in rows:
-        name = ", ".join(value for other, value in row["labels"].items() if other != axis)
+        told = [value for other, value in row["labels"].items() if other != axis and len(values[other]) > 1]
+        name = ", ".join(told)
         found.setdefault(name, []).append(row)
     return found
 
