@@ -97,7 +97,7 @@ def adapt(run, data, words, parts, args):
     from ..utils.models import load_model, load_tokenizer
     from ..vocabulary.extension import keep_report, with_earlier_words, with_votes, words_added
     from ..vocabulary.section import vocabulary_figure
-    from ..vocabulary.tokenizer import check_continued
+    from ..vocabulary.tokenizer import continuable_state
     from .induce import induced
 
     base, control = base_model(data), read_control(data.control)
@@ -107,7 +107,10 @@ def adapt(run, data, words, parts, args):
     with args.main_process_first(desc="reading the bitext"):
         train, held_out, facts = load_bitext(data, args)
         # Before senses are induced, which may take hours.
-        check_a_batch_of_each(train, args) if isinstance(train, dict) else check_a_batch(len(train), args)
+        if isinstance(train, dict):
+            check_a_batch_of_each(train, args)
+        else:
+            check_a_batch(len(train), args)
         facts_of, facts = (facts, facts_of_all(facts)) if isinstance(train, dict) else ({}, facts)
         texts, beside = load_texts(data, args, held_out)
     check_control(data.control, facts)
@@ -118,7 +121,7 @@ def adapt(run, data, words, parts, args):
         )
     begun = base
     if words.vocabulary_size:
-        check_continued(load_tokenizer(data.tokenizer or base))
+        continuable_state(load_tokenizer(data.tokenizer or base))
     if data.induce_steps and has_senses:
         sentences = sentences_of(train, args.source_language)
         folder, steps = run.path / "induced", data.induce_steps

@@ -19,12 +19,13 @@ def draw_curves(matrix: Matrix, runs: list[Run], results: dict[str, dict], path)
     """The panels of `matrix.curves` as PNG and SVG: a line with intervals for all rows that differ in `axis` alone,
     over a logarithmic scale of the column `x`; dashed what overlap of tokens finds, dotted what random weights do."""
     rows = [row for row in table_rows(matrix, runs, results) if row["runs"]]
-    panels = [panel for panel in matrix.curves if any(_points(lines(rows, panel["axis"]), panel))]
+    drawn = [(panel, _points(lines(rows, panel["axis"]), panel)) for panel in matrix.curves]
+    panels = [(panel, found) for panel, found in drawn if found]
     if not panels:
         return []
     figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
-    for plot, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for number, (name, points) in enumerate(_points(lines(rows, panel["axis"]), panel).items()):
+    for plot, (panel, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for number, (name, points) in enumerate(found.items()):
             _draw_line(plot, name, points, COLOURS[number % len(COLOURS)])
         plot.set_xscale("log")
         plot.set_xlabel(panel["x"], fontsize=8)

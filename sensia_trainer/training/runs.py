@@ -265,11 +265,12 @@ def run_metrics(args, *, kind, model, state, method=None, **content):
     library = {field.name for field in fields(TrainingArguments)} | {"source_language", "target_language"}
     keys += [field.name for field in fields(args) if field.name not in library]
     last = next((row for row in reversed(state.log_history) if "train_runtime" in row), {})
+    base = content.get("base_model")
     metrics = {
         "kind": kind,
         "model_name": Path(args.output_dir).name,
         **content,
-        **({"base_is_folder": True} if Path(content.get("base_model") or "nothing").is_dir() else {}),
+        **({"base_is_folder": True} if base and Path(base).is_dir() else {}),
         "config": {key: getattr(args, key) for key in keys} | (method or {}) | {"steps": state.global_step},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "history": state.log_history,

@@ -68,7 +68,7 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
         `ValueError`: for a tokenizer of another kind or one that cannot be kept, a size below 1, texts without text,
         or texts that yield no token.
     """
-    state = check_continued(tokenizer)
+    state = continuable_state(tokenizer)
     _check(source_texts, target_texts, size, max_source_change)
     old, by_words = Tokenizer.from_str(json.dumps(state)), _is_byte_level(state)
     if by_words and _writes_marks(target_texts):
@@ -152,7 +152,7 @@ def _check(source_texts, target_texts, size, max_source_change):
             raise ValueError(f"`{name}` holds no text: give the sentences that the tokens are learned from.")
 
 
-def check_continued(tokenizer):
+def continuable_state(tokenizer):
     """The state of a tokenizer as its JSON holds it, without the settings of its last call. `ValueError` for one that
     cannot be continued."""
     if not getattr(tokenizer, "is_fast", False):
