@@ -189,8 +189,8 @@ def results_figure(path):
 
 def curves_figure(path):
     """
-    Recall@1 and fluency while the released models were trained: a line for each language, dashed for its control,
-    dotted for what token overlap finds.
+    Recall@1 and fluency while the released models were trained: a line for each language, an empty marker where its
+    control ended, dotted for what token overlap finds.
     """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     panels = {"translations found by senses (recall@1)": "sense", "bits per byte of the target language": None}
@@ -201,13 +201,14 @@ def curves_figure(path):
     ]
     for ax, (label, kind) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for n, name, models, controls in runs:
-            for style, result in [("-", one) for one in models] + [("--", one) for one in controls]:
+            for is_control, result in [(False, one) for one in models] + [(True, one) for one in controls]:
                 rows = [evaluated(row) for row in result["metrics"]["history"] if "eval_target_perplexity" in row]
-                rows = [{"step": 0} | result["metrics"]["before"], *rows]
+                rows = rows[-1:] if is_control else [{"step": 0} | result["metrics"]["before"], *rows]
                 points = [(row["step"], recall(row, kind) if kind else row["target_bits_per_byte"]) for row in rows]
                 look = {"color": COLOURS[n], "marker": MARKERS[n], "markersize": 4}
-                shown = name if style == "-" else f"{name}, LM loss alone"
-                ax.plot(*zip(*points, strict=True), style, label=shown, **look)
+                look |= {"linestyle": "none", "markerfacecolor": "none", "markersize": 6} if is_control else {}
+                shown = f"{name}, LM loss alone, at its end" if is_control else name
+                ax.plot(*zip(*points, strict=True), label=shown, **look)
             if kind:
                 ax.axhline(recall(models[0]["metrics"]["after"], "overlap"), color=COLOURS[n], linestyle=":", lw=1)
         ax.set_xlabel("training steps of 64 pairs")

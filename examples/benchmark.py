@@ -78,7 +78,7 @@ def report(page):
         result = json.loads(file.read_text(encoding="utf-8"))
         machine = result["machine"]
         load = result.get("load_average", "")  # of the last minute, or of the last one, five and fifteen
-        load = load and f", at a load average of {load[0] if isinstance(load, list) else load}"
+        load = load and f", at a load average of {float(load[0] if isinstance(load, list) else load):.1f}"
         sections.append(
             f"### `benchmark.py {name}`\n\n{module.__doc__.splitlines()[0]} Measured on {result['date']}: "
             f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores, {machine['memory_gb']} GB, "

@@ -16,7 +16,7 @@ from .utils.errors import UsageError, did_you_mean, explain
 COMMANDS = {
     "adapt": "adapt a Backpack to another language on parallel text",
     "vocabulary": "give a model words of another language that start from their translations",
-    "induce": "give a pretrained language model senses, without changing what it knows",
+    "induce": "give a pretrained language model senses, beginning with the very predictions it makes",
     "pretrain": "pretrain a Backpack, or a model to compare with, from scratch",
     "bitext": "build clean parallel text from OPUS or from files",
     "evaluate": "measure retrieval, perplexity and multiple choice; put results side by side",

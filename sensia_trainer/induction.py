@@ -7,7 +7,7 @@ source language, by
     L = (1 - w) CE + w T^2 KL(base || model) + w_mixture CE(head(m)) + w_diversity D
 
 (distillation: Hinton et al., 2015). The third term is the loss of a Backpack (Hewitt et al., 2023, Section 2), whose
-senses alone foretell the next word: without it they learn what the language model lacks, which is little, and much the
+senses alone predict the next word: without it they learn what the language model lacks, which is little, and much the
 same for every word. The base is the model itself without its sense path, so distilling from it takes one more product
 with the head and no second model. ("Sense Representations are Inducible Interfaces", arXiv 2605.28669, induces senses
 by the other terms.)

@@ -275,7 +275,7 @@ def neighbours(results):
                 )
         axis.set_yticks(range(len(entries)), [entry["word"] for entry in entries])
         axis.set_xticks(range(cosines.shape[1]))
-        axis.set_title(f"nearest {language(result['target_language']).name} word; framed in white: a translation")
+        axis.set_title(f"nearest {language(result['target_language']).name} word; framed: a translation")
         axis.set_xlabel("sense")
         axis.set_ylabel(f"{language(result['source_language']).name} word")
         bar = figure.colorbar(image, ax=axis, shrink=0.8, pad=0.01, label="cosine of the senses")

@@ -221,8 +221,7 @@ def adapt(run, data, words, parts, args):
 
     if trainer.is_world_process_zero():
         measured = metrics(before, after, trained)
-        starts = [round(boundary * trainer.state.max_steps) for boundary in args.schedule.boundaries]
-        draw_dynamics(measured, f"{args.output_dir}/training_dynamics", starts)
+        draw_dynamics(measured, f"{args.output_dir}/training_dynamics")
         if vocabulary:
             vocabulary_figure(vocabulary, f"{args.output_dir}/vocabulary", languages=names_of(measured["languages"]))
         else:

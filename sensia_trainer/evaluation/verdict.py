@@ -10,11 +10,13 @@ from .retrieval import DIRECTIONS
 WORSE, FORGOTTEN = 0.03, 0.15
 TAKE_PART = 0.0005  # of the length of the state, which induced senses add at least; less is shown as 0.0%
 KEPT = 0.005  # of induced senses, which are trained on the language that they are measured on
-# Bits per byte that are a difference from the control.
+# Bits per byte that are a difference from the control, or from an earlier step.
 CLEARLY = 0.03
 
 
-def verdict(before: dict, after: dict, names: tuple[str, str], control: dict | None = None, **settings) -> list[str]:
+def verdict(
+    before: dict, after: dict, names: tuple[str, str], control: dict | None = None, during: list[dict] = (), **settings
+) -> list[str]:
     """
     Sentences about an adaptation.
 
@@ -22,6 +24,7 @@ def verdict(before: dict, after: dict, names: tuple[str, str], control: dict | N
         before, after (`dict`): Held-out metrics, as [`evaluate_bitext`] gives them, with intervals or without.
         names (`tuple[str, str]`): The languages, source and target.
         control (`dict`, *optional*): `after` of the same model trained by the language-model loss alone.
+        during (`list[dict]`, *optional*): Evaluations on the way, each with its `step`.
         settings: What was done, as [`next_steps`] takes it.
 
     Returns:
@@ -30,8 +33,8 @@ def verdict(before: dict, after: dict, names: tuple[str, str], control: dict | N
     """
     source, target = names
     lines = _retrieval(before, after, source, target, control)
-    lines += _fluency(before, after, source, target, control)
-    steps = next_steps(before, after, names, control, **settings)
+    lines += _fluency(before, after, source, target, control, during)
+    steps = next_steps(before, after, names, control, during, **settings)
     return [*lines, "Next: " + "; ".join(steps) + "."]
 
 
@@ -59,7 +62,7 @@ def _retrieval(before, after, source, target, control):
     return lines
 
 
-def _fluency(before, after, source, target, control):
+def _fluency(before, after, source, target, control, during):
     lines = []
     key = "target_bits_per_byte"
     if key in after:
@@ -69,6 +72,10 @@ def _fluency(before, after, source, target, control):
             how = "as fluent as" if abs(gap) <= CLEARLY else "more fluent than" if gap < 0 else "less fluent than"
             line += f"; {how} the control ({control[key]:.2f})"
         lines.append(f"{line} (lower is more fluent).")
+        best = _more_fluent(after, during)
+        if best:
+            when = f"at step {best['step']:,}" if best["step"] else "at the start"
+            lines.append(f"It was more fluent {when} ({best[key]:.2f}): it has learned its pairs by heart since.")
     drift = _drift(before, after)
     if drift is not None:
         state = "is kept" if drift <= WORSE else "has become worse" if drift <= FORGOTTEN else "is being forgotten"
@@ -82,6 +89,7 @@ def next_steps(
     after: dict,
     names: tuple[str, str],
     control: dict | None = None,
+    during: list[dict] = (),
     *,
     aligned: bool = True,
     both_sides: bool = False,
@@ -92,7 +100,7 @@ def next_steps(
     What to do after a run with these numbers.
 
     Args:
-        before, after, names, control: As those of [`verdict`].
+        before, after, names, control, during: As those of [`verdict`].
         aligned (`bool`): Whether a contrastive loss took part; without one, that vectors find little is no news.
         both_sides (`bool`): Whether the source side was predicted as well, as much as the target side.
         new_words (`bool`): Whether the language has words of its own.
@@ -101,11 +109,18 @@ def next_steps(
     steps = []
     kind = "sense" if "sense_recall_source_to_target" in after else "context"
     found, overlap = (_recall(after, kind), _recall(after, "overlap")) if aligned else (None, None)
+    by_heart = _more_fluent(after, during)
     if found is not None and _beside_chance(after, kind) != "better than":
         steps.append("look at ten pairs of the bitext, since these vectors are not clearly better than chance")
     elif found is not None and overlap is not None and _compared(after, kind, after, "overlap") != "better than":
-        words = "" if new_words else " or with words of the language (`--vocabulary_size`)"
-        steps.append("train longer" + (f", on more pairs{words}" if words else " or on more pairs"))
+        ways = [] if by_heart else ["longer"]
+        ways += ["on more pairs"] + ([] if new_words else ["with words of the language (`--vocabulary_size`)"])
+        steps.append(f"train {_listed(ways, 'or')}")
+    if by_heart:
+        steps.append(
+            f"fewer steps (`--max_steps`), or text of {names[1]} beside the pairs (`--monolingual_target`), since more "
+            "make it less fluent"
+        )
     drift = _drift(before, after)
     if drift is not None and drift > WORSE:
         text = "more text of it (`--replay_ratio`)" if replay else "text of it beside the pairs (`--replay_source`)"
@@ -150,8 +165,15 @@ def _with_share(name, value):
     return f"{name} ({value:.1%})" if value < 0.02 else f"{name} ({value:.0%})"
 
 
-def _listed(names):
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def _listed(names, last="and"):
+    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _more_fluent(after, during):
+    """The most fluent of the evaluations on the way, where the model is clearly less fluent in the end; else None."""
+    key = "target_bits_per_byte"
+    best = min((one for one in during if key in one), key=lambda one: one[key], default=None)
+    return best if best and key in after and after[key] - best[key] > CLEARLY else None
 
 
 def _drift(before, after):

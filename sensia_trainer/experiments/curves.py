@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from ..languages import language
 from ..utils.figures import save_figure
 from .matrix import Matrix, Run
 from .tables import table_rows
@@ -11,8 +13,8 @@ from .tables import table_rows
 
 # Of Okabe and Ito, told apart by every kind of colour vision.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-# What the same rows find without a model and with random weights.
-YARDSTICKS = {"overlap": "dashed", "random": "dotted"}
+# What the same rows find without a model and with random weights: line, label.
+YARDSTICKS = {"overlap": ("dashed", "token overlap, no model"), "random": ("dotted", "random weights")}
 
 
 def draw_curves(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
@@ -23,7 +25,7 @@ def draw_curves(matrix: Matrix, runs: list[Run], results: dict[str, dict], path)
     panels = [(panel, found) for panel, found in drawn if found]
     if not panels:
         return []
-    figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels) + 1.8, 3.6), layout="constrained")
     for plot, (panel, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for number, (name, points) in enumerate(found.items()):
             _draw_line(plot, name, points, COLOURS[number % len(COLOURS)])
@@ -34,7 +36,9 @@ def draw_curves(matrix: Matrix, runs: list[Run], results: dict[str, dict], path)
         plot.grid(linewidth=0.4, color="#dddddd")
         plot.spines[["top", "right"]].set_visible(False)
         plot.xaxis.set_major_formatter("{x:,.0f}")
-    figure.axes[0].legend(fontsize=7, frameon=False)
+    handles = figure.axes[0].get_legend_handles_labels()[0]
+    handles += [Line2D([], [], color="0.35", linestyle=style, label=label) for style, label in YARDSTICKS.values()]
+    figure.legend(handles=handles, loc="outside right center", fontsize=7, frameon=False)
     return save_figure(figure, path)
 
 
@@ -43,10 +47,20 @@ def lines(rows: list[dict], axis: str) -> dict[str, list[dict]]:
     found: dict[str, list[dict]] = {}
     values = {name: {row["labels"][name] for row in rows} for name in (rows[0]["labels"] if rows else ())}
     for row in rows:
-        told = [value for other, value in row["labels"].items() if other != axis and len(values[other]) > 1]
+        told = [
+            _shown(other, value) for other, value in row["labels"].items() if other != axis and len(values[other]) > 1
+        ]
         name = ", ".join(told)
         found.setdefault(name, []).append(row)
     return found
+
+
+def _shown(axis, value):
+    """A value of an axis; codes of languages by their names."""
+    try:
+        return language(value).name if axis == "language" else value
+    except ValueError:  # a language's pair, or whatever else the axis holds
+        return value
 
 
 def _points(found, panel):
@@ -77,7 +91,7 @@ def _draw_line(plot, name, points, colour):
     for x, (_, interval), _ in points:
         if interval is not None:
             plot.plot([x, x], interval, color=colour, linewidth=0.8, alpha=0.5)
-    for yardstick, style in YARDSTICKS.items():
+    for yardstick, (style, _) in YARDSTICKS.items():
         known = [(x, cells[yardstick][0]) for x, _, cells in points if cells[yardstick]]
         if known:
             plot.plot(*zip(*known, strict=True), color=colour, linestyle=style, linewidth=0.9)

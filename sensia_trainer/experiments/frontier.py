@@ -15,6 +15,9 @@ FRONTIER, BEHIND, INTERVAL = "#d55e00", "#0072b2", "#bbbbbb"
 YARDSTICKS = {"overlap": "_", "random": "x"}
 
 
+NEAR = 0.03  # of an axis: where a number would be written upon another
+
+
 def frontier(points: list[tuple[float, float]]) -> list[int]:
     """
     Which points no other passes: none costs less, or as much, and gains more, or as much, but not both alike.
@@ -37,13 +40,14 @@ def frontier(points: list[tuple[float, float]]) -> list[int]:
 
 def draw_frontier(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
     """The panels of `matrix.frontier` as PNG and SVG: each row a numbered point with its intervals, named beside, and
-    what overlap of tokens (a dash) and random weights (a cross) gain."""
+    what overlap of tokens (a dash) and random weights (a cross) gain. A panel's frontiers are drawn within each value of its
+    axis `within`, where costs of different ones cannot be compared (bits a byte of languages)."""
     rows = [row for row in table_rows(matrix, runs, results) if row["runs"]]
     panels = [panel for panel in matrix.frontier if any(_point(row, panel) for row in rows)]
     if not panels:
         return []
     height = max(3.6, 0.6 + 0.17 * len(rows))
-    figure = Figure(figsize=(4.0 * len(panels) + 2.6, height), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(panels) + 2.6, height), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         _draw_panel(axis, panel, rows)
@@ -57,8 +61,14 @@ def _draw_panel(axis, panel, rows):
     numbered = [(number, point) for number, point in numbered if point]
     centers = [(cost[0], gain[0]) for _, (cost, gain) in numbered]
     yardsticks = {number: _yardsticks(row, panel) for number, row in enumerate(rows, 1)}
-    best = frontier(centers)
-    axis.plot(*zip(*(centers[index] for index in best), strict=True), color=FRONTIER, linewidth=1.2, zorder=2)
+    groups = {}
+    for index, (number, _) in enumerate(numbered):
+        groups.setdefault(rows[number - 1]["labels"].get(panel.get("within")), []).append(index)
+    best = []
+    for group in groups.values():
+        passed_by_none = [group[place] for place in frontier([centers[index] for index in group])]
+        best += passed_by_none
+        axis.plot(*zip(*map(centers.__getitem__, passed_by_none), strict=True), color=FRONTIER, linewidth=1.2, zorder=2)
     for index, (number, (cost, gain)) in enumerate(numbered):
         for interval, line in (
             (cost[1], lambda i, g=gain: (i, [g[0]] * 2)),
@@ -70,12 +80,25 @@ def _draw_panel(axis, panel, rows):
         axis.plot(cost[0], gain[0], linestyle="none", markersize=4.5, zorder=3, **style)
         for marker, found in yardsticks[number].items():
             axis.plot(cost[0], found[0], linestyle="none", marker=marker, color="0.45", markersize=5, zorder=1)
-        axis.annotate(str(number), (cost[0], gain[0]), (3, 3), textcoords="offset points", fontsize=7, zorder=4)
+    for index in readable(centers, best):
+        number = str(numbered[index][0])
+        axis.annotate(number, centers[index], (3, 3), textcoords="offset points", fontsize=7, zorder=4)
     axis.set_xlabel(f"{panel['cost']} (less is better)", fontsize=8)
     axis.set_ylabel(panel["gain"], fontsize=8)
     axis.tick_params(labelsize=8)
     axis.grid(linewidth=0.4, color="#dddddd")
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def readable(points: list[tuple[float, float]], first: list[int]) -> list[int]:
+    """Indices of points whose numbers do not lie upon each other, those in `first` preferred."""
+    spans = [max(values) - min(values) or 1.0 for values in zip(*points)]
+    kept: list[int] = []
+    for index in sorted(range(len(points)), key=lambda index: index not in first):
+        apart = ([abs(a - b) / span for a, b, span in zip(points[index], points[other], spans)] for other in kept)
+        if all(max(distances) > NEAR for distances in apart):
+            kept.append(index)
+    return kept
 
 
 def _yardsticks(row, panel):

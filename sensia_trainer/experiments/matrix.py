@@ -23,7 +23,7 @@ claims:                             # what the table is asked; the answer is rea
 dynamics: "full-*"                  # the figure of how these runs went (Figure 2), a line for each; optional
 yardsticks: yardsticks/id.json      # of runs without: what tokens and random weights find; optional
 frontier:                           # figures of what is gained against what it costs, every row a point; optional
-  - {cost: PPL, gain: XCOPA}
+  - {cost: PPL, gain: XCOPA}        # with `within: variant` a frontier for each variant
 curves:                             # figures of a column over another, a line for all rows alike but for this axis
   - {axis: variant, x: pairs, y: XCOPA}
 ```
@@ -126,9 +126,11 @@ class Matrix:
                     f"have `lower: true` where less is better; got {claim!r}."
                 )
         for panel in self.frontier:
-            if set(panel) != {"cost", "gain"} or not set(panel.values()) <= labels:
+            named = {panel.get("cost"), panel.get("gain")} <= labels and set(panel) <= {"cost", "gain", "within"}
+            if not named or panel.get("within", next(iter(self.axes))) not in self.axes:
                 raise ValueError(
-                    f"A panel of `frontier` needs `cost` and `gain`, each one of {sorted(labels)}; got {panel!r}."
+                    f"A panel of `frontier` needs `cost` and `gain`, each one of {sorted(labels)}, and may have `within`, "
+                    f"one of {sorted(self.axes)}; got {panel!r}."
                 )
         for panel in self.curves:
             known = set(panel) == {"axis", "x", "y"} and panel["axis"] in self.axes and panel["axis"] != self.average

@@ -33,7 +33,7 @@ def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]
         yardsticks (`str`, *optional*): An evaluation of their base model, beside `results_dir` (if it is there). Where
             the runs were evaluated on the same sentences without yardsticks, its overlap, which the tokenizer alone
             decides, is theirs where they kept the tokenizer; its recall with random weights is that of a Backpack. How
-            a Backpack's base foretells the source sentences stands as `base` beside a run that was evaluated on the
+            a Backpack's base predicts the source sentences stands as `base` beside a run that was evaluated on the
             same ones.
     """
     files = {run.name: result_file(results_dir, run) for run in runs}

@@ -15,13 +15,11 @@ from ..evaluation.report import TITLES
 from ..evaluation.results import read_result
 from ..evaluation.tasks import TASKS
 from ..languages import language
-from ..schedule import PhaseSchedule
 from ..training.adaptation import evaluations
 from ..training.by_pair import draw_dynamics
 from ..training.runs import METRICS_FILE
 from ..utils.files import DELTA_FILE, portable, read_json, write_json
 from ..utils.models import load_model, load_tokenizer
-from .card_tables import SCHEDULE_FIELDS
 from .delta import refresh_card
 from .folders import FILE_SIZE, finish_folder, without_origin
 from .languages import draw_matrix, reported_languages
@@ -147,11 +145,7 @@ def refresh(folder, text_licence=None) -> Path:
     draw_matrix(metrics, folder)
     history = evaluations(metrics.get("history") or [])
     if metrics["kind"] != "pretraining" and any("context_recall_source_to_target" in " ".join(row) for row in history):
-        config = metrics["config"]
-        given = {key: config[key] for key in SCHEDULE_FIELDS & config.keys() if not key.startswith("w_")}
-        schedule = PhaseSchedule(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
-        starts = [round(boundary * config["steps"]) for boundary in schedule.boundaries]
-        draw_dynamics(metrics, folder / FIGURE, starts)
+        draw_dynamics(metrics, folder / FIGURE)
     return refresh_card(folder) if (folder / DELTA_FILE).is_file() else finish_folder(folder)
 
 

@@ -61,7 +61,7 @@ def load_bitext(data, args):
 
 def source_fluency(model, tokenizer, held_out, args, *, bootstrap=1000) -> dict:
     """
-    How well a model foretells the held-out source sentences before it is given new words, which take a share of every
+    How well a model predicts the held-out source sentences before it is given new words, which take a share of every
     prediction: what the source language's fluency is compared with in the end.
 
     Args:

@@ -1,11 +1,14 @@
 """What a run with several pairs of languages measured of each: a mapping by pair, made of flat logs; its summary."""
 
+from dataclasses import fields
+
 from transformers.utils import logging
 
 from ..evaluation.dynamics import training_dynamics, training_dynamics_of_several
 from ..evaluation.retrieval import DIRECTIONS
 from ..evaluation.verdict import verdict
 from ..languages import language, named
+from ..schedule import PhaseSchedule
 from .adaptation import evaluations, summary
 
 
@@ -102,27 +105,39 @@ def closing_words(metrics: dict) -> list[str]:
         "new_words": bool(metrics.get("vocabulary")),
         "replay": "replay source" in data,
     }
-    control = metrics.get("control")
+    control, history = metrics.get("control"), metrics.get("history") or []
     if "by_pair" not in metrics:
-        names = names_of(metrics["languages"])
-        return verdict(metrics["before"], metrics["after"], names, control, **settings)
-    lines = []
+        names, during = names_of(metrics["languages"]), _from_start(metrics["before"], evaluations(history))
+        return verdict(metrics["before"], metrics["after"], names, control, during, **settings)
+    lines, rows = [], histories(history, list(metrics["by_pair"]))
     for name, one in metrics["by_pair"].items():
+        during = _from_start(one["before"], rows[name])
         names = tuple(language(code).name for code in name.split("-"))
         own = None if control is None else control.get("by_pair", {}).get(name, {})
-        lines += verdict(one["before"], one["after"], names, own, **settings)
+        lines += verdict(one["before"], one["after"], names, own, during, **settings)
     return lines
 
 
-def draw_dynamics(metrics: dict, path, phase_starts: list[int]):
+def phase_starts(config: dict) -> list[int]:
+    """The steps at which the joint and the polish phase of a run begin, from its configuration; none where the phases
+    are alike: the same weights and temperatures in all of them, and nothing frozen in polish."""
+    given = {one.name: config[one.name] for one in fields(PhaseSchedule) if one.name in config}
+    schedule = PhaseSchedule(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    states = [schedule.at(boundary)[1:] for boundary in (0.0, *schedule.boundaries, 1.0)]
+    if len(set(states)) == 1 and config.get("polish_freeze") == "none":
+        return []
+    return [round(boundary * config["steps"]) for boundary in schedule.boundaries]
+
+
+def draw_dynamics(metrics: dict, path):
     """Draws how a run went, from its metrics; of several pairs of languages, a line for each."""
-    history = metrics.get("history") or []
+    history, starts = metrics.get("history") or [], phase_starts(metrics["config"])
     if "by_pair" not in metrics:
         rows = _from_start(metrics.get("before"), evaluations(history))
-        return training_dynamics(rows, path, phase_starts=phase_starts, languages=names_of(metrics["languages"]))
+        return training_dynamics(rows, path, phase_starts=starts, languages=names_of(metrics["languages"]))
     rows = histories(history, list(metrics["by_pair"]))
     rows = {name: _from_start(metrics["by_pair"][name].get("before"), own) for name, own in rows.items()}
-    return training_dynamics_of_several(rows, path, phase_starts=phase_starts)
+    return training_dynamics_of_several(rows, path, phase_starts=starts)
 
 
 def draw_dynamics_of_runs(runs: dict[str, dict], path):

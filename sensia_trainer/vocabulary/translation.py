@@ -188,7 +188,7 @@ def held_out_nats(table, bitext, unigram, smoothing=SMOOTHING) -> float:
 
 def learn_translations(source, target, num_tokens, *, dictionary=(), seed=0, progress=False, **settings):
     """
-    The translation table of a bitext, and how well it foretells pairs that it has not seen.
+    The translation table of a bitext, and how well it predicts pairs that it has not seen.
 
     Args:
         source (`Sequence[Sequence[int]]`): Token ids of the source sentences.

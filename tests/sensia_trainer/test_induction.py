@@ -328,7 +328,7 @@ def test_an_induced_model_is_adapted_like_a_backpack(tmp_path, context_state):
     assert len(logged) == 6 and all(math.isfinite(row["loss_context"]) for row in logged)
 
 
-def test_the_senses_alone_foretell_the_next_word(tmp_path):
+def test_the_senses_alone_predict_the_next_word(tmp_path):
     """w_mixture CE(head(m)) is what that term adds to the loss, and to what the senses learn from."""
     model = BackpackForCausalLM.from_backbone(tiny_base(), num_senses=4)
     with torch.no_grad():

@@ -166,3 +166,22 @@ def test_only_the_suffix_of_a_picture_is_replaced(tmp_path, name, stem):
     files = save_figure(Figure(figsize=(1, 1)), tmp_path / name)
     assert [file.name for file in files] == [f"{stem}.png", f"{stem}.svg"]
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in files)
+
+
+SCHEDULE = {"steps": 100, "polish_freeze": "none", "w_sense": None} | {
+    f"{phase}_weights": [0.1, 0.25, 0.65] for phase in ("align", "joint", "polish")
+}
+
+
+@pytest.mark.parametrize(
+    "change, starts",
+    [
+        ({}, []),
+        ({"polish_freeze": "modules"}, [20, 50]),
+        ({"align_weights": [0.5, 0.4, 0.1]}, [20, 50]),
+        ({"tau_sense_end": 0.01}, [20, 50]),
+        ({"align_fraction": 0.1, "joint_fraction": 0.1, "polish_fraction": 0.8, "polish_freeze": "modules"}, [10, 20]),
+    ],
+)
+def test_phases_are_drawn_where_they_differ(change, starts):
+    assert by_pair.phase_starts(SCHEDULE | change) == starts

@@ -33,7 +33,7 @@ def test_a_line_for_each_language_in_the_order_of_pairs(tmp_path, monkeypatch):
     (plot,) = drawn[0].axes
     points = {(line.get_linestyle(), line.get_marker()): line.get_xydata().tolist() for line in plot.lines}
     named = {line.get_label(): line.get_xydata().tolist() for line in plot.lines}
-    assert named["id"] == [[100, 0.2], [1000, 0.6]] and named["sw"] == [[90, 0.4]]
+    assert named["Indonesian"] == [[100, 0.2], [1000, 0.6]] and named["Swahili"] == [[90, 0.4]]
     assert points["--", "None"] == [[1000, 0.3]] and points[":", "None"] == [[100, 0.1]]
     assert [[1000, 0.5], [1000, 0.7]] in [line.get_xydata().tolist() for line in plot.lines]
     assert (plot.get_xscale(), plot.get_xlabel(), plot.get_title()) == ("log", "pairs", "R@1")
@@ -42,7 +42,7 @@ def test_a_line_for_each_language_in_the_order_of_pairs(tmp_path, monkeypatch):
 def test_rows_that_differ_in_the_axis_alone_are_one_line():
     rows = table_rows(matrix(), expand(matrix()), {})
     found = {name: [row["name"] for row in line] for name, line in lines(rows, "pairs").items()}
-    assert found == {"id": ["id-much", "id-few"], "sw": ["sw-much", "sw-few"]}
+    assert found == {"Indonesian": ["id-much", "id-few"], "Swahili": ["sw-much", "sw-few"]}
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path):

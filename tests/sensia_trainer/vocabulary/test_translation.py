@@ -83,7 +83,7 @@ def test_held_out_likelihood_is_that_of_the_mixture():
     assert held_out_nats(table, bitext(held_out), unigram, smoothing=0.3) == pytest.approx(plain)
 
 
-def test_a_table_foretells_pairs_it_has_not_seen():
+def test_a_table_predicts_pairs_it_has_not_seen():
     source, target = zip(*random_pairs(400, seed=5), strict=True)
     _, report = learn_translations(source, target, TARGET)
     assert report["held_out_pairs"] == 20
