@@ -1,5 +1,5 @@
 """
-Give a pretrained language model senses, beginning with the very predictions it makes: a gated sense path beside its state.
+Give a pretrained language model senses, beginning with the predictions it makes: a gated sense path beside its state.
 
     sensia induce MODEL --text_files english.txt --output_dir outputs/induced
     sensia induce induce_smollm2

@@ -118,8 +118,8 @@ def next_steps(
         steps.append(f"train {_listed(ways, 'or')}")
     if by_heart:
         steps.append(
-            f"fewer steps (`--max_steps`), or text of {names[1]} beside the pairs (`--monolingual_target`), since more "
-            "make it less fluent"
+            f"fewer steps (`--max_steps`), or text of {names[1]} beside the pairs (`--monolingual_target`), since "
+            "more make it less fluent"
         )
     drift = _drift(before, after)
     if drift is not None and drift > WORSE:

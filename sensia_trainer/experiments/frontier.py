@@ -40,8 +40,8 @@ def frontier(points: list[tuple[float, float]]) -> list[int]:
 
 def draw_frontier(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
     """The panels of `matrix.frontier` as PNG and SVG: each row a numbered point with its intervals, named beside, and
-    what overlap of tokens (a dash) and random weights (a cross) gain. A panel's frontiers are drawn within each value of its
-    axis `within`, where costs of different ones cannot be compared (bits a byte of languages)."""
+    what overlap of tokens (a dash) and random weights (a cross) gain. A frontier is drawn for each value of a panel's axis
+    `within`, where costs of different ones cannot be compared (bits a byte of languages)."""
     rows = [row for row in table_rows(matrix, runs, results) if row["runs"]]
     panels = [panel for panel in matrix.frontier if any(_point(row, panel) for row in rows)]
     if not panels:
@@ -66,9 +66,9 @@ def _draw_panel(axis, panel, rows):
         groups.setdefault(rows[number - 1]["labels"].get(panel.get("within")), []).append(index)
     best = []
     for group in groups.values():
-        passed_by_none = [group[place] for place in frontier([centers[index] for index in group])]
-        best += passed_by_none
-        axis.plot(*zip(*map(centers.__getitem__, passed_by_none), strict=True), color=FRONTIER, linewidth=1.2, zorder=2)
+        found = [group[place] for place in frontier([centers[index] for index in group])]
+        axis.plot(*zip(*(centers[index] for index in found), strict=True), color=FRONTIER, linewidth=1.2, zorder=2)
+        best += found
     for index, (number, (cost, gain)) in enumerate(numbered):
         for interval, line in (
             (cost[1], lambda i, g=gain: (i, [g[0]] * 2)),

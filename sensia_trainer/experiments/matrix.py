@@ -129,8 +129,8 @@ class Matrix:
             named = {panel.get("cost"), panel.get("gain")} <= labels and set(panel) <= {"cost", "gain", "within"}
             if not named or panel.get("within", next(iter(self.axes))) not in self.axes:
                 raise ValueError(
-                    f"A panel of `frontier` needs `cost` and `gain`, each one of {sorted(labels)}, and may have `within`, "
-                    f"one of {sorted(self.axes)}; got {panel!r}."
+                    f"A panel of `frontier` needs `cost` and `gain`, each one of {sorted(labels)}, and may have "
+                    f"`within`, one of {sorted(self.axes)}; got {panel!r}."
                 )
         for panel in self.curves:
             known = set(panel) == {"axis", "x", "y"} and panel["axis"] in self.axes and panel["axis"] != self.average

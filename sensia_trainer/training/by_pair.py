@@ -122,7 +122,7 @@ def phase_starts(config: dict) -> list[int]:
     """The steps at which the joint and the polish phase of a run begin, from its configuration; none where the phases
     are alike: the same weights and temperatures in all of them, and nothing frozen in polish."""
     given = {one.name: config[one.name] for one in fields(PhaseSchedule) if one.name in config}
-    schedule = PhaseSchedule(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+    schedule = PhaseSchedule(**{key: tuple(one) if isinstance(one, list) else one for key, one in given.items()})
     states = [schedule.at(boundary)[1:] for boundary in (0.0, *schedule.boundaries, 1.0)]
     if len(set(states)) == 1 and config.get("polish_freeze") == "none":
         return []
