@@ -40,8 +40,8 @@ def frontier(points: list[tuple[float, float]]) -> list[int]:
 
 def draw_frontier(matrix: Matrix, runs: list[Run], results: dict[str, dict], path) -> list[Path]:
     """The panels of `matrix.frontier` as PNG and SVG: each row a numbered point with its intervals, named beside, and
-    what overlap of tokens (a dash) and random weights (a cross) gain. A frontier is drawn for each value of a panel's axis
-    `within`, where costs of different ones cannot be compared (bits a byte of languages)."""
+    what overlap of tokens (a dash) and random weights (a cross) gain. A frontier is drawn for each value of a panel's
+    axis `within`, where costs of different ones cannot be compared (bits a byte of languages)."""
     rows = [row for row in table_rows(matrix, runs, results) if row["runs"]]
     panels = [panel for panel in matrix.frontier if any(_point(row, panel) for row in rows)]
     if not panels:
