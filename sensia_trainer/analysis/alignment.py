@@ -16,7 +16,7 @@ from ..utils.files import fingerprint, read_json, write_json
 from .words import UNSPACED_WORD, Word
 
 
-_LETTERS = regex.compile(r"\p{L}[\p{L}\p{M}'’ʼ‑-]*")
+_LETTERS = regex.compile(r"\p{L}[\p{L}\p{M}'’ʼ‑\u200c\u200d-]*")
 CONTENT_TAGS = frozenset({"NOUN", "VERB", "ADJ"})
 Link = tuple[int, int]
 

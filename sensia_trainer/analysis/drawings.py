@@ -86,10 +86,13 @@ def _legend(figure, axis):
 
 def topology(results):
     """Distribution of the topology score over pairs without a shared subword, with means and shuffled baselines."""
-    figure, axes = _panels(len(results), sharex=True, sharey=True)
+    entries = [(r, r["topology"]["no_shared_subword"] or r["topology"]["all"]) for r in results]
+    usable = [(result, entry) for result, entry in entries if entry]
+    if not usable:
+        return None
+    figure, axes = _panels(len(usable), sharex=True, sharey=True)
     lowest = 1.0
-    for axis, result in zip(axes[0], results):
-        entry = result["topology"]["no_shared_subword"] or result["topology"]["all"]
+    for axis, (result, entry) in zip(axes[0], usable):
         for name in _present(entry["histogram"]):
             counts = np.array(entry["histogram"][name])
             edges = np.linspace(-1, 1, len(counts) + 1)
@@ -123,11 +126,12 @@ def procrustes(results):
     """In-sample and held-out cosines beside those of random pairs, by the first definition of the sense weights."""
     groups = {"in_sample": "in-sample", "held_out": "held out"}
     groups |= {"random_in_sample": "random,\nin-sample", "random_held_out": "random,\nheld out"}
-    figure, axes = _panels(len(results), sharey=True)
-    for axis, result in zip(axes[0], results):
-        label, entry = next(iter(result["procrustes"].items()))
-        if entry is None:
-            continue
+    entries = [(result, *next(iter(result["procrustes"].items()))) for result in results]
+    usable = [(result, label, entry) for result, label, entry in entries if entry]
+    if not usable:
+        return None
+    figure, axes = _panels(len(usable), sharey=True)
+    for axis, (result, label, entry) in zip(axes[0], usable):
         series = {}
         for name in _present(entry):
             compared = entry["compared"]

@@ -36,8 +36,13 @@ def p_value(entry) -> str:
     return "–" if entry is None else f"{entry['p_value']:.2g}"
 
 
-def paper_pair(language, analysis) -> str:
-    values = PAPER.get(language, {}).get(analysis)
+def of_paper(result) -> dict:
+    """What the paper found for the languages of a result, from English; empty where it has none."""
+    return PAPER.get(result["target_language"], {}) if result["source_language"] == "en" else {}
+
+
+def paper_pair(result, analysis) -> str:
+    values = of_paper(result).get(analysis)
     return "–" if values is None else " / ".join(f"{value:.2f}" for value in values)
 
 
@@ -47,9 +52,13 @@ def render_report(results) -> str:
 
 
 def with_names(results) -> list[dict]:
-    """Results with the name that tables and figures call them by, `shown`: the target language, and the model where
-    several results are of that language."""
-    languages = [result["target_language"] for result in results]
+    """Results with the name that tables and figures call them by, `shown`: the target language, after the source where
+    there are several, and the model where several results are of these."""
+    sources = {result["source_language"] for result in results}
+    languages = [
+        result["target_language"] if len(sources) == 1 else f"{result['source_language']}–{result['target_language']}"
+        for result in results
+    ]
     several = {language for language in languages if languages.count(language) > 1}
     return [
         result | {"shown": f"{language}, {result['models']['model']}" if language in several else language}
@@ -110,7 +119,7 @@ def _topology(results):
             above_rows.append([r["shown"], label, *map(estimate, estimates), p_value(above["difference"])])
             discarded = f" ({entry['discarded']} discarded)" if entry["discarded"] else ""
             rows.append([r["shown"], label, f"{entry['items']}{discarded}", *cells])
-        rows.append([r["shown"], "paper (model / control)", "", paper_pair(r["target_language"], "topology")])
+        rows.append([r["shown"], "paper (model / control)", "", paper_pair(r, "topology")])
         rows[-1] += [""] * (len(header) - len(rows[-1]))
     return (
         "## Sense topology (Table 3)\n\n"
@@ -154,7 +163,7 @@ def _procrustes(results):
             size = [f"{entry['model']['pairs_used']}{warning}", entry["model"]["dimensions"]]
             rows.append([r["shown"], label, *size, *cells])
         rows.append([r["shown"], "paper (model / control)", "10000", "768"])
-        rows[-1] += [paper_pair(r["target_language"], "procrustes")] + [""] * (len(header) - 5)
+        rows[-1] += [paper_pair(r, "procrustes")] + [""] * (len(header) - 5)
     return (
         "## Procrustes analysis (Table 4)\n\n"
         "Mean cosine of aligned words' mixtures after the best rotation (Eq. 7–9), over five subsamples of at most "
@@ -181,7 +190,7 @@ def _mixture(results):
             entry = r["mixture"][which]
             if entry is not None:
                 rows.append([r["shown"], which, *(estimate(entry.get(v), 2) for v in ("full", *names))])
-        paper = PAPER.get(r["target_language"], {}).get("mixture")
+        paper = of_paper(r).get("mixture")
         if paper is not None:
             rows.append([r["shown"], "paper", *(number(v, 2) for v in paper[:2]), "", number(paper[2], 2), ""])
             rows[-1] += [""] * (len(header) - len(rows[-1]))
@@ -228,8 +237,8 @@ def _senses(results):
             rows.append([r["shown"], name, *cells])
     return (
         "## Single senses\n\n"
-        "Recall@1 of sentence sense vectors, with the sense whose removal costs most and the best sense alone; how "
-        "much the sense distribution tells about the word (mutual information in nats, and its gap to the base); how "
+        "Recall@1 of sentence sense vectors (by magnitude), with the sense whose removal costs most and the best sense "
+        "alone; how much the sense distribution tells about the word (mutual information in nats, and its gap to the base); how "
         "often the nearest target word is a translation, by all senses side by side and by the best one; and the mean "
         "cosine between each sense before and after training.\n\n"
         f"{table(header, rows)}\n\n"

@@ -20,13 +20,14 @@ class Word(NamedTuple):
 
 
 # Letters with their marks and digits, kept together across inner hyphens and apostrophes ("anak-anak", "doesn't",
-# "1,012.5"); where the script puts no spaces between words, every character is a word; any other sign stands alone.
+# "1,012.5") and joiners of no width (of Persian and Hindi); where the script puts no spaces between words, every
+# character is a word; any other sign stands alone.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 UNSPACED_WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*", regex.V1)
 _WORD = regex.compile(
     rf"{UNSPACED_WORD.pattern}"
     r"|\p{N}+(?:[.,:]\p{N}+)+(?![\p{L}\p{M}])"
-    rf"|[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+(?:['’ʼ‑-][[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+)*"
+    rf"|[[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+(?:['’ʼ‑\u200c\u200d-][[\p{{L}}\p{{M}}\p{{N}}]--{_UNSPACED}]+)*"
     r"|\S",
     regex.V1,
 )

@@ -55,7 +55,10 @@ class AnalysisArguments:
     encoder: str = field(default="microsoft/Multilingual-MiniLM-L12-H384", metadata={"help": "For word alignment"})
     layer: int = field(default=8, metadata={"help": "Hidden layer of the encoder that is compared"})
     minimum_count: int = field(default=5, metadata={"help": "Occurrences a word needs on its side"})
-    temperature: float = field(default=0.7, metadata={"help": "Temperature of the sense probabilities"})
+    temperature: float | None = field(
+        default=None,
+        metadata={"help": "Temperature of the sense probabilities; by default that of the model's training"},
+    )
     definitions: list[str] = field(
         default_factory=lambda: list(DEFINITIONS),
         metadata={"help": "Of sense probabilities; the first is reported"},
@@ -91,7 +94,7 @@ def check(arguments):
     ):
         if getattr(arguments, name) < least:
             raise ValueError(f"`{name}` is {getattr(arguments, name)}, but must be {least} or more.")
-    if not arguments.temperature > 0:
+    if arguments.temperature is not None and not arguments.temperature > 0:
         raise ValueError(f"`temperature` is {arguments.temperature}, but must be above 0.")
     check_writable(arguments.output)
     check_report(Path(arguments.output).parent)
@@ -128,7 +131,7 @@ def run_on_senses(arguments):
     tokenizer = load_tokenizer(arguments.model, model)
     result = {
         "kind": "sense_benchmarks",
-        "model": Path(arguments.model).name,
+        "model": Path(arguments.model).resolve().name,
         "weights": weights_fingerprint(model),
         "settings": settings | {"max_items": arguments.max_items},
         "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
@@ -162,6 +165,7 @@ def run_on_geometry(arguments):
     from ..analysis.analyse import analyse
     from ..analysis.corpus import AlignedCorpus, check_same_vocabulary, told_pairs
     from ..evaluation.batching import max_positions
+    from ..evaluation.vectors import DEFAULTS, vectors_of
     from ..utils.models import load_device, load_tokenizer
     from ..vocabulary.extension import apply_extension, load_extension
 
@@ -196,10 +200,12 @@ def run_on_geometry(arguments):
     )
     names = ("definitions", "temperature", "top_k", "batch_size", "iterations", "seed")
     settings = {name: getattr(arguments, name) for name in names}
+    if settings["temperature"] is None:
+        settings["temperature"] = (DEFAULTS | vectors_of(arguments.model))["temperature"]
     result = {
         "kind": "analysis",
         **codes,
-        "models": {name: Path(path).name if path else None for name, path in paths.items()},
+        "models": {name: Path(path).resolve().name if path else None for name, path in paths.items()},
         "versions": {name: version(name) for name in PACKAGES if find_spec(name)},
     }
     told = None

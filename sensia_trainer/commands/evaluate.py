@@ -66,13 +66,13 @@ def main(argv):
     from ..evaluation.verdict import verdict
 
     result = run(config)
-    names = language(config.source).name, language(config.target).name
     for where, found in {"": result.get("flores", {}), **result["bitexts"]}.items():
         for name, value in found.items():
             if isinstance(value, float) and any(part in name for part in PRINTED) and "per_word" not in name:
                 print(f"{f'{where} {name}'.strip():45s} {value:.4f}")
         if found:
-            print(*verdict({}, found, names)[:-1], sep="\n")
+            names = (language(found.get(side, getattr(config, side))).name for side in ("source", "target"))
+            print(*verdict({}, found, tuple(names))[:-1], sep="\n")
     for kind in (*LABELS, "bits_per_byte"):
         for name, value in result.get("matrix", {}).get(kind, {}).items():
             if not name.endswith("_interval"):

@@ -68,7 +68,7 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
     def prepare():
         content = "\n".join(sentences) + "\n"
         weights = weights_fingerprint(load_model(model))
-        made_of = {"model": Path(model).name, "text": fingerprint(content), "number of steps": steps}
+        made_of = {"model": Path(model).resolve().name, "text": fingerprint(content), "number of steps": steps}
         made_of["weights"] = weights  # models of many owners, and checkpoints of many runs, have one name
         if not facts.is_file():
             write_text(text, content)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,7 +150,10 @@ def _choices(answers: list[str], row: dict, where: str) -> list[tuple[str, str]]
     columns = _columns(answers[0])
     options = row.get(columns[0]) if len(columns) == 1 else None
     if isinstance(options, str) and options.lstrip().startswith("["):  # a list in a cell of a CSV file
-        options = json.loads(options)
+        try:
+            options = json.loads(options)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: {columns[0]!r} is {options!r}, which is no list in JSON ({error}).") from error
     if not isinstance(options, list) or len(options) < 2:
         raise ValueError(
             f"{where}: a single template of answers wants one column that holds a list of choices, such as "
@@ -163,7 +167,7 @@ def _label(row: dict, column: str, first_label: int, choices: tuple[str, ...], w
         raise ValueError(f"{where}: there is no column {column!r} with the right choice; it has {list(row)}.")
     cell = row[column]
     value = str(cell).strip()
-    number = int(value) - first_label if value.lstrip("-").isdigit() else -1
+    number = int(value) - first_label if re.fullmatch(r"-?[0-9]+", value) else -1
     readings = {"number": number} if 0 <= number < len(choices) else {}
     if isinstance(cell, str) or not readings:  # an integer of JSON is a number where it can be
         if value in choices:

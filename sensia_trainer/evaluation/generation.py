@@ -1,6 +1,7 @@
 """Text that the model writes: continuations of short prompts (Appendix F), and whether they read like the language."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..languages import language
 from .batching import evaluating, max_positions, right_pad, start_token
 
 
-SAMPLING = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "max_new_tokens": 40}
+SAMPLING = {"do_sample": True, "temperature": 0.8, "top_k": 50, "top_p": 0.95, "max_new_tokens": 40}
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
 # Words, or characters where there are no spaces, that a prompt takes from a real sentence.
 PROMPT_WORDS, PROMPT_CHARACTERS = 4, 8
@@ -40,12 +41,24 @@ def cut_prompts(sentences, code: str) -> list[tuple[str, str]]:
     return cut
 
 
+@contextmanager
+def bare_generation(model):
+    """`model.generation_config` without settings: `generate` fills from it what it is not given, a penalty of
+    repetition among it."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 def complete(model, tokenizer, prompts, *, seed=0, batch_size=32, progress=False, **settings) -> list[str]:
     """One continuation for each prompt, in their order, prompts of similar length in a batch.
 
     Args:
         seed (`int`): Of sampling; a sampled continuation depends on the batch it is in, a greedy one does not.
-        settings: Fields of `GenerationConfig`; `max_new_tokens` is lowered where the model's positions end.
+        settings: Fields of `GenerationConfig`, none of which is taken from the model's own; `max_new_tokens` is
+            lowered where the model's positions end.
 
     Raises:
         `ValueError`: If a prompt has no token, or fills all positions of the model.
@@ -65,7 +78,7 @@ def complete(model, tokenizer, prompts, *, seed=0, batch_size=32, progress=False
     batches = [order[first : first + batch_size] for first in range(0, len(order), batch_size)]
     texts = [""] * len(prompts)
     set_seed(seed)
-    with evaluating(model):
+    with evaluating(model), bare_generation(model):
         for batch in tqdm(batches, desc="generating", disable=not progress):
             ids, mask = (part.flip(1) for part in right_pad([encoded[i][::-1] for i in batch], device))
             config = GenerationConfig(**defaults | settings)

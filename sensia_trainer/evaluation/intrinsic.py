@@ -206,7 +206,7 @@ def side_metrics(side, encoded, name, bootstrap, seed) -> dict:
     return metrics
 
 
-def encode_side(model, encoded, name, *, batch_size, progress, accelerator, **options) -> dict:
+def encode_side(model, encoded, name, *, batch_size=32, progress=False, accelerator=None, **options) -> dict:
     """Vectors, summed sense entropy, token counts and NLL of every sentence of one side, in input order."""
     # Sorted over all processes before sharing out, so that every process gets the same mix of lengths.
     order = sorted(range(len(encoded)), key=lambda i: (-len(encoded[i].ids), i))

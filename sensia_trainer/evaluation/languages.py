@@ -15,6 +15,7 @@ from .intrinsic import encode_side, side_metrics, with_random_weights
 from .overlap import overlap_by_query, token_idf
 from .perplexity import check_nll
 from .retrieval import retrieval_by_query
+from .vectors import DEFAULTS
 
 
 LABELS = {
@@ -73,7 +74,7 @@ def language_matrix(
         for code, texts in sentences.items():
             encoded = encode_texts(tokenizer, texts, **encode)
             check_ids(model, [one.ids for one in encoded])
-            sides[code] = encode_side(model, encoded, language(code).name, accelerator=None, **options)
+            sides[code] = encode_side(model, encoded, language(code).name, **DEFAULTS | options)
             check_nll(sides[code]["nll"], f"{code} sentence")
             sides[code] |= {"metrics": side_metrics(sides[code], encoded, "side", bootstrap, seed)}
             ids[code] = [one.ids[int(encode["start"] is not None) :] for one in encoded]

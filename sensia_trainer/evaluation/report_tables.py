@@ -141,7 +141,10 @@ def _pairs_table(results, name) -> list[str]:
             cells.append(_readable(value, mark(test, is_due), interval))
         rows.append([title, *cells])
     for side in ("source", "target"):
+        spaced = all(language(result[side]).has_spaces for result in found)
         for key, title in FROM_START_ROWS.items():
+            if key == "perplexity_per_word" and not spaced:  # its sentences are a word each
+                continue
             cells = []
             for result in measured:
                 from_start = measured_on(result, name).get(f"{side}_from_start", {})

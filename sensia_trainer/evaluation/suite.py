@@ -77,6 +77,17 @@ def check_config(config: EvaluationConfig) -> None:
                 f"`tasks` may hold {sorted(KNOWN_TASKS)}, each with an optional `:language` (got {entry!r})."
             )
         language(code or config.target)
+        asked = TEMPLATES[TASKS[task].kind] if task in TASKS else config.templates
+        if not set(config.templates) & set(asked):
+            raise ValueError(
+                f"`tasks` holds {entry!r}, which none of `templates` ({', '.join(config.templates)}) asks: give one "
+                f"of {sorted(asked)} besides."
+            )
+    parted = (entry.partition(":") for entry in config.tasks)
+    tasks = [(task, language(code or config.target).code) for task, _, code in parted]
+    twice = sorted({task for task in tasks if tasks.count(task) > 1})
+    if twice:
+        raise ValueError(f"`tasks` holds {':'.join(twice[0])} twice (got {config.tasks}).")
     for name in ("bitext_name", "choices_name"):
         value = getattr(config, name)
         if not re.fullmatch(r"[\w-]+", value) or value in (*KNOWN_TASKS, "flores"):
@@ -126,7 +137,7 @@ def run(config: EvaluationConfig) -> dict:
     parts = Parts(config.output, decisive | {"files": files, "version": __version__})
     result = {
         "kind": "evaluation",
-        "name": config.name or Path(config.model).name + (" (random)" if config.random_weights else ""),
+        "name": config.name or Path(config.model).resolve().name + (" (random)" if config.random_weights else ""),
         "parameters": model.num_parameters(),
         "config": settings,
         "versions": {

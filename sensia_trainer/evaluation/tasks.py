@@ -130,11 +130,11 @@ def load_task(task: str, code: str, split: str, *, data_dir=None, questions="cor
         raise ValueError(f"{task} has no {split!r} split; it has {sorted(source.splits)}.")
     raw, origin = _read(source, task, code, split, data_dir)
     iso = language(code).code
-    rows = [_PARSERS[source.kind](row, position) for position, row in enumerate(raw)]
+    rows = _parsed(source.kind, raw, f"{task} {iso} {split} ({origin})")
     corrected = []
     if task == "xcopa" and questions == "corrected":
         english, _ = _read(TASKS["copa"], "copa", "en", split, data_dir)
-        corrected = correct_questions(rows, [_PARSERS["causal"](row, i) for i, row in enumerate(english)])
+        corrected = correct_questions(rows, _parsed("causal", english, f"copa en {split}"))
     rows = rows[:max_items]
     kept = {row["id"] for row in rows}
     for row in rows:
@@ -322,6 +322,22 @@ def _parse_reading(row, position):
 
 
 _PARSERS = {"causal": _parse_causal, "story": _parse_story, "reading": _parse_reading}
+
+
+def _parsed(kind, raw, where) -> list[dict]:
+    """The items of a file's rows; `ValueError` where it holds none, or one lacks a field or has no label."""
+    rows = []
+    for position, row in enumerate(raw):
+        try:
+            rows.append(_PARSERS[kind](row, position))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Item {position + 1} of {where} is none of this task ({type(error).__name__}: {error}); it has "
+                f"{sorted(row) if isinstance(row, dict) else row!r}."
+            ) from error
+    if not rows:
+        raise ValueError(f"{where} holds no items.")
+    return rows
 
 
 def check_row(row: dict, where: str) -> None:

@@ -1,5 +1,6 @@
 """Which vectors a model was trained for: how its senses are pooled, and which state its context vectors are."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,24 +30,22 @@ def vectors_of(model: str) -> dict:
     Returns:
         `dict`: of the keys of `VECTOR_SETTINGS` those that it names; none for a model that was not aligned.
     """
-    if Path(model).is_dir():
-        metrics = Path(model) / "metrics.json"
-        config = (read_json(metrics).get("config") or {}) if metrics.is_file() else {}
-        found = {name: config[key] for name, key in VECTOR_SETTINGS.items() if key in config}
-        file = Path(model) / SENTENCE_SETTINGS
-    else:
-        found, file = {}, _of_hub(model)
-    if not found and file and Path(file).is_file():
-        found = {name: value for name, value in read_json(file).items() if name in VECTOR_SETTINGS}
-    return found
+    config = _content(model, "metrics.json").get("config") or {}
+    if not config and re.fullmatch(r"checkpoint-\d+", Path(model).name):  # the run's settings are above it
+        config = _content(str(Path(model).parent), "settings.json").get("training") or {}
+    found = {name: config[key] for name, key in VECTOR_SETTINGS.items() if key in config}
+    own = {} if found else _content(model, SENTENCE_SETTINGS)
+    return found or {name: value for name, value in own.items() if name in VECTOR_SETTINGS}
 
 
-def _of_hub(model: str) -> str | None:
+def _content(model: str, name: str) -> dict:
+    """What a JSON file of a folder, or of a repository on the Hub, holds; empty where it is not there."""
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     try:
-        return cached_file(model, SENTENCE_SETTINGS, **quiet)
+        file = Path(model) / name if Path(model).is_dir() else cached_file(model, name, **quiet)
     except (OSError, ValueError):  # loading the model says what is wrong
-        return None
+        file = None
+    return read_json(file) if file and Path(file).is_file() else {}
 
 
 def with_vectors(config):

@@ -75,7 +75,7 @@ def _fluency(before, after, source, target, control, during):
         best = _more_fluent(after, during)
         if best:
             when = f"at step {best['step']:,}" if best["step"] else "at the start"
-            lines.append(f"It was more fluent {when} ({best[key]:.2f}): it has learned its pairs by heart since.")
+            lines.append(f"It was more fluent {when} ({best[key]:.2f}), so its last steps did it no good.")
     drift = _drift(before, after)
     if drift is not None:
         state = "is kept" if drift <= WORSE else "has become worse" if drift <= FORGOTTEN else "is being forgotten"
@@ -118,8 +118,8 @@ def next_steps(
         steps.append(f"train {_listed(ways, 'or')}")
     if by_heart:
         steps.append(
-            f"fewer steps (`--max_steps`), or text of {names[1]} beside the pairs (`--monolingual_target`), since "
-            "more make it less fluent"
+            f"fewer steps (`--max_steps`), or text of {names[1]} beside the pairs (`--monolingual_target`), lest it "
+            "learns them by heart"
         )
     drift = _drift(before, after)
     if drift is not None and drift > WORSE:

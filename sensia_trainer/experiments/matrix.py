@@ -62,7 +62,7 @@ from ..training.settings import AdaptationData, TrainedParts
 from ..utils.arguments import hints_of, typed
 from ..utils.errors import UsageError, did_you_mean
 from ..utils.files import fingerprint, plain, portable, read_json, write_json, write_text
-from ..utils.recipes import expand_variables, find_recipe, read_recipe
+from ..utils.recipes import expand_variables, find_model, find_recipe, read_recipe
 from ..vocabulary.settings import VocabularySettings
 
 
@@ -406,9 +406,12 @@ def _execute(run, results_dir, folder, launch, matrix_file) -> str:
 
 
 def _evaluated(run, folder) -> str:
-    """The metrics, as a hash, of the runs that a run without training evaluates; empty where none of them is here."""
+    """The metrics, as a hash, of the models that a run without training evaluates, in folders relative to its own or
+    to the working directory, or of the package; empty where none of them is here."""
     names = () if run.train else (run.evaluation.get(side) for side in ("model", "control"))
-    files = (folder / name / METRICS_FILE for name in names if name)
+    names = [expand_variables(name) for name in names if name]
+    folders = [[folder / name, Path(find_model(name))] for name in names]
+    files = (next((one for one in found if one.is_dir()), folder) / METRICS_FILE for found in folders)
     found = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
     return fingerprint(found)[:16] if found else ""
 

@@ -61,9 +61,11 @@ def _are_equal(one: dict, other: dict, *keys: str) -> bool:
 def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | None:
     """The value of a column in one result, with its interval where the result has one; None if it is not there."""
     if "task" in column:
-        template, scoring = column.get("template", "plain"), column.get("scoring", "cond")
+        templates = (column.get("template", "plain"), "own")  # of own choices, which have no other
+        scoring = column.get("scoring", "cond")
         for task in result.get("evaluation", {}).get("tasks", []):
-            if task["task"] == column["task"] and task["template"] == template and scoring in task["scores"]:
+            of_column = task["task"] == column["task"] and task["language"] == column.get("language", task["language"])
+            if of_column and task["template"] in templates and scoring in task["scores"]:
                 score = task["scores"][scoring]
                 return score["accuracy"], score.get("interval")
         return None

@@ -105,13 +105,15 @@ def closing_words(metrics: dict) -> list[str]:
         "new_words": bool(metrics.get("vocabulary")),
         "replay": "replay source" in data,
     }
+    speaks = config.get("w_lm") != 0  # else the language is forgotten, and was more fluent before
     control, history = metrics.get("control"), metrics.get("history") or []
     if "by_pair" not in metrics:
-        names, during = names_of(metrics["languages"]), _from_start(metrics["before"], evaluations(history))
+        names = names_of(metrics["languages"])
+        during = _from_start(metrics["before"], evaluations(history)) if speaks else ()
         return verdict(metrics["before"], metrics["after"], names, control, during, **settings)
     lines, rows = [], histories(history, list(metrics["by_pair"]))
     for name, one in metrics["by_pair"].items():
-        during = _from_start(one["before"], rows[name])
+        during = _from_start(one["before"], rows[name]) if speaks else ()
         names = tuple(language(code).name for code in name.split("-"))
         own = None if control is None else control.get("by_pair", {}).get(name, {})
         lines += verdict(one["before"], one["after"], names, own, during, **settings)

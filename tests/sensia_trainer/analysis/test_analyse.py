@@ -230,6 +230,21 @@ def test_report_shows_the_numbers_and_the_papers(result, tmp_path):
     }
 
 
+def test_the_paper_has_no_numbers_from_other_languages(result):
+    result |= {"target_language": "id", "models": {"model": "adapted", "control": "lm-only", "base": "english"}}
+    report = render_report([result | {"source_language": "en"}, result | {"source_language": "es"}])
+    assert "| en–id | paper (model / control) |  | 0.30 / 0.21 |" in report
+    assert "| es–id | paper (model / control) |  | – |" in report
+
+
+def test_an_analysis_of_next_to_nothing_draws_what_it_has(result, tmp_path):
+    empty = result | _names() | {"models": {"model": "a", "control": "b", "base": "c"}}
+    empty |= {"topology": {"all": None, "no_shared_subword": None}}
+    empty |= {"procrustes": dict.fromkeys(result["procrustes"])}
+    names = {file.stem for file in save_figures([empty], tmp_path)}
+    assert "mixture" in names and not names & {"topology", "procrustes"}
+
+
 def test_verdicts_follow_the_intervals(result):
     from sensia_trainer.analysis.summary import _verdict
 

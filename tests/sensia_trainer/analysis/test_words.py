@@ -26,6 +26,7 @@ from tests.reference import analysis as reference
         ("Türkiye'nin başkenti", ["Türkiye'nin", "başkenti"]),
         ("我们在3月", ["我", "们", "在", "3", "月"]),
         ("नमस्ते!", ["नमस्ते", "!"]),
+        ("او می\u200cخواهد", ["او", "می\u200cخواهد"]),
         ("  ", []),
     ],
 )

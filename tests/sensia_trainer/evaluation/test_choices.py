@@ -134,6 +134,17 @@ def test_a_space_behind_the_context_belongs_to_the_choice(tmp_path):
     assert (row["context"], row["choices"]) == ("Q: Is it?\nA:", [" yes it is", " no it is"])
 
 
+def test_cells_that_only_look_like_lists_or_numbers(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("question,options,answer\nWhich?,\"['a','b']\",a\n")
+    with pytest.raises(ValueError, match="a.csv.*'options' is .*no list in JSON"):
+        load_choices(file, "en", **OWN | {"answers": [" {options}"]}, label="answer")
+    for label in ("--1", "²"):
+        file.write_text(f"question,a,b,answer\nWhich?,x,y,{label}\n")
+        with pytest.raises(ValueError, match="neither the text nor the letter"):
+            load_choices(file, "en", **OWN | {"answers": [" {a}", " {b}"]}, label="answer")
+
+
 def test_files_that_are_none(tmp_path):
     for name, text, message in (
         ("a.txt", "", "of the kinds .jsonl"),

@@ -54,6 +54,17 @@ def test_batches_write_what_single_prompts_do(tiny_model, tokenizer):
     assert together == [complete(model, tokenizer, [prompt], **GREEDY)[0] for prompt in prompts]
 
 
+def test_settings_of_the_model_take_no_part(tiny_model, tokenizer):
+    model, prompts = tiny_model(), ["The cat", "Kucing"]
+    expected = generate_examples(model, tokenizer, prompts, max_new_tokens=12)
+    model.generation_config.repetition_penalty = 3.0
+    model.generation_config.no_repeat_ngram_size = 1
+    model.generation_config.top_k = 1
+    own = model.generation_config
+    assert generate_examples(model, tokenizer, prompts, max_new_tokens=12) == expected
+    assert model.generation_config is own
+
+
 def test_fluency_stands_beside_that_of_people(tiny_model, tokenizer):
     pytest.importorskip("py3langid")
     sentences = [

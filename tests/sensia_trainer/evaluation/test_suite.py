@@ -195,6 +195,8 @@ def test_significance_needs_the_same_items():
         ({"scoring_lambda": 2.0}, "`scoring_lambda` must lie between 0 and 1"),
         ({"flores_purpose": "fun"}, "`flores_purpose` must be one of"),
         ({"target": "swh_Latn"}, "lacks .'swh_Latn'"),
+        ({"templates": ["goldfish"]}, r"holds 'xcopa', which none of `templates` \(goldfish\) asks: .*'plain'"),
+        ({"tasks": ["xcopa", "xcopa:id"]}, "`tasks` holds 'xcopa:id' twice"),
     ],
 )
 def test_bad_configuration(config, change, message):
@@ -289,6 +291,21 @@ def test_tatoeba_and_generation_are_tasks(config, data_dir):
     assert writing["task"] == "continuation" and 0 <= writing["chrf"] <= 100
     text = compare([config.output], data_dir / "EVALUATION.md")[0].read_text(encoding="utf-8")
     assert "## Tatoeba (eng_Latn – ind_Latn, test)" in text and "| continuation | Indonesian | 5 |" in text
+
+
+def test_a_model_in_the_working_directory_has_the_name_of_its_folder(config, monkeypatch):
+    monkeypatch.chdir(config.model)
+    assert run(replace(config, model=".", tasks=[], generate=False, random_row=False))["name"] == "model"
+
+
+def test_words_of_a_language_without_spaces_are_no_measure(config, tmp_path):
+    from sensia_trainer.evaluation.report_tables import pairs_tables
+
+    found = run(replace(config, tasks=[], generate=False, random_row=False))
+    per_word = "perplexity per word"
+    assert per_word in "\n".join(pairs_tables([found]))
+    found["flores"]["target"] = "zho_Hans"
+    assert per_word not in "\n".join(pairs_tables([found]))
 
 
 def test_nothing_to_evaluate_is_said(config):

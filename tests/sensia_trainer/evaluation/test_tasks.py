@@ -130,6 +130,19 @@ def test_items_that_cannot_be_scored_are_named(tmp_path):
         load_task("copa", "en", "test", data_dir=tmp_path)
 
 
+def test_files_of_another_task_are_named_with_the_item(tmp_path):
+    (tmp_path / "copa_en").mkdir()
+    file = tmp_path / "copa_en/test.en.labelled.jsonl"
+    file.write_text("")
+    with pytest.raises(ValueError, match=r"copa en test \(.*\) holds no items"):
+        load_task("copa", "en", "test", data_dir=tmp_path)
+    row = copa(4, "cause")
+    del row["question"]
+    write(file, [copa(3, "cause"), row])
+    with pytest.raises(ValueError, match=r"Item 2 of copa en test .*KeyError: 'question'.*it has \['choice1'"):
+        load_task("copa", "en", "test", data_dir=tmp_path)
+
+
 def test_files_in_the_wrong_language_are_refused():
     pytest.importorskip("py3langid")
     turkish = ["Kadın kapıyı açtı ve dışarı çıktı.", "Çocuklar bahçede oynuyorlar.", "Bugün hava çok güzel."]

@@ -26,6 +26,21 @@ def test_the_vectors_of_the_folder_are_taken(tmp_path, file):
     assert {name: getattr(found, name) for name in OWN} == OWN
 
 
+def test_a_checkpoint_has_those_of_its_run(tmp_path):
+    (tmp_path / "checkpoint-20").mkdir()
+    (tmp_path / "settings.json").write_text(json.dumps({"training": TRAINED}))
+    assert vectors_of(str(tmp_path / "checkpoint-20")) == OWN
+    assert vectors_of(str(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("name, content", [("metrics.json", {"config": TRAINED}), ("sentence_backpack.json", OWN)])
+def test_those_of_a_repository_are_asked_for(tmp_path, monkeypatch, name, content):
+    (tmp_path / name).write_text(json.dumps(content))
+    found = {name: str(tmp_path / name)}
+    monkeypatch.setattr("sensia_trainer.evaluation.vectors.cached_file", lambda model, file, **_: found.get(file))
+    assert vectors_of("owner/name") == OWN
+
+
 def test_others_are_told(tmp_path, caplog):
     (tmp_path / "metrics.json").write_text(json.dumps({"config": TRAINED}))
     with caplog.at_level(logging.WARNING):

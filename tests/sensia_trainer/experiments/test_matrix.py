@@ -382,6 +382,19 @@ def test_a_run_that_evaluates_another_is_made_again_when_that_was(matrix_file, t
     assert execute(runs, folders[0], tmp_path / "elsewhere", launch)["skipped"] == ["id"]  # the others are not there
 
 
+def test_a_model_named_from_here_is_evaluated_again_when_it_was_trained_again(matrix_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    axes = {"run": {"induced": {"train": False, "evaluation": {"model": "outputs/induced"}}}}
+    runs = expand(load_matrix(matrix_file(axes=axes, average=None)))
+    metrics = tmp_path / "outputs/induced/metrics.json"
+    metrics.parent.mkdir(parents=True)
+    launch = Launcher()
+    for content, outcome in (("{}", "finished"), ("{}", "skipped"), ('{"seed": 2}', "finished")):
+        metrics.write_text(content)
+        assert execute(runs, "results", "runs", launch)[outcome] == ["induced"]
+    assert len(launch.commands) == 2
+
+
 def test_an_untrained_run_needs_a_model(matrix_file):
     matrix = load_matrix(matrix_file(axes={"model": {"goldfish": {"train": False}}}, average=None))
     with pytest.raises(ValueError, match="must name a `model`"):

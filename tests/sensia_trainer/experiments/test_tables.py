@@ -111,6 +111,19 @@ def test_results_of_an_earlier_recipe_are_named_below(matrix, results):
         assert said in text and bool(said) == (name in text)
 
 
+def test_a_task_may_be_in_several_languages_and_of_ones_own():
+    scores = {"cond": {"accuracy": 0.5}}
+    tasks = [
+        {"task": "xcopa", "language": code, "template": "plain", "scores": {"cond": {"accuracy": accuracy}}}
+        for code, accuracy in (("et", 0.4), ("id", 0.6))
+    ]
+    tasks.append({"task": "mine", "language": "id", "template": "own", "scores": scores})
+    result = {"evaluation": {"tasks": tasks}}
+    assert measured(result, {"task": "xcopa"}) == (0.4, None)
+    assert measured(result, {"task": "xcopa", "language": "id"}) == (0.6, None)
+    assert measured(result, {"task": "mine"}) == (0.5, None)
+
+
 def test_measured_reads_intervals_beside_values():
     result = {"evaluation": {"flores": {"recall": 0.5, "recall_interval": [0.4, 0.6]}, "tasks": []}}
     assert measured(result, {"label": "R", "metric": "evaluation.flores.recall"}) == (0.5, [0.4, 0.6])
