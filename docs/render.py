@@ -119,7 +119,8 @@ def results_table():
             fluency = [bits, control, english, kept, kept_alone]
             rows.append([language(target).name, f"{metrics['data']['pairs']:,}", *recalls, *fluency])
     names = ["language", "pairs", "senses", "contexts", "token overlap, no model", "random weights"]
-    names += ["bits per byte", "LM loss alone", "English before", "English", "English, LM loss alone"]
+    names += ["bits per byte", "bits, LM loss alone", "English bits before", "English bits after"]
+    names += ["English bits, LM loss alone"]
     return table(names, rows)
 
 

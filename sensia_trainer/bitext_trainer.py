@@ -208,7 +208,8 @@ class BitextTrainer(ResumableTrainer):
         return total
 
     def contrastive_loss(self, name, source, target, now, batch):
-        """Eq. 3 over the batches of all processes, for the `"sense"` or the `"context"` vectors."""
+        """Eq. 3 over the batches of all processes, for the `"sense"` or the `"context"` vectors. Where near negatives
+        count more, a pair that shares a sentence would count most, and is none."""
         temperature = {"sense": now.tau_sense, "context": now.tau_context}[name]
         losses = info_nce(
             source,
@@ -217,6 +218,7 @@ class BitextTrainer(ResumableTrainer):
             symmetric=self.args.symmetric,
             hard_negative_weight=self.args.hard_negative_weight,
             noisy_pair_exponent=self.args.noisy_pair_exponent,
+            sentences=batch["keys"] if self.args.hard_negative_weight else None,
             gather=self.args.world_size > 1,
             reduction="none" if self.pairs else "mean",
         )

@@ -144,8 +144,8 @@ class SensiaConfig(TrainingArguments):
     hard_negative_weight: float = field(
         default=0.0,
         metadata={
-            "help": "How much more those negatives of a batch count that are near (beta of Robinson et al., 2021). 0: "
-            "all alike, as in the paper."
+            "help": "How much more those negatives of a batch count that are near (beta of Robinson et al., 2021); "
+            "pairs that share a sentence are none then. 0: all alike, as in the paper."
         },
     )
     noisy_pair_exponent: float = field(

@@ -1,6 +1,5 @@
 """Symmetric InfoNCE (paper, Eq. 1-3) with its gather across processes, and next-token cross-entropy in blocks."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -23,6 +22,7 @@ def info_nce(
     symmetric: bool = True,
     hard_negative_weight: float = 0.0,
     noisy_pair_exponent: float = 0.0,
+    sentences: Tensor | None = None,
     gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -42,6 +42,10 @@ def info_nce(
             q, from 0 to less than 1: the loss of a pair is (1 - p^q) / q instead of -log p, p being what InfoNCE
             gives to its translation, so that a pair whose sides do not resemble each other moves the model by p^q of
             what it would (Zhang and Sabuncu, 2018, Eq. 6 and 8). 0: -log p.
+        sentences (`torch.LongTensor` of shape `(B, 2)`, *optional*):
+            What tells the sentences of each side apart. Pairs that have one of them in common (the same sentence in
+            two other languages, an interface string twice) are no negatives of each other; without, they are, as in
+            Eq. 1 and 2.
         gather (`bool`, *optional*, defaults to `False`):
             Take the negatives from the batches of all W processes, with gradients through all of them. Every process
             returns the mean over its own B pairs: the mean over the processes is the loss of the global batch, and
@@ -71,9 +75,12 @@ def info_nce(
             )
         offset = _rank() * len(source) if gather else 0
         labels = torch.arange(offset, offset + len(source), device=source.device)
+        same = None if sentences is None else _share_a_sentence(sentences, labels, gather)
         terms = []
         for queries, candidates in [(source, targets), (target, sources)][: 1 + symmetric]:
             scores = queries @ candidates.T / temperature
+            if same is not None:
+                scores = scores.masked_fill(same, -torch.inf)
             if hard_negative_weight:
                 scores = harden(scores, labels, hard_negative_weight)
             nll = F.cross_entropy(scores, labels, reduction="none")
@@ -81,6 +88,13 @@ def info_nce(
                 nll = -torch.expm1(-noisy_pair_exponent * nll) / noisy_pair_exponent
             terms.append(nll.mean() if reduction == "mean" else nll)
     return sum(terms) / len(terms)
+
+
+def _share_a_sentence(sentences: Tensor, labels: Tensor, gather: bool) -> Tensor:
+    """`(B, N)`: which other pair of the global batch has the source or the target of each of these."""
+    everyone = gather_rows(sentences) if gather else sentences
+    same = (sentences[:, None] == everyone[None]).any(2)
+    return same & ~F.one_hot(labels, len(everyone)).bool()
 
 
 def harden(scores: Tensor, labels: Tensor, beta: float) -> Tensor:
@@ -91,7 +105,7 @@ def harden(scores: Tensor, labels: Tensor, beta: float) -> Tensor:
     the negatives of row i, hence s_ij the summand log w_ij. The mean of the weights of a row is 1.
 
     Args:
-        scores (`torch.Tensor` of shape `(B, N)`): Similarities divided by the temperature.
+        scores (`torch.Tensor` of shape `(B, N)`): Similarities divided by the temperature; -inf: no negative.
         labels (`torch.Tensor` of shape `(B,)`): The column of each row's translation, which keeps its score.
         beta (`float`): Concentration; 0 leaves the scores as they are.
 
@@ -99,8 +113,12 @@ def harden(scores: Tensor, labels: Tensor, beta: float) -> Tensor:
         `torch.Tensor` of shape `(B, N)`.
     """
     translation = F.one_hot(labels, scores.shape[1]).bool()
-    negatives = (beta * scores).masked_fill(translation, -torch.inf)
-    log_mean = negatives.logsumexp(1, keepdim=True) - math.log(scores.shape[1] - 1)
+    others = translation | scores.isinf()
+    others &= ~others.all(1, keepdim=True)  # a row without negatives has no mean
+    number = (~others).sum(1, keepdim=True)
+    log_mean = (beta * scores).masked_fill(others, -torch.inf).logsumexp(1, keepdim=True) - number.to(
+        scores.dtype
+    ).log()
     return torch.where(translation, scores, (1 + beta) * scores - log_mean)
 
 

@@ -237,10 +237,10 @@ def _senses(results):
             rows.append([r["shown"], name, *cells])
     return (
         "## Single senses\n\n"
-        "Recall@1 of sentence sense vectors (by magnitude), with the sense whose removal costs most and the best sense "
-        "alone; how much the sense distribution tells about the word (mutual information in nats, and its gap to the base); how "
-        "often the nearest target word is a translation, by all senses side by side and by the best one; and the mean "
-        "cosine between each sense before and after training.\n\n"
+        "Recall@1 of sentence sense vectors (by magnitude), with the sense whose removal costs most and the best one "
+        "alone; how much the sense distribution tells about the word (mutual information in nats, and its gap to the "
+        "base); how often the nearest target word is a translation, by all senses side by side and by the best one; "
+        "and the mean cosine between each sense before and after training.\n\n"
         f"{table(header, rows)}\n\n"
         "![Recall@1 by sense](figures/recall_by_sense.png)\n\n"
         "![Translation precision by sense](figures/translation_precision.png)\n\n"

@@ -33,7 +33,7 @@ FAMILIES = {  # the first that matches; what none matches is not known
     "no derivatives": r"\bnd\b|no[ -]?deriv",
     "non-commercial share-alike": r"\bnc[ -]sa\b|non[ -]?commercial.*share[ -]?alike",
     "non-commercial": r"\bnc\b|non[ -]?commercial",
-    "share-alike": r"\bby-sa\b|share-?alike",
+    "share-alike": r"\bby[ -]sa\b|share[ -]?alike",
     "affero": r"\bagpl|affero",
     "lesser": r"\blgpl|lesser general public",
     "copyleft": r"\bgpl|general public licen[cs]e|free[ -]software|open[ -]source licen[cs]e|\bg?fdl\b|\bmpl\b|\bmpl-"
@@ -44,6 +44,8 @@ FAMILIES = {  # the first that matches; what none matches is not known
     r"|\bcdla-permissive|creative commons (?:zero|attribution)(?! (?:share|non|no))",
 }
 _GNU = {"affero": "agpl-3.0", "lesser": "lgpl", "copyleft": "gpl"}
+_GNU_VERSIONS = ("agpl-3.0", "lgpl-2.1", "lgpl-3.0", "gpl-2.0", "gpl-3.0")  # that the Hub knows
+_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—", "-"))
 
 
 def weights_licence(data: dict, base: dict | None = None) -> dict:
@@ -82,8 +84,8 @@ def weights_licence(data: dict, base: dict | None = None) -> dict:
         return {"license": "cc-by-sa-4.0"}
     if len(binding) == 1 and (family := binding.pop()) in _GNU and re.search(r"gpl", licence, re.IGNORECASE):
         named = re.fullmatch(r"(a?gpl|lgpl)-?v?(\d(?:\.\d)?)(?:-only|-or-later|\+)?", licence.strip().lower())
-        version = f"-{named[2]}{'' if '.' in named[2] else '.0'}" if named else ""
-        return {"license": f"{named[1]}{version}" if named else _GNU[family]}
+        version = f"{named[1]}-{named[2]}{'' if '.' in named[2] else '.0'}" if named else ""
+        return {"license": version if version in _GNU_VERSIONS else _GNU[family]}
     return dict(BY_CORPUS)
 
 
@@ -133,9 +135,13 @@ def keep_licence(model, folder) -> None:
 
 def _parts(licence: str) -> list[str]:
     """The licences that a text names: "CC0, CC BY and free-software licences, by corpus" are three."""
-    restricted = "|".join(FAMILIES[name] for name in ("no derivatives", "non-commercial"))
-    # What stands in brackets explains, unless it takes something back.
-    licence = re.sub(rf"\((?![^()]*(?:{restricted}))[^()]*\)", " ", licence, flags=re.IGNORECASE)
+    binding = [pattern for name, pattern in FAMILIES.items() if name != "permissive"]
+    binding = re.compile("|".join([*binding, DENIED, r"\w+ only\b"]), re.IGNORECASE)
+
+    def in_brackets(found):  # explains, unless it takes something back
+        return f", {found[1]}, " if binding.search(found[1]) else " "
+
+    licence = re.sub(r"\(([^()]*)\)", in_brackets, licence.translate(_DASHES))
     parts = re.split(r"[,;/]|\s(?:and|or|with)\s", licence, flags=re.IGNORECASE)
     return [part.strip() for part in parts if part.strip() and part.strip().lower() not in ("by corpus", "in part")]
 

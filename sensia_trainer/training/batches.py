@@ -132,8 +132,9 @@ class PairCollator:
 
     Returns:
         What [`pack`] returns, and `sides` `(N,)` (0: source, 1: target), `rows` `(B,)`, the pairs' numbers in the
-        training set, and `num_labels` `(2,)`, the labels of each side. Where the rows tell their pair of languages
-        (`pair`), also `pairs` `(N,)`, the number of each sentence's; -1 for text beside the pairs.
+        training set, `keys` `(B, 2)`, by which sentences of a side are told apart, and `num_labels` `(2,)`, the labels
+        of each side. Where the rows tell their pair of languages (`pair`), also `pairs` `(N,)`, the number of each
+        sentence's; -1 for text beside the pairs.
     """
 
     end_token_id: int | None = None
@@ -168,6 +169,7 @@ class PairCollator:
         return pack(tokens, labels, list(map(len, sentences)), self.share_rows) | {
             "sides": torch.tensor(sides),
             "rows": torch.tensor(numbers),
+            "keys": torch.tensor([[hash(tuple(row[f"{side}_ids"])) for side in SIDES] for row in rows]),
             "num_labels": torch.tensor(counts),
             **languages,
         }
@@ -233,8 +235,8 @@ def pack(tokens: Tensor, labels: Tensor, lengths: list[int], share_rows: bool = 
 
 
 def select(batch: dict[str, Tensor], sentences: Tensor, share_rows: bool = True) -> dict[str, Tensor]:
-    """The part of a batch that holds these sentences (their numbers, `(M,)`), in rows of its own; `rows` and
-    `num_labels` are left to the batch."""
+    """The part of a batch that holds these sentences (their numbers, `(M,)`), in rows of its own; `rows`, `keys`
+    and `num_labels` are left to the batch."""
     counts = batch["lengths"][sentences]
     lengths = counts.tolist()
     total = sum(lengths)

@@ -12,21 +12,28 @@ def unit(u):
     return [x / norm for x in u]
 
 
-def log_probability(i, rows, columns, tau, beta=0.0):
-    """Negatives count by exp(beta score), divided by the mean of that over the negatives."""
+def log_probability(i, rows, columns, tau, beta=0.0, sentences=None):
+    """Negatives count by exp(beta score), divided by the mean of that over the negatives. Of `sentences`, both of each
+    pair, those that have one of pair i's are no negatives."""
     scores = [dot(rows[i], column) / tau for column in columns]
-    negatives = [score for j, score in enumerate(scores) if j != i]
+    negatives = [score for j, score in enumerate(scores) if j != i and not _share(sentences, i, j)]
+    if not negatives:
+        return 0.0
     mean = sum(math.exp(beta * score) for score in negatives) / len(negatives)
     weighted = sum(math.exp(beta * score) / mean * math.exp(score) for score in negatives)
     return scores[i] - math.log(math.exp(scores[i]) + weighted)
 
 
-def info_nce(source, target, tau, symmetric=True, beta=0.0, q=0.0):
+def _share(sentences, i, j):
+    return sentences is not None and any(a == b for a, b in zip(sentences[i], sentences[j], strict=True))
+
+
+def info_nce(source, target, tau, symmetric=True, beta=0.0, q=0.0, sentences=None):
     """`source`, `target`: lists of vectors. With q, (1 - p^q) / q in the place of -log p."""
     source, target = [unit(u) for u in source], [unit(u) for u in target]
 
     def direction(rows, columns):
-        log_probs = [log_probability(i, rows, columns, tau, beta) for i in range(len(rows))]
+        log_probs = [log_probability(i, rows, columns, tau, beta, sentences) for i in range(len(rows))]
         return sum((1 - math.exp(value) ** q) / q if q else -value for value in log_probs) / len(rows)
 
     forward, backward = direction(source, target), direction(target, source)

@@ -44,6 +44,40 @@ def test_hard_negatives_and_noisy_pairs_written_out(beta, q, symmetric):
     assert torch.autograd.gradcheck(lambda u, v: info_nce(u, v, 0.5, **options), inputs)
 
 
+SHARED = {  # both sentences of five pairs
+    "a source": [[1, 1], [1, 2], [3, 3], [4, 4], [5, 5]],
+    "a target": [[1, 1], [2, 2], [3, 2], [4, 4], [5, 5]],
+    "a chain": [[1, 1], [1, 2], [3, 2], [4, 4], [4, 4]],
+    "nothing": [[1, 2], [2, 3], [3, 4], [4, 5], [5, 1]],  # an id of one side is none of the other's
+    "everything": [[1, 1]] * 5,
+}
+
+
+@pytest.mark.parametrize("sentences", SHARED.values(), ids=SHARED)
+@pytest.mark.parametrize("beta, q", [(0.0, 0.0), (1.0, 0.5)])
+def test_pairs_that_share_a_sentence_are_no_negatives_of_each_other(sentences, beta, q):
+    source, target = pair()
+    options = {"hard_negative_weight": beta, "noisy_pair_exponent": q}
+    expected = reference.info_nce(source.tolist(), target.tolist(), 0.2, True, beta, q, sentences)
+    found = info_nce(source, target, 0.2, sentences=torch.tensor(sentences), **options)
+    assert found.item() == pytest.approx(expected, abs=1e-12)
+    inputs = tuple(vectors.requires_grad_() for vectors in pair(width=3))
+    assert torch.autograd.gradcheck(
+        lambda u, v: info_nce(u, v, 0.5, sentences=torch.tensor(sentences), **options), inputs
+    )
+
+
+def test_a_copy_of_a_pair_changes_nothing():
+    source, target = pair()
+    sentences = torch.arange(5)[:, None].expand(5, 2)
+    once = info_nce(source, target, 0.1, sentences=sentences, hard_negative_weight=1.0, reduction="none")
+    again = [torch.cat([part, part[:1]]) for part in (source, target)]
+    twice = info_nce(
+        *again, 0.1, sentences=torch.cat([sentences, sentences[:1]]), hard_negative_weight=1.0, reduction="none"
+    )
+    assert twice[0].item() == pytest.approx(once[0].item()) == twice[5].item()
+
+
 def test_literal_values_of_hard_negatives_and_noisy_pairs():
     # Scores of row 1: 1 for the translation, 1 and 0 for the negatives, weighted by 2e / (e + 1) and 2 / (e + 1).
     source = torch.tensor([[1.0, 0.0, 0.0]] * 3, dtype=torch.float64)

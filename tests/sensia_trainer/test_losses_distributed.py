@@ -10,10 +10,12 @@ from tests.distributed import run_on_processes
 pytestmark = pytest.mark.distributed
 
 PAIRS, WIDTH = 6, 5
+SENTENCES = torch.tensor([[1, 1], [2, 2], [3, 3], [4, 4], [5, 1], [1, 6]])  # also across the processes
 FORMS = {
     "symmetric": {},
     "one direction": {"symmetric": False},
     "weighted": {"hard_negative_weight": 1.0, "noisy_pair_exponent": 0.3},
+    "with pairs that share a sentence": {"hard_negative_weight": 1.0, "sentences": SENTENCES},
 }
 
 
@@ -29,7 +31,8 @@ def step(rows: slice, gather: bool):
     results = {}
     for name, options in FORMS.items():
         encoder = torch.eye(WIDTH).add(0.1).requires_grad_()
-        loss = info_nce(source @ encoder, target @ encoder, 0.07, gather=gather, **options)
+        own = {"sentences": SENTENCES[rows]} if "sentences" in options else {}
+        loss = info_nce(source @ encoder, target @ encoder, 0.07, gather=gather, **options | own)
         loss.backward()
         results[name] = {"loss": loss.detach(), "grad": encoder.grad}
     return results

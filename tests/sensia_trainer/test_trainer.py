@@ -14,6 +14,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.overlap import overlap_by_query, token_idf
+from sensia_trainer.losses import info_nce
 from sensia_trainer.trainer import SensiaTrainer
 from tests.reference import losses as reference_losses
 from tests.reference import representations as reference
@@ -443,3 +444,18 @@ def test_one_process_of_several_gpus_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(SensiaConfig, "n_gpu", 2)
     with pytest.raises(ValueError, match="One process sees 2 GPUs"):
         tiny_trainer(tmp_path)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_pairs_that_share_a_sentence_are_negatives_only_where_all_count_alike(tmp_path, beta):
+    trainer = tiny_trainer(tmp_path, hard_negative_weight=beta)
+    rows = [trainer.train_dataset[i] for i in (0, 1, 0, 2)]
+    batch = trainer.data_collator(rows)
+    assert batch["keys"][0].tolist() == batch["keys"][2].tolist() != batch["keys"][1].tolist()
+    source, target = torch.randn(2, 4, 8).unbind()
+    now = trainer.args.at_step(0, 12)
+    found = trainer.contrastive_loss("sense", source, target, now, batch)
+    options = {"hard_negative_weight": beta, "sentences": batch["keys"] if beta else None}
+    assert found.item() == pytest.approx(info_nce(source, target, now.tau_sense, **options).item())
+    plain = info_nce(source, target, now.tau_sense, hard_negative_weight=beta).item()
+    assert (found.item() == pytest.approx(plain)) == (beta == 0)

@@ -89,6 +89,7 @@ def test_literal():
         "last": [7, 8, 2, 5],
         "sides": [0, 0, 1, 1],
         "rows": [0, 1],
+        "keys": [[hash((11, 12)), hash((21, 22, 23))], [hash((31,)), hash((41, 42, 43))]],
         "num_labels": [0, 5],
     }
     part = select(batch, torch.tensor([3, 1]))
