@@ -292,6 +292,11 @@ class SensiaConfig(TrainingArguments):
                 "`non_finite_loss` is 'skip', but with `contrastive_chunk_size` the gradients of one chunk are taken "
                 "before the loss of the next is known; use 'stop', or compute whole batches."
             )
+        if str(self.optim).startswith("schedule_free"):
+            raise ValueError(
+                f"`optim` is {self.optim!r}, which keeps two sets of weights and must be told when it is evaluated; "
+                "use another, with its schedule (`lr_scheduler_type`)."
+            )
         check_named(self, "target_bits_per_byte (of several languages en-id_target_bits_per_byte)")
         set_direction(self)
         super().__post_init__()

@@ -252,7 +252,8 @@ def next_token_loss(
         shift_labels (`torch.Tensor` of shape `(...)`, int64): The token that each position predicts; -100: none.
         label_smoothing (`float`, *optional*, defaults to 0.0): Share epsilon of each target that is spread evenly
             over the vocabulary (Section 2.1).
-        divisor (`torch.Tensor` or `float`, *optional*): Divides the sum; the number of labels by default.
+        divisor (`torch.Tensor` or `float`, *optional*): Divides the sum, if it is 1 or more; the number of labels by
+            default.
 
     Returns:
         `torch.Tensor`: scalar, float32 (float64 for float64 input); zero where there is no label.
@@ -262,7 +263,8 @@ def next_token_loss(
     total = _LinearCrossEntropy.apply(
         states[labelled], head.weight, head.bias, targets, label_smoothing, head.scale, head.softcap
     )
-    return total / (max(len(targets), 1) if divisor is None else divisor)
+    divisor = len(targets) if divisor is None else divisor
+    return total / (divisor.clamp_min(1) if isinstance(divisor, Tensor) else max(divisor, 1))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -29,7 +29,7 @@ from .readers import (
     read_tsv,
     side_name,
 )
-from .streams import COMPRESSED, Problems, is_zip, open_binary, open_zip, plain_name, zip_names
+from .streams import COMPRESSED, Problems, is_zip, open_binary, open_zip, plain_name, refuse_other_bytes, zip_names
 from .tmx import read_tmx
 
 
@@ -105,6 +105,7 @@ def read_bitext(
                 f"({'; '.join(problems.described()) or 'it is empty'}); check the file and the two language codes"
             )
         refuse_mostly_malformed(problems, count, path)
+        refuse_other_bytes(problems, count, path)
         return {"problems": dict(problems), "described": problems.described()}
 
     files = local_files(path, source, target)

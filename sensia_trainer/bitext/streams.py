@@ -189,6 +189,15 @@ def read_lines(handle, problems: Problems) -> Iterator[str | None]:
         yield text.rstrip("\r\n")
 
 
+def refuse_other_bytes(problems, count: int, path) -> None:
+    """`ValueError` where a file has more lines that are no UTF-8 than others, of `count` in all."""
+    if 2 * problems["invalid_utf8"] > count:
+        raise ValueError(
+            f"{path} is not in UTF-8 ({problems['invalid_utf8']:,} lines are none); convert it, if it is in Latin-1: "
+            f"iconv -f LATIN1 -t UTF-8 {Path(path).name}"
+        )
+
+
 def refuse_other_encodings(path) -> None:
     """`ValueError` where a text file begins as UTF-16 or UTF-32 does."""
     with open_binary(path) as handle:

@@ -132,7 +132,8 @@ def encoder(tokenizer):
     """
     A function `(texts, max_length)` to the token ids of each text, `(n,)` lists of int32, cut at `max_length`, and
     their numbers before the cut, `(n,)` int32; the ids that `tokenizer(texts)` gives, without what it puts behind a
-    text: the last token is the sentence's own, as evaluation has it.
+    text: the last token is the sentence's own, as evaluation has it. What reads like a special token in a text
+    ("<|endoftext|>") is text.
     """
     tokenizer(["a"])  # leaves the Rust side without padding and truncation, as every plain call does
     start = own_start_token(tokenizer)
@@ -140,10 +141,13 @@ def encoder(tokenizer):
 
     def encode(texts, max_length):
         if tokenizer.is_fast:
+            tokenizer.backend_tokenizer.encode_special_tokens = True
             found = tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+            tokenizer.backend_tokenizer.encode_special_tokens = tokenizer.split_special_tokens
             ids = [begin + one.ids for one in found]
         else:
-            ids = [begin + one for one in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+            options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+            ids = [begin + one for one in tokenizer(texts, **options)["input_ids"]]
         lengths = np.fromiter(map(len, ids), np.int32, len(ids))
         if (lengths > max_length).any():
             ids = [one[:max_length] for one in ids]

@@ -278,7 +278,7 @@ def new_words(run, words, args, model, tokenizer, pairs):
             save_extension(extension, folder)
             return {"new_tokens": extension.report["new_tokens"]}
 
-        run.once(name, lambda: on_first_process(learn))
+        run.once(f"{name}-learned", lambda: on_first_process(learn))
         extension = load_extension(folder)
         apply_extension(model, extension)
         return extension.tokenizer, with_votes(extension.report, model, extension.tokenizer, "before")

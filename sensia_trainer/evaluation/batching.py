@@ -67,7 +67,8 @@ def encode_texts(tokenizer, texts, *, start: int | None, max_length: int | None)
     """
     if not texts:
         raise ValueError("There are no texts to evaluate: the list is empty.")
-    options = {"add_special_tokens": False, "verbose": False}  # no warning for texts that are cut here
+    # No warning for texts that are cut here; what reads like a special token is text, as in training.
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
     encoding = tokenizer(list(texts), return_offsets_mapping=tokenizer.is_fast, **options)
     room = None if max_length is None else max_length - (start is not None)
     result = []

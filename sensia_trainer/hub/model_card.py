@@ -364,10 +364,11 @@ def _card(
     options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True, "finalize": escape}
     body = Environment(loader=loader, **options).get_template(template).render(values)
     tags = tags + (BACKPACK_TAGS if uses_backpack else []) + (SENTENCE_TAGS if has_vectors else [])
+    codes = [one.code for one in ((source, *languages_of_card(metrics)[1:]) if metrics.get("languages") else [source])]
+    scripts = [code.replace("_", "-") for code in codes if "_" in code]  # the Hub has no scripts in `language`
+    metadata |= {"language_bcp47": scripts} if scripts else {}
     card = ModelCardData(
-        language=list(dict.fromkeys(one.code for one in (source, *languages_of_card(metrics)[1:])))
-        if metrics.get("languages")
-        else [source.code],
+        language=list(dict.fromkeys(code.partition("_")[0] for code in codes)),
         **licence,
         library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",

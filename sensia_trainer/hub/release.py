@@ -20,6 +20,7 @@ from ..training.by_pair import draw_dynamics
 from ..training.runs import METRICS_FILE
 from ..utils.files import DELTA_FILE, portable, read_json, write_json
 from ..utils.models import load_model, load_tokenizer
+from ..vocabulary.extension import keep_report
 from .delta import refresh_card
 from .folders import FILE_SIZE, finish_folder, without_origin
 from .languages import draw_matrix, reported_languages
@@ -76,6 +77,8 @@ def release(run_folder, destination, dtype=None, license=None, text_licence=None
         model.save_pretrained(written, max_shard_size=FILE_SIZE)
         load_tokenizer(run_folder).save_pretrained(written)
         write_json(written / METRICS_FILE, portable(metrics) | {"model_name": destination.name})
+        if not metrics.get("vocabulary"):  # which says so itself
+            keep_report(run_folder, written)
         refresh(written, text_licence)
         destination.mkdir(exist_ok=True)
         for stale in [*destination.glob("*.safetensors*"), *destination.glob("*_backpack.py")]:

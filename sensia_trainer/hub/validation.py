@@ -81,6 +81,11 @@ def validate_card(text: str, repo_type: str = "model", to_publish: bool = False)
         if code not in ("multilingual", "code"):
             try:
                 language(str(code))
+                if not re.fullmatch("[a-z]{2,3}", str(code)):
+                    problems.append(
+                        f"metadata field `language` is {code!r}, but the Hub takes codes of two or three letters; "
+                        "others are for `language_bcp47`"
+                    )
             except ValueError as error:
                 problems.append(f"metadata field `language`: {error}")
     for name in ("license", "pipeline_tag"):

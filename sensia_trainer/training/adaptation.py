@@ -23,7 +23,7 @@ from ..bitext.langid import can_tell, elsewhere, refuse_elsewhere
 from ..bitext.pairs import load_pairs, names_languages
 from ..bitext.several import languages_of, load_several
 from ..bitext.sources import is_hub_id, names_in
-from ..bitext.streams import Problems, plain_name, refuse_other_encodings
+from ..bitext.streams import Problems, plain_name, refuse_other_bytes, refuse_other_encodings
 from ..config import METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..evaluation.perplexity import perplexity
@@ -241,11 +241,12 @@ def _tables(problems, code):
     """The texts of files, some at a time; what is wrong with a file is counted in its own `problems`."""
     for file, found in problems:
         texts = _texts_of(file, code, found)
-        is_empty = True
+        count = 0
         while batch := list(islice(texts, 1000)):
-            is_empty = False
+            count += len(batch)
             yield pa.table({"text": pa.array(batch, pa.string())})
-        if is_empty:
+        refuse_other_bytes(found, count, file)
+        if not count:
             found = "".join(f" ({one})" for one in found.described())
             raise ValueError(
                 f"{file} holds no text{found}: give a text a line, in JSONL and TSV in a column `text`; pairs of "

@@ -249,9 +249,9 @@ def select(batch: dict[str, Tensor], sentences: Tensor, share_rows: bool = True)
 
 
 def select_labelled(batch: dict[str, Tensor], share_rows: bool = True) -> dict[str, Tensor]:
-    """The sentences of the sides that have labels, for a step of language modelling alone."""
+    """The sentences of the sides that have labels, for a step of language modelling alone; all where none has any."""
     labelled = (batch["num_labels"] > 0)[batch["sides"]]
-    return batch if labelled.all() else select(batch, labelled.nonzero().flatten(), share_rows)
+    return batch if labelled.all() or not labelled.any() else select(batch, labelled.nonzero().flatten(), share_rows)
 
 
 def select_pairs(batch: dict[str, Tensor], pairs: int, share_rows: bool = True) -> list[dict[str, Tensor]]:

@@ -40,6 +40,7 @@ from .estimate import (
     training_operations,
 )
 from .inputs import NO_LIMIT, RATIOS, check_tokens
+from .sampling import rows_per_epoch
 from .settings import INDUCED_BLOCKS, INDUCED_LENGTH, InductionConfig
 
 
@@ -77,7 +78,7 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
     elif pairs is None:
         raise ValueError("`max_steps` is not set, and how many pairs a data set of the Hub has is not known; set it.")
     else:
-        steps = ceil(pairs / batch_size * args.num_train_epochs)
+        steps = ceil(_epoch(counts, data, args, batch_size) / batch_size * args.num_train_epochs)
 
     trained = _trained(parts, bool(words.vocabulary_size or words_added(place)), sizes)
     step = step_batch(lengths, batch_size, sizes.vocabulary, args, texts)
@@ -126,6 +127,14 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
         )
     lines.append(f"GPUs are taken to reach {SHARE_OF_GPU:.0%} of their data sheets, which small models do not.")
     return "\n".join(lines)
+
+
+def _epoch(counts, data, args, batch_size) -> int:
+    """Pairs of an epoch, which of several languages ends with the first that is through."""
+    sizes = [min(sum(numbers), data.max_pairs or sum(numbers)) for numbers in counts.values()]
+    if len(sizes) == 1:
+        return sizes[0]
+    return sum(rows_per_epoch(sizes, args.language_temperature, 1 if args.batch_languages == "mixed" else batch_size))
 
 
 def _bitexts(data, args) -> dict[tuple[str, str], list]:

@@ -272,7 +272,8 @@ def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | N
 
     def cut(batch):
         texts = documents[batch["start"][0] : batch["start"][0] + PACKED_TOGETHER]["text"]
-        ids = tokenizer([text or "" for text in texts], add_special_tokens=False, verbose=False)["input_ids"]
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        ids = tokenizer([text or "" for text in texts], **options)["input_ids"]
         stream = [token for text in ids for token in (tokenizer.eos_token_id, *begin, *text)]
         stop = len(stream) - len(stream) % length
         return {"input_ids": [begin + stream[i : i + length] for i in range(0, stop, length)]}

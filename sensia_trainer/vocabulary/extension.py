@@ -282,8 +282,11 @@ def sense_votes(model, tokenizer, tokens, *, number=5):
     Returns:
         `list[list[str]]`: for each token the words, most votes first.
     """
+    if not len(tokens):
+        return []
     with evaluating(model):
-        scores, voted = model.nearest_words(model.get_senses(torch.tensor(list(tokens))), top_k=3)
+        words = torch.tensor(list(tokens))
+        scores, voted = model.nearest_words(model.get_senses(words), top_k=3)
     votes = []
     for word_scores, words in zip(scores.flatten(1).tolist(), voted.flatten(1).tolist(), strict=True):
         count: Counter = Counter(words)

@@ -295,3 +295,12 @@ def test_a_backpack_reads_its_mixture(tiny_model):
     outputs = model(ids, labels=ids)
     shifted = torch.nn.functional.pad(ids[:, 1:], (0, 1), value=-100)
     torch.testing.assert_close(next_token_loss(last_state(outputs), head_of(model), shifted), outputs.loss)
+
+
+@pytest.mark.parametrize("divisor", [None, 0, torch.tensor(0)])
+def test_no_label_is_no_loss(divisor):
+    states = torch.randn(2, 3, 4, requires_grad=True)
+    head, labels = Head(torch.randn(5, 4)), torch.full((2, 3), -100)
+    loss = next_token_loss(states, head, labels, divisor=divisor)
+    loss.backward()
+    assert loss.item() == 0 and not states.grad.any()

@@ -27,7 +27,7 @@ class Words:
 
     is_fast = False
 
-    def __call__(self, texts, add_special_tokens=True, verbose=True):
+    def __call__(self, texts, add_special_tokens=True, split_special_tokens=False, verbose=True):
         return {"input_ids": [[len(word) for word in text.split() if word != "nothing"] for text in texts]}
 
 
@@ -41,6 +41,15 @@ def test_what_a_tokenizer_puts_behind_a_text_is_left_out():
     assert ids[0] == ids[-1] == start[1]
     found, lengths = encoder(tokenizer)(["sun"], 9)
     assert found.to_pylist() == [ids[:-1]] and lengths.to_pylist() == [len(ids) - 1]
+
+
+def test_what_reads_like_a_special_token_is_text():
+    tokenizer = tiny_tokenizer()
+    text = f"sun {tokenizer.eos_token} moon"
+    found, _ = encoder(tokenizer)([text], 99)
+    assert tokenizer.eos_token_id not in found.to_pylist()[0][1:]
+    assert tokenizer.decode(found.to_pylist()[0], skip_special_tokens=True).strip() == text
+    assert tokenizer.eos_token_id in tokenizer(text)["input_ids"][1:]  # as before
 
 
 def test_a_tokenizer_in_python():

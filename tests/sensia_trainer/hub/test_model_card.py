@@ -137,6 +137,15 @@ def test_front_matter_of_an_adapted_model(metrics):
     assert {"backpack", "sensia", "cross-lingual", "custom_code"} <= set(data["tags"])
 
 
+def test_a_script_goes_where_the_hub_takes_it(metrics):
+    text = adaptation_card(metrics | {"languages": {"source": "en", "target": "zh_Hant"}})
+    data = ModelCard(text).data.to_dict()
+    assert (data["language"], data["language_bcp47"]) == (["en", "zh"], ["zh-Hant"])
+    validate_card(text)
+    with pytest.raises(ValueError, match="`language` is 'zh_Hant', but the Hub takes codes of two or three letters"):
+        validate_card(text.replace("\n- zh\n", "\n- zh_Hant\n", 1))
+
+
 def test_the_card_says_which_sides_were_predicted_and_no_ratio_of_text_that_there_was_not(metrics):
     config = metrics["config"] | {"source_lm_weight": 0.0, "replay_ratio": 0.25}
     target_alone = adaptation_card(metrics | {"config": config})

@@ -15,6 +15,7 @@ from sensia_trainer.hub.folders import CODE
 from sensia_trainer.hub.release import release, reported, reported_tasks
 from sensia_trainer.hub.validation import validate_card
 from sensia_trainer.utils.errors import UsageError
+from sensia_trainer.vocabulary.extension import words_added
 from tests.tiny import tiny_trainer
 
 
@@ -132,6 +133,11 @@ def test_a_copy_elsewhere_is_whole(run, tmp_path):
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.split()
     assert first == second
+
+
+def test_words_that_the_base_was_given_are_kept(run, tmp_path):
+    (run / "vocabulary.json").write_text(json.dumps({"first_token": 300, "new_tokens": 5}))
+    assert words_added(release(run, tmp_path / "released")) == range(300, 305)
 
 
 def test_an_older_release_with_links_and_shards_is_replaced(run, tmp_path):

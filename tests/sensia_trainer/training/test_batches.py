@@ -103,6 +103,12 @@ def test_each_text_goes_where_the_least_room_is_left():
     assert best_fit([2, 5, 3, 2, 4], 5) == [(2, 3), (0, 0), (2, 0), (3, 0), (1, 0)]
 
 
+def test_a_batch_without_labels_is_left_as_it_is():
+    row = {"source_ids": [11], "target_ids": [21], "source_truncated": False, "target_truncated": True, "row": 0}
+    batch = PairCollator(end_token_id=9)([row, row])
+    assert batch["num_labels"].tolist() == [0, 0] and select_labelled(batch) is batch
+
+
 def test_texts_never_overlap():
     draw = random.Random(0)
     lengths = [draw.randint(1, 9) for _ in range(200)]

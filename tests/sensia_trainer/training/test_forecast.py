@@ -100,6 +100,15 @@ def test_epochs_are_counted_in_pairs(tmp_path, bitext):
     assert "6 steps of 20 pairs, 2 passes" in forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)
 
 
+def test_an_epoch_of_several_languages_ends_with_the_first_that_is_through(tmp_path, bitext):
+    more = tmp_path / "more.tsv"
+    more.write_text("en\tsw\n" + "the old cat\tpaka mzee\n" * 10)
+    data = AdaptationData(model="backpack-micro-en", bitext={"id": bitext, "sw": str(more)}, max_pairs=60)
+    numbers = dict(max_steps=-1, num_train_epochs=2, per_device_train_batch_size=20, language_temperature=1e9)
+    args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, **numbers)
+    assert "2 steps of 20 pairs" in forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)  # of 10 + 10
+
+
 def test_pairs_of_several_languages_are_counted_together(tmp_path, bitext):
     more = tmp_path / "more.tsv"
     more.write_text("en\tsw\n" + "the old cat\tpaka mzee\n" * 40)
