@@ -224,7 +224,7 @@ class InductionTrainer(ResumableTrainer):
         Opens the gate, in the direction that training gave it, as far as text is predicted no worse than with a closed
         one: to the largest g found at which CE(b + g m) <= CE(b). The loss is flat there, so that training may leave
         the gate anywhere in that range; opened, the senses say as much as they can without a loss. A gate at which
-        text is predicted worse stays as it is.
+        text is predicted worse is closed until it is not.
 
         Args:
             blocks (`Dataset`, *optional*): Blocks that are neither trained nor measured on, as [`part_for_gate`] keeps
@@ -255,6 +255,14 @@ class InductionTrainer(ResumableTrainer):
         bar.close()
         self.accelerator.unwrap_model(self.model).backpack.residual_gate.weight.fill_(gate)
         return trained
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        """All blocks: what does not fill a batch is left out of training alone."""
+        left_out, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = left_out
 
     @torch.no_grad()
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -323,17 +331,23 @@ def part_for_gate(blocks):
 def widest(loss, start: float) -> float:
     """
     The largest multiple of `start`, to a share of 2^-8, at which `loss` is no higher than at 0; `start` itself where
-    the loss is higher there.
+    the loss is higher there and, down to 2^-10 of it, everywhere below.
 
     Args:
         loss (`Callable[[float], float]`): Lowest somewhere, rising from there on.
         start (`float`): Where to begin.
     """
     closed = loss(0.0)
-    if not start or not loss(start) <= closed:
+    if not start:
         return start
     low, high = start, 2 * start
-    for _ in range(DOUBLINGS):
+    for _ in range(10):
+        if loss(low) <= closed:
+            break
+        low, high = low / 2, low
+    else:
+        return start
+    for _ in range(DOUBLINGS if low == start else 0):
         if loss(high) > closed:
             break
         low, high = high, 2 * high

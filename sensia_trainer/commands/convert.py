@@ -47,7 +47,7 @@ def main(argv):
     print(
         f"{model.num_parameters():,} parameters, {model.config.num_senses} senses, scale {model.config.sense_scale:g}"
     )
-    tokenizer = load_tokenizer(args.tokenizer, model) if args.tokenizer else None
+    tokenizer = _tokenizer(args, model)
     if args.text:
         losses = losses_of_scaling(model, tokenizer, args.text)
         print(f"loss with inverse-layer scaling {losses[True]:.4f}, without {losses[False]:.4f} nats a token")
@@ -59,6 +59,17 @@ def main(argv):
     keep_licence(args.checkpoint, args.output_dir)
     scaling = {True: ", inverse-layer scaling on", False: ", inverse-layer scaling off", None: ""}
     print(f"Saved to {args.output_dir}{scaling[getattr(model.config.backbone_config, SCALING, None)]}")
+
+
+def _tokenizer(args, model):
+    """The tokenizer that is named, or that of the checkpoint; None, which is told, where that has none."""
+    if args.tokenizer:
+        return load_tokenizer(args.tokenizer, model)
+    try:
+        return load_tokenizer(args.checkpoint, model)
+    except (OSError, ValueError):
+        print("The checkpoint has no tokenizer; `--tokenizer` names one to put beside the model.")
+        return None
 
 
 def losses_of_scaling(model, tokenizer, file) -> dict[bool, float]:

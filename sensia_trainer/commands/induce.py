@@ -154,8 +154,10 @@ def induce(run, data, args):
     )
     frequent = frequent_tokens(blocks, SHOWN_AMONG).to(args.device)
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
-    check_batches(split, args)
-    trained_on, for_gate = part_for_gate(split["train"]) if args.open_gate else (split["train"], None)
+    # What a gate is opened beside, the language model, changes where parts of it are trained.
+    opens = args.open_gate and not (args.train_backbone or args.train_embeddings or args.train_head)
+    trained_on, for_gate = part_for_gate(split["train"]) if opens else (split["train"], None)
+    check_batches({"train": trained_on}, args)
     trainer = InductionTrainer(
         model, args, train_dataset=trained_on, eval_dataset=split["test"], processing_class=tokenizer
     )
@@ -194,7 +196,7 @@ def induce(run, data, args):
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
     left = {}  # what the model is at the gate that training left, which opening it costs or gains
-    if args.open_gate:
+    if opens:
         measured = trainer.evaluate(metric_key_prefix="trained")
         left = {name: measured[name] for name in ("trained_gate", "trained_perplexity", "trained_contribution")}
         trainer.open_gate(for_gate)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from ..evaluation.vectors import SENTENCE_SETTINGS
 from ..training.parts import merge_updates
 from ..training.runs import METRICS_FILE, weights_fingerprint
 from ..utils.files import DELTA_FILE, portable, read_json, write_json, write_text
@@ -30,7 +31,7 @@ from .model_card import config_facts, write_card
 
 
 WEIGHTS_FILE = "delta.safetensors"
-KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE, "generation_config.json")
+KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE, SENTENCE_SETTINGS, "generation_config.json")
 # Singular values below this share of the largest are rounding: less than what float16 makes of the largest.
 RANK_TOLERANCE = 2.0**-12
 
@@ -54,6 +55,10 @@ def make_delta(folder, base, destination) -> Path:
     known, parts = _as_in(model, original), {}
     for name, weight in tqdm(_distinct(model).items(), desc="comparing weights", disable=None):
         parts |= _difference(name, weight, known.get(name))
+    if not parts:
+        raise ValueError(
+            f"{str(folder)!r} has the very weights of its base, {str(base)!r}: there is no delta to keep."
+        )
     facts = {
         "base": portable(str(base)),
         "base_fingerprint": weights_fingerprint(original),

@@ -46,8 +46,9 @@ def complete_folder(folder, config: dict | None = None) -> None:
     for file in CODE.glob("*_backpack.py"):
         (folder / file.name).unlink(missing_ok=True)  # writing through a link would change what it links to
         shutil.copyfile(file, folder / file.name)
-    given = {name: (config or {}).get(key) for name, key in VECTOR_SETTINGS.items()}
-    write_json(folder / SENTENCE_SETTINGS, {name: value for name, value in given.items() if value is not None})
+    if config is not None or not (folder / SENTENCE_SETTINGS).is_file():
+        given = {name: (config or {}).get(key) for name, key in VECTOR_SETTINGS.items()}
+        write_json(folder / SENTENCE_SETTINGS, {name: value for name, value in given.items() if value is not None})
     module = {"idx": 0, "name": "0", "path": "", "type": f"{SENTENCE_CODE[:-3]}.BackpackSentenceVectors"}
     write_json(folder / "modules.json", [module])
 

@@ -48,10 +48,11 @@ def check_block_size(config, block_size: int) -> None:
 
 
 def check_batches(split, args) -> None:
-    """`ValueError` where no batch of training or of held-out blocks is full and only full ones are taken."""
+    """`ValueError` where no batch of training or (where `split` has a `test`) of held-out blocks is full and only full
+    ones are taken."""
     sizes = {"train": args.train_batch_size, "test": args.eval_batch_size}
     for part, size in sizes.items() if args.dataloader_drop_last else ():
-        if len(split[part]) < size * args.world_size:
+        if part in split and len(split[part]) < size * args.world_size:
             kind, field = ("training", "train") if part == "train" else ("held-out", "eval")
             raise ValueError(
                 f"There are {len(split[part])} {kind} blocks, less than one batch of {size * args.world_size}, and "

@@ -33,6 +33,16 @@ def test_conversion(tmp_path, capsys, tokenizer, with_text):
         torch.testing.assert_close(model(random_ids(1, 9)).logits, published(random_ids(1, 9)).logits)
 
 
+def test_the_tokenizer_of_the_checkpoint_goes_along(tmp_path, capsys, tokenizer):
+    state = tiny_published(vocab_size=len(tokenizer)).state_dict()
+    write(tmp_path / "published", state, "bin", vocab_size=len(tokenizer))
+    for name in ("without", "with"):
+        assert main(["convert", str(tmp_path / "published"), str(tmp_path / name)]) == 0
+        assert ("has no tokenizer" in capsys.readouterr().out) == (name == "without")
+        assert (tmp_path / name / "tokenizer.json").exists() == (name == "with")
+        tokenizer.save_pretrained(tmp_path / "published")
+
+
 def test_what_cannot_be_converted_is_told_before_anything_is_written(tmp_path, capsys, tokenizer):
     state = tiny_published(vocab_size=len(tokenizer)).state_dict()
     write(tmp_path / "published", state, "bin", vocab_size=len(tokenizer))

@@ -77,6 +77,22 @@ def test_the_same_command_again_does_nothing(induced, capsys):
     }
 
 
+def test_blocks_that_fill_no_batch_are_measured_all_the_same(induced, tmp_path, capsys):
+    _, argv = induced
+    argv = [*argv, "--output_dir", str(tmp_path / "out"), "--dataloader_drop_last", "true", "--max_steps", "2"]
+    assert main([*argv, "--per_device_eval_batch_size", "64"]) == 0
+    gate = json.loads((tmp_path / "out" / "metrics.json").read_text())["after"]
+    assert gate["trained_gate"] and math.isfinite(gate["perplexity"])
+
+
+def test_a_gate_beside_a_model_that_was_trained_is_left_as_it_is(induced, tmp_path):
+    _, argv = induced
+    argv = [*argv, "--output_dir", str(tmp_path / "out"), "--train_head", "true", "--distill_share", "0"]
+    assert main([*argv, "--train_embeddings", "true", "--max_steps", "2"]) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert "trained_gate" not in metrics["after"] and "gate_blocks" not in metrics["data"]
+
+
 def test_senses_of_another_model_or_text_are_not_taken(base, tmp_path, monkeypatch):
     settings = []
     monkeypatch.setattr("sensia_trainer.commands.induce.induce", lambda run, data, args: settings.append(args))

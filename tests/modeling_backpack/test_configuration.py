@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import torch
 from transformers import GPT2Config, LlamaConfig
 
-from modeling_backpack import BackpackConfig
-from tests.modeling_backpack.tiny import BACKBONES
+from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from tests.modeling_backpack.tiny import BACKBONES, GPT2, random_ids
 
 
 def test_default_is_the_published_small_model():
@@ -87,3 +88,10 @@ def test_sizes_are_written_to_the_backbone():
 
 def test_senses_need_not_divide_the_hidden_size():
     assert BackpackConfig(backbone_config=BACKBONES["gpt2"](), num_senses=5).num_senses == 5
+
+
+def test_the_precision_of_a_checkpoint_is_not_that_of_a_new_model():
+    backbone = GPT2Config(**GPT2, dtype="bfloat16")
+    model = BackpackForCausalLM(BackpackConfig(backbone_config=backbone, num_senses=4))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert torch.isfinite(model(random_ids(1, 5)).logits).all()

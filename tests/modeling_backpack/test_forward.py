@@ -169,6 +169,14 @@ def test_too_long_a_text():
         model(random_ids(1, 5), past_key_values=cache)
 
 
+@pytest.mark.parametrize("backbone", ["llama", "gpt_neox"])
+def test_a_text_beyond_positions_that_are_not_learned_goes_on(backbone):
+    model = tiny_backpack(backbone)
+    logits = model(random_ids(1, 100)).logits
+    torch.testing.assert_close(logits[:, :90], model(random_ids(1, 100)[:, :90]).logits)
+    assert len(model.generate(random_ids(1, 95), max_new_tokens=5, do_sample=False)[0]) == 100
+
+
 @pytest.mark.parametrize("wrong", [-1, VOCAB_SIZE])
 def test_token_ids_out_of_range(wrong):
     with pytest.raises(ValueError, match=rf"`input_ids` must lie in \[0, {VOCAB_SIZE}\)"):

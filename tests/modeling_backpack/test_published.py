@@ -6,7 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from modeling_backpack import BackpackConfig, BackpackForCausalLM, BackpackModel
+from modeling_backpack import (
+    BackpackConfig,
+    BackpackForCausalLM,
+    BackpackForSequenceClassification,
+    BackpackModel,
+)
 from modeling_backpack.conversion_backpack import inverse_layer_losses, set_inverse_layer_scaling
 from tests.modeling_backpack.tiny import GPT2, random_ids, tiny_backpack, tiny_published
 from tests.reference.backpack import backpack
@@ -166,6 +171,15 @@ def test_other_arguments_of_from_pretrained(tmp_path, state):
     assert model.dtype == torch.bfloat16
     model, info = BackpackForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+
+
+def test_a_classifier_begins_with_a_checkpoint(tmp_path, state):
+    write(tmp_path, state, "safetensors")
+    model = BackpackForSequenceClassification.from_pretrained(tmp_path, num_labels=3)
+    whole = BackpackForCausalLM.from_pretrained(tmp_path, config=str(tmp_path))
+    ids = random_ids(2, 10)
+    assert model.score.out_features == 3
+    assert torch.equal(model.base_model(ids).last_hidden_state, whole.base_model(ids).last_hidden_state)
 
 
 @pytest.mark.parametrize("trained_with", [True, False])

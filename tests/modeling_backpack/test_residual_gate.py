@@ -327,6 +327,20 @@ def test_a_model_that_has_senses_already(tmp_path):
         BackpackForCausalLM.from_backbone(tiny_backpack())
 
 
+def test_adapters_are_to_be_merged_first(tmp_path):
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(language_model("llama"), peft.LoraConfig(task_type="CAUSAL_LM"))
+    with pytest.raises(ValueError, match="has an adapter beside its weights: merge it first"):
+        BackpackForCausalLM.from_backbone(model)
+    BackpackForCausalLM.from_backbone(model.merge_and_unload())
+
+
+def test_the_older_name_of_the_precision_is_heard(tmp_path):
+    language_model("llama").save_pretrained(tmp_path)
+    model = BackpackForCausalLM.from_backbone(tmp_path, num_senses=4, backbone_kwargs={"torch_dtype": "bfloat16"})
+    assert model.dtype == torch.bfloat16
+
+
 def test_weights_that_are_missing_quantised_or_of_another_size(tmp_path):
     base = language_model("llama")
     base.save_pretrained(tmp_path / "partial", state_dict={"model.norm.weight": base.model.norm.weight})

@@ -177,3 +177,10 @@ def test_an_error_in_generate_leaves_no_trace(model):
     with pytest.raises(RuntimeError), model.intervene_on_senses([5], 0, scale=2.0):
         model.generate(input_ids, max_new_tokens=3, logits_processor=[fail])
     assert torch.equal(model(input_ids).logits, before) and not model.backpack._interventions
+
+
+def test_more_senses_than_there_are_cannot_be_kept(tmp_path, model):
+    model.save_pretrained(tmp_path)
+    loaded = BackpackForCausalLM.from_pretrained(tmp_path, mixture_mode="top_k", mixture_top_k=9)
+    with pytest.raises(ValueError, match="`mixture_top_k` is 9, but must be between 1 and `num_senses`, 4"):
+        loaded(random_ids(1, 4))

@@ -102,7 +102,20 @@ def test_what_is_refused(folders, tmp_path):
     GPT2LMHeadModel(GPT2Config(vocab_size=99, n_embd=16, n_layer=2, n_head=2)).save_pretrained(tmp_path / "smaller")
     with pytest.raises(ValueError, match="was not made of this base"):
         make_delta(folders / "adapted", tmp_path / "smaller", tmp_path / "delta")
+    with pytest.raises(ValueError, match="has the very weights of its base.*no delta to keep"):
+        make_delta(folders / "adapted", folders / "adapted", tmp_path / "again")
     assert not list(tmp_path.glob("writing-*")) and not (tmp_path / "again").exists()
+
+
+def test_how_sentences_become_vectors_goes_along_without_the_metrics_of_a_run(folders, tmp_path):
+    shutil.copytree(folders / "adapted", tmp_path / "adapted")
+    (tmp_path / "adapted" / "metrics.json").unlink()
+    own = {"pooling": "contextual", "temperature": 0.3}
+    (tmp_path / "adapted" / "sentence_backpack.json").write_text(json.dumps(own))
+    main([str(tmp_path / "adapted"), str(folders / "base"), str(tmp_path / "delta")])
+    main([str(tmp_path / "delta"), str(folders / "base"), str(tmp_path / "whole")])
+    for name in ("delta", "whole"):
+        assert json.loads((tmp_path / name / "sentence_backpack.json").read_text()) == own
 
 
 def test_a_damaged_delta_is_refused(folders, tmp_path):
