@@ -87,7 +87,7 @@ def check_config(config: EvaluationConfig) -> None:
     tasks = [(task, language(code or config.target).code) for task, _, code in parted]
     twice = sorted({task for task in tasks if tasks.count(task) > 1})
     if twice:
-        raise ValueError(f"`tasks` holds {':'.join(twice[0])} twice (got {config.tasks}).")
+        raise ValueError(f"`tasks` holds {':'.join(twice[0])!r} twice (got {config.tasks}).")
     for name in ("bitext_name", "choices_name"):
         value = getattr(config, name)
         if not re.fullmatch(r"[\w-]+", value) or value in (*KNOWN_TASKS, "flores"):

@@ -64,7 +64,7 @@ def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | N
         templates = (column.get("template", "plain"), "own")  # of own choices, which have no other
         scoring = column.get("scoring", "cond")
         for task in result.get("evaluation", {}).get("tasks", []):
-            of_column = task["task"] == column["task"] and task["language"] == column.get("language", task["language"])
+            of_column = task["task"] == column["task"] and column.get("language") in (None, task.get("language"))
             if of_column and task["template"] in templates and scoring in task["scores"]:
                 score = task["scores"][scoring]
                 return score["accuracy"], score.get("interval")

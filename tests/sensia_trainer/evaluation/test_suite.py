@@ -302,7 +302,7 @@ def test_words_of_a_language_without_spaces_are_no_measure(config, tmp_path):
     from sensia_trainer.evaluation.report_tables import pairs_tables
 
     found = run(replace(config, tasks=[], generate=False, random_row=False))
-    per_word = "perplexity per word"
+    per_word = "target perplexity per word"
     assert per_word in "\n".join(pairs_tables([found]))
     found["flores"]["target"] = "zho_Hans"
     assert per_word not in "\n".join(pairs_tables([found]))
