@@ -17,6 +17,9 @@ from .matrix import Matrix, Run, differing, result_file
 
 
 # Panels of a figure beside each other.
+# Fields of an evaluation on which its numbers depend, wherever its data lie.
+MEASURED_ON = ("source", "target", "flores_purpose", "tasks", "templates", "questions", "max_items", "max_length")
+MEASURED_ON += ("pooling", "temperature", "context_state", "context_layer")
 PANELS = 4
 # What a claim may compare a row with, besides another row and `ZERO`, which differences are compared with.
 YARDSTICKS = ("overlap", "random")
@@ -175,9 +178,14 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
 
 
 def of_an_earlier_recipe(runs: list[Run], results: dict[str, dict]) -> list[str]:
-    """The runs whose result is by a recipe that differs in a field that decides something."""
+    """The runs whose result is by a recipe, or an evaluation, that differs in a field that decides something."""
     recipes = {run.name: (run.recipe, results.get(run.name, {}).get("recipe")) for run in runs}
-    return [name for name, (now, then) in recipes.items() if then and differing(portable(now), then)]
+    earlier = {name for name, (now, then) in recipes.items() if then and differing(portable(now), then)}
+    for run in runs:
+        then = (results.get(run.name, {}).get("evaluation") or {}).get("config") or {}
+        now = {name: value for name, value in portable(run.evaluation or {}).items() if name in MEASURED_ON}
+        earlier |= {run.name for name, value in now.items() if name in then and then[name] != value}
+    return [run.name for run in runs if run.name in earlier]
 
 
 def _cell(cell, digits):

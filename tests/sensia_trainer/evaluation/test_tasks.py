@@ -139,7 +139,9 @@ def test_files_of_another_task_are_named_with_the_item(tmp_path):
     row = copa(4, "cause")
     del row["question"]
     write(file, [copa(3, "cause"), row])
-    with pytest.raises(ValueError, match=r"Item 2 of copa en test .*KeyError: 'question'.*it has \['changed', 'choice1'"):
+    with pytest.raises(
+        ValueError, match=r"Item 2 of copa en test .*KeyError: 'question'.*it has \['changed', 'choice1'"
+    ):
         load_task("copa", "en", "test", data_dir=tmp_path)
 
 

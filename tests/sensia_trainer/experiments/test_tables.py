@@ -11,6 +11,7 @@ from sensia_trainer.experiments.tables import (
     draw_table,
     judge,
     measured,
+    of_an_earlier_recipe,
     render_agreement,
     render_claims,
     render_report,
@@ -109,6 +110,17 @@ def test_results_of_an_earlier_recipe_are_named_below(matrix, results):
     for recipe, said in ((same, ""), (other, f"{name}: {run.name}."), (unnamed, f"{name}: {run.name}.")):
         text = render_table(matrix, [run], {run.name: results[run.name] | {"recipe": recipe}})
         assert said in text and bool(said) == (name in text)
+
+
+def test_results_of_another_evaluation_are_named_below(matrix, results):
+    runs = [
+        replace(run, evaluation={"target": "ind_Latn", "max_items": 500, "output": "b.json"}) for run in expand(matrix)
+    ]
+    for result in results.values():
+        result["evaluation"]["config"] = {"target": "ind_Latn", "max_items": 500, "output": "a.json"}
+    assert of_an_earlier_recipe(runs, results) == []
+    results["full-s1"]["evaluation"]["config"]["max_items"] = 5
+    assert of_an_earlier_recipe(runs, results) == ["full-s1"]
 
 
 def test_a_task_may_be_in_several_languages_and_of_ones_own():
