@@ -151,9 +151,10 @@ class BackpackSentenceVectors(nn.Module):
         if file is not None:
             with open(file, encoding="utf-8") as content:
                 settings = json.load(content)
-        model = AutoModel.from_pretrained(
-            model_name_or_path, **({"dtype": torch.float32} | trusted | (model_kwargs or {}))
-        )
+        loading = {"dtype": torch.float32} | trusted | (model_kwargs or {})
+        if "torch_dtype" in loading:  # as it was called before
+            loading["dtype"] = loading.pop("torch_dtype")
+        model = AutoModel.from_pretrained(model_name_or_path, **loading)
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **(trusted | (processor_kwargs or {})))
         return cls(model, tokenizer, **settings)
 

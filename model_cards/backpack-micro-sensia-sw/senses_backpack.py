@@ -190,6 +190,9 @@ def ablated_mixture(weights, value, config):
     if config.mixture_mode not in MIXTURE_MODES:
         raise ValueError(f"`mixture_mode` must be one of {MIXTURE_MODES}, got {config.mixture_mode!r}.")
     contributions = torch.matmul(weights, value)  # (B, K, T, d)
+    most = contributions.shape[1]
+    if not 1 <= config.mixture_top_k <= most:
+        raise ValueError(f"`mixture_top_k` is {config.mixture_top_k}, but must be between 1 and `num_senses`, {most}.")
     full = contributions.sum(1)
     # CODEPATH: ablations at inference, of any checkpoint.
     if config.mixture_mode == "uniform":

@@ -143,6 +143,8 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
         `ValueError`: for a Backpack, a model that is not a decoder of text, quantised weights, missing or unexpected
         weights, and a head that is not one linear layer over the vocabulary of the embeddings.
     """
+    if hasattr(pretrained_model_name_or_path, "peft_config"):
+        refuse_adapters(pretrained_model_name_or_path)
     if isinstance(pretrained_model_name_or_path, PreTrainedModel):
         model = pretrained_model_name_or_path
         refuse_unfit_model(model.config.to_dict(), model.config)
@@ -150,6 +152,8 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
         read = {key: kwargs[key] for key in (*HUB_KEYS, "gguf_file") if kwargs.get(key) is not None}
         config_dict, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **read)
         refuse_unfit_model(config_dict)
+        if "torch_dtype" in kwargs:  # as it was called before
+            kwargs["dtype"] = kwargs.pop("torch_dtype")
         kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = AutoModelForCausalLM.from_pretrained(pretrained_model_name_or_path, **kwargs)
         refuse_unfit_model(config_dict, model.config)
@@ -160,6 +164,8 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
                 "Repair the checkpoint; or load the model yourself, if these weights may be left out or drawn at "
                 "random, and pass the model instead of its name."
             )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        refuse_adapters(model)
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear) or not has_known_decoder(model):
         raise ValueError(
@@ -174,6 +180,14 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
             "have as many. Call its `resize_token_embeddings` and save it again."
         )
     return model
+
+
+def refuse_adapters(model):
+    """Raise a `ValueError`: senses are made for the weights of a model, not for an adapter beside them."""
+    raise ValueError(
+        f"This {type(model).__name__} has an adapter beside its weights: merge it first "
+        "(`PeftModel.from_pretrained(base, adapter).merge_and_unload()`), and save what that gives."
+    )
 
 
 def has_known_decoder(language_model):
@@ -238,6 +252,7 @@ def refuse_inexact(model, language_model):
             "predict. Give a decoder."
         )
     model.to(device).eval()
+    model(input_ids[:, :2])  # with the cache that generation takes, which refuses those of other kinds
     logits = model(input_ids, use_cache=False).logits
     if not torch.equal(logits, expected):
         raise ValueError(

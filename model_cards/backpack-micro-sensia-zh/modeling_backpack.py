@@ -28,6 +28,7 @@ logits = head(H + g h), with the head of that model.
 
 import contextlib
 import copy
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -169,6 +170,8 @@ class BackpackPreTrainedModel(PreTrainedModel):
             if config is None:
                 config_dict, kwargs = BackpackConfig.get_config_dict(name, **kwargs)
                 config, kwargs = BackpackConfig.from_dict(config_dict, return_unused_kwargs=True, **kwargs)
+            elif isinstance(config, (str, os.PathLike)):
+                config = BackpackConfig.from_pretrained(config)
             config = copy.deepcopy(config)
             config.model_type = PUBLISHED
         refuse_nano_backpack(state_dict or ())
@@ -177,8 +180,10 @@ class BackpackPreTrainedModel(PreTrainedModel):
         )
         refuse_nano_backpack(info["unexpected_keys"])
         if published:
-            if info["missing_keys"] or info["unexpected_keys"]:
-                lacks, holds = sorted(info["missing_keys"]), sorted(info["unexpected_keys"])
+            # What a checkpoint of a language model has no weights for: the head of a classifier.
+            lacks = sorted(key for key in info["missing_keys"] if not key.startswith("score."))
+            if lacks or info["unexpected_keys"]:
+                holds = sorted(info["unexpected_keys"])
                 raise ValueError(
                     f"The checkpoint lacks {lacks} and holds {holds}, which are unknown: it is not a whole Backpack "
                     "of the published layout."
@@ -212,7 +217,8 @@ class BackpackModel(BackpackPreTrainedModel):
 
     def __init__(self, config):
         super().__init__(config)
-        self.backbone = AutoModel.from_config(config.backbone_config)
+        # In the precision of the rest, whatever that of the checkpoint whose configuration it is.
+        self.backbone = AutoModel.from_config(config.backbone_config, dtype=torch.get_default_dtype())
         self.sense_network = BackpackSenseNetwork(config)
         self.sense_weight_net = BackpackSenseWeightNetwork(config, layer_idx=config.num_hidden_layers)
         self.sense_embeddings = None
@@ -446,10 +452,21 @@ class BackpackModel(BackpackPreTrainedModel):
         # Texts packed in a row, and padding, make rows longer than their positions are many.
         if position_ids.device.type == "meta" or position_ids.max() < limit:
             return
+        if not self._has_learned_positions(limit):
+            logger.warning_once(
+                f"A text is longer than the `max_position_embeddings`={limit} of the backbone, which was not trained "
+                "on such: what it predicts from there on may be bad."
+            )
+            return
         raise ValueError(
             f"`input_ids` has {past_length + length} positions (cached ones included), but the backbone has "
             f"`max_position_embeddings`={limit}. Truncate the text, or use a backbone with more positions."
         )
+
+    def _has_learned_positions(self, limit):
+        words = self.get_input_embeddings()
+        tables = (module for module in self.backbone.modules() if isinstance(module, nn.Embedding))
+        return any(table is not words and limit <= table.num_embeddings <= limit + 2 for table in tables)
 
 
 class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
