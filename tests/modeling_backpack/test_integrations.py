@@ -107,8 +107,9 @@ def test_padding_free_rows_longer_than_the_model(backbone):
         logits = model(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[0]
         alone = torch.cat([model(text[None]).logits[0] for text in texts])
     torch.testing.assert_close(logits, alone, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="105 positions"):
-        model(batch["input_ids"], use_cache=False)
+    if backbone == "gpt2":  # as one text they are too long for positions that are learned
+        with pytest.raises(ValueError, match="105 positions"):
+            model(batch["input_ids"], use_cache=False)
 
 
 def test_trl_packing(tmp_path, tokenizer, tiny_model):

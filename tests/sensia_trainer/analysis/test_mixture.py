@@ -109,7 +109,7 @@ def test_captions_are_those_of_the_models(gated, tiny_model, sequences):
     of_gated, of_plain = (mixture_ablation(m, sequences, iterations=10) for m in (gated[0], tiny_model()))
 
     def section(*entries):
-        shared = {"settings": {"top_k": 1}, "target_language": "id"}
+        shared = {"settings": {"top_k": 1}, "source_language": "en", "target_language": "id"}
         results = [shared | {"shown": "id", "mixture": {"model": entry, "control": None}} for entry in entries]
         return summary._mixture(results)
 
