@@ -15,7 +15,8 @@ FRONTIER, BEHIND, INTERVAL = "#d55e00", "#0072b2", "#bbbbbb"
 YARDSTICKS = {"overlap": "_", "random": "x"}
 
 
-NEAR = 0.03  # of an axis: where a number would be written upon another
+# Shares of the two axes within which a number would be written upon another.
+NEAR = (0.07, 0.025)
 
 
 def frontier(points: list[tuple[float, float]]) -> list[int]:
@@ -96,7 +97,7 @@ def readable(points: list[tuple[float, float]], first: list[int]) -> list[int]:
     kept: list[int] = []
     for index in sorted(range(len(points)), key=lambda index: index not in first):
         apart = ([abs(a - b) / span for a, b, span in zip(points[index], points[other], spans)] for other in kept)
-        if all(max(distances) > NEAR for distances in apart):
+        if all(any(distance > near for distance, near in zip(distances, NEAR)) for distances in apart):
             kept.append(index)
     return kept
 
