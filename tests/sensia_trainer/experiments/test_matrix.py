@@ -329,6 +329,9 @@ def test_shipped_matrices_name_only_fields_that_exist(path, monkeypatch):
     matrix = load_matrix(path)
     runs = expand(matrix)
     check_runs(runs, fields_of)
+    for run in runs:  # together they may be no more texts than pairs
+        if run.train and run.recipe.get("replay_source") and run.recipe.get("monolingual_target"):
+            assert run.recipe.get("replay_ratio", 0.25) + run.recipe.get("monolingual_ratio", 0.25) <= 1, run.name
     rows = {row["name"] for row in table_rows(matrix, runs, {})}
     assert set(matrix.paper.get("values", {})) <= rows
     labels = {column["label"] for column in matrix.columns}
