@@ -33,8 +33,8 @@ CURVES_NOTE = (
 )
 FRONTIER_NOTE = (
     "Every row of the table as a point; diamonds and line: what no other row passes. At the cost of the same row, a "
-    "dash is what overlap of tokens finds without a model, and a cross what random weights find. Numbers that would lie "
-    "upon others are left out."
+    "dash is what overlap of tokens finds without a model, and a cross what random weights find. Numbers that would "
+    "lie upon others are left out."
 )
 
 
