@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from ..languages import language
 from ..utils.figures import save_figure
@@ -15,6 +16,7 @@ STYLES = {
     "control": {"color": "#b9c4d6", "hatch": "///"},
     "base": {"color": "#ffffff", "hatch": "..."},
 }
+SHOWN_WORDS = 8  # of which the neighbours are drawn; the report names more
 LINES = {"model": "-", "control": "--", "base": ":"}
 
 
@@ -250,16 +252,28 @@ def drift(results):
     return figure
 
 
+def _is_drawn(entries) -> bool:
+    """Whether the font has all letters of the words of some neighbours."""
+    letters = get_font(findfont(FontProperties())).get_charmap()
+    return all(ord(letter) in letters for entry in entries for word in _words_of(entry) for letter in word)
+
+
+def _words_of(entry):
+    return [entry["word"], *(names[0] for names in entry["by_sense"])]
+
+
 def neighbours(results):
-    """The nearest target word by each sense of frequent source words: bluer is nearer, white is a translation."""
+    """The nearest target word by each sense of frequent source words: bluer is nearer, framed: a translation. Results
+    whose words the font has no letters for are left out beside others."""
     usable = [r for r in results if r["senses"]["neighbours"]]
     if not usable:
         return None
+    usable = [r for r in usable if _is_drawn(r["senses"]["neighbours"])] or usable
     senses = usable[0]["settings"]["num_senses"]
-    rows = max(len(r["senses"]["neighbours"]) for r in usable)
+    rows = max(len(r["senses"]["neighbours"][:SHOWN_WORDS]) for r in usable)
     figure, axes = _panels(1, rows=len(usable), width=1.4 + 0.9 * senses, height=0.9 + 0.32 * rows)
     for axis, result in zip(axes[:, 0], usable):
-        entries = result["senses"]["neighbours"]
+        entries = result["senses"]["neighbours"][:SHOWN_WORDS]
         cosines = np.array([[nearest[0] for nearest in entry["cosines"]] for entry in entries])
         # The light half of the scale, from the lowest value on: black words stay legible, and cells tell apart.
         lowest = float(np.floor(10 * cosines.min()) / 10)

@@ -10,7 +10,7 @@ from scipy import sparse, stats
 from sensia_trainer.analysis import corpus as corpus_module
 from sensia_trainer.analysis.analyse import DEFINITIONS, analyse
 from sensia_trainer.analysis.corpus import AlignedCorpus, check_same_vocabulary, told_pairs
-from sensia_trainer.analysis.drawings import save_figures
+from sensia_trainer.analysis.drawings import neighbours, save_figures
 from sensia_trainer.analysis.summary import render_report
 from tests.reference import analysis as reference
 
@@ -243,6 +243,13 @@ def test_an_analysis_of_next_to_nothing_draws_what_it_has(result, tmp_path):
     empty |= {"procrustes": dict.fromkeys(result["procrustes"])}
     names = {file.stem for file in save_figures([empty], tmp_path)}
     assert "mixture" in names and not names & {"topology", "procrustes"}
+
+
+def test_words_that_the_font_cannot_write_are_not_drawn_beside_others(result):
+    results = [result | _names() | {"shown": shown} for shown in ("id", "zh")]
+    entry = result["senses"]["neighbours"][0] | {"word": "水"}
+    results[1] |= {"senses": result["senses"] | {"neighbours": [entry]}}
+    assert len(neighbours(results).axes) == 2 and len(neighbours(results[1:]).axes) == 2  # a panel and its bar
 
 
 def test_verdicts_follow_the_intervals(result):
