@@ -73,7 +73,7 @@ def test_a_run_that_learns_its_pairs_by_heart_is_told_when_it_was_more_fluent():
 
     at_start = [{"step": 0, "target_bits_per_byte": 2.2}]
     lines = verdict(metrics(0.0, 2.2, 2.0), after, NAMES, during=at_start)
-    assert "It was more fluent at the start (2.20), so its last steps did it no good." in lines
+    assert "It was more fluent at the start (2.20), so training did it no good." in lines
 
     within = [{"step": 50, "target_bits_per_byte": 2.31}]
     lines = verdict(metrics(0.0, 3.1, 2.0), after, NAMES, during=within)
