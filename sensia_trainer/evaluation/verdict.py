@@ -74,7 +74,8 @@ def _fluency(before, after, source, target, control, during):
         lines.append(f"{line} (lower is more fluent).")
         best = _more_fluent(after, during)
         if best:
-            when, what = (f"at step {best['step']:,}", "its last steps") if best["step"] else ("at the start", "training")
+            when = f"at step {best['step']:,}" if best["step"] else "at the start"
+            what = "its last steps" if best["step"] else "training"
             lines.append(f"It was more fluent {when} ({best[key]:.2f}), so {what} did it no good.")
     drift = _drift(before, after)
     if drift is not None:
