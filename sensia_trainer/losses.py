@@ -115,10 +115,8 @@ def harden(scores: Tensor, labels: Tensor, beta: float) -> Tensor:
     translation = F.one_hot(labels, scores.shape[1]).bool()
     others = translation | scores.isinf()
     others &= ~others.all(1, keepdim=True)  # a row without negatives has no mean
-    number = (~others).sum(1, keepdim=True)
-    log_mean = (beta * scores).masked_fill(others, -torch.inf).logsumexp(1, keepdim=True) - number.to(
-        scores.dtype
-    ).log()
+    number = (~others).sum(1, keepdim=True).to(scores.dtype)
+    log_mean = (beta * scores).masked_fill(others, -torch.inf).logsumexp(1, keepdim=True) - number.log()
     return torch.where(translation, scores, (1 + beta) * scores - log_mean)
 
 
