@@ -147,9 +147,13 @@ def choice_likelihoods(
     """
     if not items:
         raise ValueError("There are no items to score.")
-    counts = {len(item.continuations) for item in items}
-    if len(counts) != 1:
-        raise ValueError(f"All items must have the same number of choices (got {sorted(counts)}).")
+    first = items[0]
+    for item in items:
+        if len(item.continuations) != len(first.continuations):
+            raise ValueError(
+                f"All items must have the same number of choices, but item {item.id} has {len(item.continuations)} and "
+                f"item {first.id} {len(first.continuations)}: score them in groups."
+            )
     max_length = max_length or max_positions(model)
     prefix = start_token(tokenizer, context_start)
     encoded = encode_items(tokenizer, items, prefix=prefix, max_length=max_length, truncation=truncation)

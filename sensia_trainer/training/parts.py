@@ -2,7 +2,7 @@
 What of a model is trained: everything, its senses, or its senses and low-rank updates of the rest.
 
 `senses` are the sense network, the sense weights and the gate, where there is one. `lora` adds to each matrix W of the
-backbone a product (alpha / r) B A (Hu et al., 2022) with A `(r, d_in)` and B `(d_out, r)`, B zero at the start; after
+backbone (not to the stacked ones of mixtures of experts) a product (alpha / r) B A (Hu et al., 2022) with A `(r, d_in)` and B `(d_out, r)`, B zero at the start; after
 training it is added to W, so that what is saved is an ordinary model. With either, words that the model is given
 before training learn as well: their rows of the embeddings, the head and its bias. All other rows, and everything else
 of the model, stay as they are, to the bit.
@@ -11,7 +11,10 @@ of the model, stay as they are, to the bit.
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 SENSE_MODULES = ("sense_network", "sense_weight_net")
 
@@ -80,6 +83,12 @@ def _is_updated(module):
 def _add_lora(model, parts, left_out):
     from peft import LoraConfig, inject_adapter_in_model  # an extra
 
+    stacked = [name for name, parameter in model.named_parameters() if parameter.ndim == 3]
+    if stacked:
+        logger.warning(
+            f"`train` is 'lora': {len(stacked)} weights of mixtures of experts ({stacked[0]}, …), which are no "
+            "matrices but stacks of them, get no updates and stay as they are. `train: all` trains them."
+        )
     head = model.get_output_embeddings()
     matrices = {
         name: module

@@ -152,7 +152,7 @@ def test_a_model_without_a_usable_cache_is_scored_row_by_row(tiny_gpt2, tokenize
 def test_bad_input(tiny_gpt2, tokenizer):
     with pytest.raises(ValueError, match="Item q: choice 1 is empty"):
         choice_likelihoods(tiny_gpt2, tokenizer, [Item("q", "a", (" b", " "), 0)])
-    with pytest.raises(ValueError, match="same number of choices"):
+    with pytest.raises(ValueError, match="same number of choices, but item q has 1 and item"):
         choice_likelihoods(tiny_gpt2, tokenizer, [*ITEMS, Item("q", "a", (" b",), 0)])
     with pytest.raises(ValueError, match="no items"):
         choice_likelihoods(tiny_gpt2, tokenizer, [])

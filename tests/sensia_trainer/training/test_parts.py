@@ -3,7 +3,7 @@
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.baselines import DenseTrainer
@@ -165,6 +165,28 @@ def test_merged_updates_are_the_adapted_model(tmp_path):
     assert set(load_file(tmp_path / "merged/model.safetensors")) == set(plain_model().state_dict()) - {
         "lm_head.weight"
     }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_experts_without_updates_are_named(caplog):
+    config = MixtralConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=2,
+    )
+    model = MixtralForCausalLM(config)
+    stacked = {name for name, parameter in model.named_parameters() if parameter.ndim == 3}
+    with caplog.at_level("WARNING", logger="sensia_trainer.training.parts"):
+        choose_parts(model, TrainedParts(train="lora", lora_r=2))
+    assert bool(stacked) == ("stay as they are" in caplog.text)
+    assert not stacked & trainable(model)
+    caplog.clear()
+    choose_parts(plain_model(), TrainedParts(train="lora", lora_r=2))
+    assert not caplog.text
 
 
 def test_constant_senses_need_no_copy_of_frozen_embeddings():
