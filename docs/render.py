@@ -141,6 +141,8 @@ def runs_table():
         groups.setdefault(key, []).append(result)
     rows = []
     for (name, pairs, steps, recipe, words), results in sorted(groups.items()):
+        if words:  # of few pairs there are fewer than asked for
+            words = round(mean(result["metrics"]["vocabulary"]["new_tokens"] for result in results))
         found = [result["evaluation"]["flores"] for result in results]
         overlap = recall(found[0], "overlap") or overlap_of(results[0]["recipe"]["target_language"])
         minutes = mean(result["metrics"]["seconds"] for result in results) / 60

@@ -84,7 +84,7 @@ def test_a_control_is_one_of_the_same_pairs_and_recipe(render, tmp_path, monkeyp
     assert render["control_of"]("tr") is None
 
 
-@pytest.mark.parametrize("name", ["recall", "curves"])
+@pytest.mark.parametrize("name", ["recall", "curves", "pairs"])
 def test_figures_are_drawn_from_the_results(name, render, tmp_path):
     render["FIGURES"][name](tmp_path / name)
     drawn = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
