@@ -85,7 +85,7 @@ def run(name, argv) -> int:
             from .utils.launching import launch, split_arguments, wants_launcher
 
             launcher, argv = split_arguments(argv, module.parser())
-            if wants_launcher(launcher, training=name in TRAINING):
+            if wants_launcher(launcher, training=name in TRAINING, argv=argv):
                 return launch(launcher, name, argv)
         if name in TRAINING and not early:
             from .utils.memory import keep_freed_memory

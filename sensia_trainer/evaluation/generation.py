@@ -129,8 +129,8 @@ def fluency(model, tokenizer, sentences, code: str, *, seed=0, batch_size=32, pr
 
     Returns:
         For `greedy`, `sampled` and `human`: `repetition` (mean of [`repetition`]), `in_language` (of those
-        with a word, the share that py3langid takes for the language rather than for another of those it is asked about,
-        see [`identified`]; None where it cannot tell), `empty` (share without a word) and `words` (mean
+        with a word, the share that py3langid takes for the language and not for another of those that [`identified`]
+        asks it about; None where it cannot tell), `empty` (share without a word) and `words` (mean
         number: what ends at once cannot repeat itself); `prompts`, how many; and what was written.
     """
     cut = cut_prompts(sentences, code)

@@ -151,8 +151,8 @@ def choice_likelihoods(
     for item in items:
         if len(item.continuations) != len(first.continuations):
             raise ValueError(
-                f"All items must have the same number of choices, but item {item.id} has {len(item.continuations)} and "
-                f"item {first.id} {len(first.continuations)}: score them in groups."
+                f"All items must have the same number of choices, but item {item.id} has {len(item.continuations)} "
+                f"and item {first.id} {len(first.continuations)}: score them in groups."
             )
     max_length = max_length or max_positions(model)
     prefix = start_token(tokenizer, context_start)

@@ -56,12 +56,12 @@ from filelock import FileLock, Timeout
 
 from ..config import SensiaConfig
 from ..evaluation.results import is_whole
-from ..training.checkpointing import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from ..training.runs import METRICS_FILE, decides, defaults_of
 from ..training.settings import AdaptationData, TrainedParts
 from ..utils.arguments import hints_of, typed
 from ..utils.errors import UsageError, did_you_mean
 from ..utils.files import fingerprint, plain, portable, read_json, write_json, write_text
+from ..utils.launching import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from ..utils.recipes import expand_variables, find_model, find_recipe, read_recipe
 from ..vocabulary.settings import VocabularySettings
 

@@ -27,6 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
 from ..utils.files import read_json, write_json
+from ..utils.launching import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from .batches import LengthGroupedSampler
 from .callbacks import MemoryGuard, TrainingWatch
 from .checkpoint_files import (
@@ -45,10 +46,6 @@ from .trackers import keep_trackers_in
 
 
 logger = logging.get_logger(__name__)
-
-# Exit codes of a run that was stopped and has lost nothing; the same command goes on.
-EXIT_PREEMPTED = 75  # by SIGTERM: EX_TEMPFAIL of sysexits.h
-EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells have it
 
 
 class Stopped(SystemExit):

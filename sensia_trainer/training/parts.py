@@ -2,10 +2,10 @@
 What of a model is trained: everything, its senses, or its senses and low-rank updates of the rest.
 
 `senses` are the sense network, the sense weights and the gate, where there is one. `lora` adds to each matrix W of the
-backbone (not to the stacked ones of mixtures of experts) a product (alpha / r) B A (Hu et al., 2022) with A `(r, d_in)` and B `(d_out, r)`, B zero at the start; after
-training it is added to W, so that what is saved is an ordinary model. With either, words that the model is given
-before training learn as well: their rows of the embeddings, the head and its bias. All other rows, and everything else
-of the model, stay as they are, to the bit.
+backbone (not to the stacked ones of mixtures of experts) a product (alpha / r) B A (Hu et al., 2022) with A
+`(r, d_in)` and B `(d_out, r)`, B zero at the start; after training it is added to W, so that what is saved is an
+ordinary model. With either, words that the model is given before training learn as well: their rows of the embeddings,
+the head and its bias. All other rows, and everything else of the model, stay as they are, to the bit.
 """
 
 import torch

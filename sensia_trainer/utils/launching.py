@@ -5,8 +5,19 @@ import os
 import signal
 import subprocess
 from argparse import ArgumentParser
+from contextlib import contextmanager
 
-from .recipes import RECIPES
+import psutil
+
+from .errors import UsageError
+from .recipes import RECIPES, read_recipe
+
+
+# Exit codes of a run that was stopped and has lost nothing; the same command goes on.
+EXIT_PREEMPTED = 75  # by SIGTERM: EX_TEMPFAIL of sysexits.h
+EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells have it
+# Seconds that processes have to write it, where nothing else is said: torch's own 30 are too few for large models.
+SHUTDOWN_TIMEOUT = "600"
 
 
 def is_launched() -> bool:
@@ -56,16 +67,36 @@ def _packaged(before, argument):
     return f"{option}{equals}{file}" if file.is_file() and not os.path.exists(value) else argument
 
 
-def wants_launcher(launcher, training) -> bool:
-    """Whether a command goes through the launcher: told to, configured to, or with several devices to train on."""
+def wants_launcher(launcher, training, argv=()) -> bool:
+    """Whether a command goes through the launcher: told to, configured to, or with several devices to train on, unless
+    `argv`, or the recipe that it names, says `use_cpu`."""
     if is_launched():
         return False
     if launcher or not training:
         return bool(launcher)
     import torch
-    from accelerate.commands.config.config_args import default_config_file
+    from accelerate.commands.config.config_args import default_config_file, load_config_from_file
 
-    return os.path.isfile(default_config_file) or torch.accelerator.device_count() > 1
+    is_configured, on_cpu = os.path.isfile(default_config_file), uses_cpu(argv)
+    if is_configured and on_cpu:
+        return bool(load_config_from_file(None).use_cpu)
+    return is_configured or (torch.accelerator.device_count() > 1 and not on_cpu)
+
+
+def uses_cpu(argv) -> bool:
+    """Whether a command line, or else the recipe that it names first, says `use_cpu`."""
+    said = False
+    if argv and not argv[0].startswith("-"):
+        try:
+            said = bool(read_recipe(argv[0]).get("use_cpu"))
+        except UsageError:
+            pass  # no recipe, but a model; or one that the command will refuse
+    for argument, following in zip(argv, [*argv[1:], ""]):
+        name, equals, value = argument.replace("-", "_").partition("=")
+        if name in ("__use_cpu", "__no_use_cpu"):
+            value = value if equals else following
+            said = name == "__use_cpu" and value.lower() not in ("false", "no", "n", "f", "0")
+    return said
 
 
 def launch(launcher, name, argv) -> int:
@@ -88,24 +119,43 @@ def launch(launcher, name, argv) -> int:
     processes = arguments.num_processes or 1
     for chatter in ("torch.distributed.elastic", "accelerate.commands.launch"):
         logging.getLogger(chatter).setLevel(logging.CRITICAL)
-    previous = signal.signal(signal.SIGINT, _wait)
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", SHUTDOWN_TIMEOUT)
     try:
-        if processes > 1 and (arguments.cpu or not torch.accelerator.is_available()):
-            threads = os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // processes))
-            with patch_environment(accelerate_use_cpu=True, omp_num_threads=threads):
-                torchrun(["--standalone", "--nproc_per_node", str(processes), *command])
-        else:
-            launch_command(arguments)
+        with signals_handed_on():
+            if processes > 1 and (arguments.cpu or not torch.accelerator.is_available()):
+                threads = os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // processes))
+                with patch_environment(accelerate_use_cpu=True, omp_num_threads=threads):
+                    torchrun(["--standalone", "--nproc_per_node", str(processes), *command])
+            else:
+                launch_command(arguments)
     except subprocess.CalledProcessError as error:
         return error.returncode
     except ChildFailedError as error:
         return error.get_first_failure()[1].exitcode
-    except SignalException:
-        return 130
-    finally:
-        signal.signal(signal.SIGINT, previous)
+    except SignalException as error:
+        return EXIT_PREEMPTED if error.sigval == signal.SIGTERM else EXIT_INTERRUPTED
     return 0
 
 
-def _wait(*_):
-    """Ctrl-C reaches the processes too, which save and say how to go on; the launcher stays until they have."""
+@contextmanager
+def signals_handed_on():
+    """
+    Within, this process stays until those it starts have ended: they save, and their exit codes say what became of
+    them. Ctrl-C reaches them by itself, SIGTERM is handed on (torchrun does so on its own).
+    """
+    before = set(psutil.Process().children())
+
+    def hand_on(number, _):
+        started = set(psutil.Process().children()) - before
+        for process in started:
+            process.send_signal(number)
+        if not started:
+            raise SystemExit(128 + number)
+
+    handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: hand_on}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

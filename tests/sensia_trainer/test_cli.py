@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -161,13 +162,32 @@ def test_arguments_of_the_launcher_pass_through():
     assert launching.split_arguments(["r.yaml", "--max_steps", "9"], own) == ([], ["r.yaml", "--max_steps", "9"])
 
 
-def test_when_a_launcher_is_wanted(monkeypatch):
+def test_a_signal_is_handed_on_to_what_was_started():
+    saves = (
+        "import signal, sys\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\nprint(flush=True)\nsignal.pause()"
+    )
+    with launching.signals_handed_on():
+        process = subprocess.Popen([sys.executable, "-c", saves], stdout=subprocess.PIPE)
+        process.stdout.readline()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert process.wait() == launching.EXIT_PREEMPTED
+        with pytest.raises(SystemExit, match="143"):
+            os.kill(os.getpid(), signal.SIGTERM)
+    process.stdout.close()
+
+
+def test_when_a_launcher_is_wanted(monkeypatch, tmp_path):
     for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"):
         monkeypatch.delenv(name, raising=False)
     assert launching.wants_launcher(["--num_processes", "2"], training=False)
     assert not launching.wants_launcher([], training=False)
     monkeypatch.setattr("torch.accelerator.device_count", lambda: 2)
+    monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", str(tmp_path / "none.yaml"))
     assert launching.wants_launcher([], training=True)  # never `nn.DataParallel`
+    assert launching.wants_launcher([], True, ["adapt"])
+    assert launching.wants_launcher([], True, ["quickstart", "--use_cpu", "false"])
+    for argv in (["quickstart"], ["adapt", "--use_cpu", "true"], ["org/model", "--use-cpu"], ["--use_cpu=True"]):
+        assert not launching.wants_launcher([], True, argv)
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert not launching.wants_launcher(["--num_processes", "2"], training=True)
 

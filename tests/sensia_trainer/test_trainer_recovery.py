@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from sensia_trainer.trainer import SensiaTrainer
-from sensia_trainer.training.checkpointing import EXIT_PREEMPTED
+from sensia_trainer.utils.launching import EXIT_PREEMPTED
 from tests.distributed import run_in_process, run_on_processes
 from tests.tiny import tiny_texts, tiny_trainer
 

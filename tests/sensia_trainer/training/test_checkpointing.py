@@ -25,7 +25,8 @@ from sensia_trainer.training.checkpoint_files import (
     write_manifest,
     written_whole,
 )
-from sensia_trainer.training.checkpointing import EXIT_INTERRUPTED, EXIT_PREEMPTED, ResumableTrainer
+from sensia_trainer.training.checkpointing import ResumableTrainer
+from sensia_trainer.utils.launching import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from tests.distributed import run_in_process
 
 
