@@ -199,6 +199,15 @@ def in_language(names: Iterable, code: str) -> list:
     return [name for name in names if row and find_language(str(name)) == row]
 
 
+def parts_of(name) -> list:
+    """What the name of a language (`id`, `pt-BR`) or of a pair of them (`id-sw`) is of, one code or two."""
+    if isinstance(name, bool):  # YAML reads Norwegian as false
+        return [name]
+    text = str(name)
+    is_one = re.fullmatch(r"[a-z]{2,3}-([A-Z]{2}|[A-Z][a-z]{3}|[0-9]{3})", text) and find_language(text)
+    return [text] if is_one else text.split("-")
+
+
 # What files and columns are called that are codes of languages as well (Citak, Sardinian, Domung and others).
 NO_LANGUAGES = {
     "txt",

@@ -250,10 +250,17 @@ def check_sides(sources: list[str], targets: list[str], source: str, target: str
         whose language cannot be told.
 
     Raises:
-        `ValueError`: for sides that are each in the other's language.
+        `ValueError`: for sides that are each in the other's language, and one that mostly has no letter.
     """
     shares, swapped, likely = {}, [], {}
     for texts, code, other in ((sources, source, target), (targets, target, source)):
+        wordless = [text for text in texts if not any(character.isalpha() for character in text)]
+        if len(wordless) > len(texts) / 2:
+            raise ValueError(
+                f"the {language(code).name} ({code}) side of the bitext mostly has no words ({wordless[0][:40]!r}): "
+                "is its column one of numbers? Set `source_language` and `target_language`, or name the columns with "
+                "source_column and target_column"
+            )
         texts = [text for text in texts if len(text.encode()) >= MIN_BYTES]
         if not texts:
             continue

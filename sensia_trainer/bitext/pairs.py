@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..languages import LANGUAGES, find_language, language, other_language
+from ..languages import LANGUAGES, find_language, language, other_language, parts_of
 from ..utils.errors import did_you_mean
 from ..utils.recipes import expand_variables
 from . import store
@@ -169,9 +169,17 @@ def _source(values: dict, argument: str) -> PairSource:
 
 def names_languages(entries: list | None) -> bool:
     """Whether a `bitext` is a mapping from languages (`id`) or pairs (`id-sw`) to sources, and no list of sources."""
-    if not entries or len(entries) != 1 or not isinstance(entries[0], dict) or "path" in entries[0]:
+    if not entries or len(entries) != 1 or not isinstance(entries[0], dict):
         return False
-    return any(find_language(part) in LANGUAGES for key in entries[0] for part in str(key).split("-"))
+    fields = {field.name for field in dataclasses.fields(PairSource)}
+    keys = set(entries[0])
+    if keys & fields:
+        return False
+    if any(isinstance(key, bool) for key in keys):
+        return True
+    rows = {part: find_language(part) for key in keys for part in parts_of(key)}
+    # `pth` is a language, too: but of those that few write, not where it is nearly the name of a field.
+    return any(row and (row in LANGUAGES or not did_you_mean(part, fields)) for part, row in rows.items())
 
 
 def check_choice(keep, cap, argument: str) -> None:
@@ -207,7 +215,7 @@ def load_pairs(data, args, evaluated=None):
         names = names_in(first.place, split=first.split, name=first.config_name)
         args.target_language = other_language(names, args.source_language, f"`bitext` ({first.label})")
     languages = args.source_language, args.target_language
-    read = [_read(source, languages) for source in sources]
+    read = [read_source(source, languages) for source in sources]
     held_out, held_out_problems = _held_out(data, languages)
     reported = reported_sentences(expand_variables(data.eval_flores), languages) if data.eval_flores else {}
     key = [CHOOSING, [[one._fingerprint, found] for one, found in read], list(map(dataclasses.asdict, sources))]
@@ -216,7 +224,7 @@ def load_pairs(data, args, evaluated=None):
 
     def build(folder):
         counts = {"pairs read": sum(len(one) for one, _ in read)}
-        parts = [_chosen(one, source, args.seed) for (one, _), source in zip(read, sources)]
+        parts = [chosen(one, source, args.seed) for (one, _), source in zip(read, sources)]
         pairs = parts[0]
         if len(parts) > 1:
             labels = [source.label for source in sources]
@@ -242,7 +250,7 @@ def load_pairs(data, args, evaluated=None):
     return parts["train"], parts["held_out"], facts
 
 
-def _read(source: PairSource, languages) -> tuple[datasets.Dataset, dict]:
+def read_source(source: PairSource, languages) -> tuple[datasets.Dataset, dict]:
     columns = {"source_column": source.source_column, "target_column": source.target_column}
     split = source.split if recognise(source.place)[0] in DATASETS else "train"
     return read_bitext(source.place, *languages, split=split, name=source.config_name, **columns)
@@ -256,12 +264,15 @@ def _held_out(data, languages) -> tuple[datasets.Dataset | None, dict]:
         return datasets.Dataset.from_dict({"translation": rows}), {}
     if not data.eval_bitext:
         return None, {}
-    read = [_read(source, languages) for source in parse_sources(data.eval_bitext, data.bitext_split, "eval_bitext")]
+    read = [
+        read_source(source, languages) for source in parse_sources(data.eval_bitext, data.bitext_split, "eval_bitext")
+    ]
     pairs = [without_blanks(one).select_columns("translation") for one, _ in read]
     return datasets.concatenate_datasets(pairs), dict(sum((Counter(found) for _, found in read), Counter()))
 
 
-def _chosen(pairs, source: PairSource, seed: int):
+def chosen(pairs, source: PairSource, seed: int):
+    """The pairs that a source is to give: with text on both sides, of the rows it keeps, no more than it says."""
     pairs = without_blanks(pairs)
     pairs = keep_rows(pairs, source.keep) if source.keep else pairs
     for column, most in source.cap.items():

@@ -72,18 +72,29 @@ def _shown(columns: list[str]) -> str:
 
 
 def read_tsv(path: Path, source: str, target: str, source_column, target_column, problems: Problems) -> Iterator[Row]:
-    """Tab-separated values with a header line and no quoting; every line has as many fields as the header."""
+    """
+    Tab-separated values with a header line; every line has as many fields as the header. Quotes are text, but for
+    those around a field in which quotes are doubled, and around any field where all names of the header have them.
+    """
     refuse_other_encodings(path)
     with open_binary(path) as handle:
         lines = read_lines(handle, problems)
         header = (next(lines, "") or "").split("\t")
-        table = ((number, number, line.split("\t") if line else None) for number, line in enumerate(lines, 2))
+        all_quoted = all(len(name) > 2 and name[0] == name[-1] == '"' for name in header)
+        header = [unquoted(name) if all_quoted else name for name in header]
+
+        def fields(line):
+            cells = line.split("\t")
+            return [unquoted(cell) if all_quoted or '""' in cell else cell for cell in cells] if '"' in line else cells
+
+        table = ((number, number, fields(line) if line else None) for number, line in enumerate(lines, 2))
         yield from _table_rows(header, table, path, (source, target), (source_column, target_column), problems)
 
 
 def read_csv(path: Path, source: str, target: str, source_column, target_column, problems: Problems) -> Iterator[Row]:
     """Values separated by commas or semicolons, with a header line; quotes as spreadsheets write them. Where a quote
-    that nothing closes makes a record of many lines, all of them are counted as malformed."""
+    that nothing closes makes a record of many lines, all of them are counted as malformed where its fields are too few
+    or too many, and the record as one of several lines where they are not."""
     refuse_other_encodings(path)
     with open_binary(path) as handle:
         reader = csv_reader(line or "" for line in read_lines(handle, problems))
@@ -97,11 +108,20 @@ def read_csv(path: Path, source: str, target: str, source_column, target_column,
                     return
                 except csv.Error:  # a field of more than 131,072 characters
                     fields = ()
+                if reader.line_num > first and fields:
+                    problems.add("records_of_several_lines", first)
                 yield first, reader.line_num, fields
 
         rows = table()
         *_, header = next(rows, (1, 1, []))
         yield from _table_rows(header, rows, path, (source, target), (source_column, target_column), problems)
+
+
+def unquoted(cell: str) -> str:
+    """A field without quotes around it, if those within are doubled."""
+    inner = cell[1:-1].replace('""', "")
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner
+    return cell[1:-1].replace('""', '"') if is_quoted else cell
 
 
 def csv_reader(lines: Iterable[str], *, strict: bool = False):

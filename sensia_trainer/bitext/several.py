@@ -11,7 +11,7 @@ from typing import NamedTuple
 import datasets
 import numpy as np
 
-from ..languages import language
+from ..languages import language, parts_of
 from .columns import key_of, texts
 from .pairs import PairSource, load_pairs, names_languages, parse_sources
 from .splits import fingerprint, keys_of, without_texts
@@ -55,7 +55,7 @@ def language_pairs(entries: list, source_language: str, argument: str = "bitext"
     """
     pairs: dict[str, LanguagePair] = {}
     for key, places in entries[0].items():
-        parts = [key] if isinstance(key, bool) else str(key).split("-")  # YAML reads Norwegian as false
+        parts = parts_of(key)
         if len(parts) > 2:
             raise ValueError(f"`{argument}` names {key!r}, which is neither a language (id) nor a pair (id-sw).")
         try:

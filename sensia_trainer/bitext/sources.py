@@ -1,5 +1,6 @@
 """From wherever parallel text lies to one `datasets.Dataset` with a `translation` column."""
 
+import glob
 import itertools
 import json
 import logging
@@ -20,6 +21,7 @@ from .readers import (
     Row,
     check_order,
     column_code,
+    csv_reader,
     find_column,
     moses_members,
     read_aligned,
@@ -28,6 +30,7 @@ from .readers import (
     read_moses,
     read_tsv,
     side_name,
+    unquoted,
 )
 from .streams import COMPRESSED, Problems, is_zip, open_binary, open_zip, plain_name, refuse_other_bytes, zip_names
 from .tmx import read_tmx
@@ -43,7 +46,7 @@ _FORMATS = (
     "text files ('a.en,a.id') or a .zip of two, a .po or .mo file, a folder of gettext catalogues, or an installed "
     "Python package that carries catalogues (such as 'django'); text may be compressed (.gz, .xz, .bz2, .zst)"
 )
-READING = 1  # the version of what is made of a file; another one is read again
+READING = 2  # the version of what is made of a file; another one is read again
 _BATCH = 50_000
 
 
@@ -191,6 +194,8 @@ def _kind_of_file(where: Path, path) -> str:
     suffix = Path(plain_name(where)).suffix.lower()
     if is_zip(where):
         names = _zip_members(where)
+        if "[Content_Types].xml" in names:
+            raise ValueError(f"path={str(path)!r} is a spreadsheet or a document; save it as CSV or TSV")
         if len(names) != 1:
             return "moses"
         suffix = Path(names[0]).suffix.lower()
@@ -246,7 +251,7 @@ def names_in(path, *, split: str = "train", name: str | None = None) -> list[str
             return []
         record = record.get("translation", record) if isinstance(record, dict) else {}
         return list(record) if isinstance(record, dict) else []
-    return [field.strip('"') for field in re.split("\t" if kind == "tsv" else "[,;]", first)]
+    return next(csv_reader([first]), []) if kind == "csv" else [unquoted(field) for field in first.split("\t")]
 
 
 def iterate_rows(path, source, target, source_column=None, target_column=None, problems=None) -> Iterator[Row]:
@@ -365,7 +370,7 @@ def _saved(where: Path, split: str) -> datasets.Dataset:
 def _by_datasets(kind: str, where, source: str, target: str, split: str, name: str | None) -> datasets.Dataset:
     try:
         if kind == "parquet":
-            return datasets.load_dataset("parquet", data_files={"train": str(where)}, split=split)
+            return datasets.load_dataset("parquet", data_files={"train": glob.escape(str(where))}, split=split)
         if name is None and source:
             names = hub_configurations(str(where))
             pairs = [f"{a}-{b}" for a in codes_of(source) for b in codes_of(target)]

@@ -30,6 +30,7 @@ _BECOMES = dict.fromkeys(("invalid_utf8", "lone_surrogates"), "kept with U+FFFD 
     dict.fromkeys(
         ("malformed_lines", "malformed_segments", "units_without_both_languages", "untranslated_messages"), "left out"
     )
+    | {"records_of_several_lines": "kept, each as one pair (a quote that nothing closes makes some, too)"}
 )
 _DAMAGED = (EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 

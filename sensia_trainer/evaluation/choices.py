@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..bitext.readers import csv_reader
+from ..bitext.readers import csv_reader, unquoted
 from ..languages import language
 from ..utils.files import fingerprint, text_lines
 from ..utils.recipes import expand_variables
@@ -98,14 +98,7 @@ def _read(path: Path) -> list[dict]:
 
 
 def _tsv(lines: list[str]) -> Iterator[list[str]]:
-    return ([_unquoted(cell) for cell in line.split("\t")] if line else [] for line in lines)
-
-
-def _unquoted(cell: str) -> str:
-    """A cell without quotes around it, if those within are doubled."""
-    inner = cell[1:-1].replace('""', "")
-    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner
-    return cell[1:-1].replace('""', '"') if is_quoted else cell
+    return ([unquoted(cell) for cell in line.split("\t")] if line else [] for line in lines)
 
 
 def _rows(table: Iterator[list[str]], path: Path) -> list[dict]:

@@ -8,11 +8,10 @@ from transformers.utils import logging
 from ..bitext.flores import PURPOSES, load_flores
 from ..bitext.hub_data import load_hub
 from ..bitext.langid import check_language
-from ..bitext.sources import load_bitext
+from ..bitext.pairs import chosen, parse_sources, read_source
 from ..bitext.splits import without_blanks
 from ..languages import language
 from ..utils.files import text_lines
-from ..utils.recipes import expand_variables
 
 
 logger = logging.get_logger(__name__)
@@ -103,22 +102,23 @@ def tatoeba_pairs(source: str, target: str, *, data_dir=None, max_items=None) ->
 
 
 def own_pairs(paths, source: str, target: str, *, name: str, split="train", max_items=None) -> Pairs:
-    """Any bitext that `load_bitext` reads: two line-aligned files, a TSV, JSONL or TMX file, a dataset of the Hub.
+    """Any bitext that `adapt` reads: two line-aligned files, a TSV, JSONL or TMX file, a dataset of the Hub.
 
     Args:
-        paths (`list[str]`): One path or id, or the two files of the source and of the target.
+        paths (`list[str]`): Paths, ids or the fields of a `PairSource` as JSON; of two files the source's first.
         name (`str`): What the result calls it.
         split (`str`): Of a dataset of the Hub.
     """
-    paths = [expand_variables(path) for path in paths]
     sides = [language(code).code for code in (source, target)]
-    read = load_bitext(paths[0] if len(paths) == 1 else paths, *sides, split=split)
-    pairs = without_blanks(read)
-    rows = pairs[:max_items]["translation"] if max_items else pairs["translation"]
+    rows, empty, titles = [], 0, []
+    for one in parse_sources(paths, split):
+        read, _ = read_source(one, sides)
+        empty += len(read) - len(without_blanks(read))
+        rows += chosen(read, one, seed=0)["translation"]
+        titles.append(one.title)
+    rows = rows[:max_items] if max_items else rows
     sentences = ([row[side] for row in rows] for side in sides)
-    return Pairs(
-        name, (source, target), *sentences, {"data": ", ".join(paths), "pairs_without_text": len(read) - len(pairs)}
-    )
+    return Pairs(name, (source, target), *sentences, {"data": ", ".join(titles), "pairs_without_text": empty})
 
 
 def check_pairs(pairs: Pairs) -> None:

@@ -54,6 +54,17 @@ def test_rows_are_kept_capped_and_counted(tmp_path):
     assert set(facts["domains"]) == {"ui", "news"} and sum(facts["domains"].values()) == 9
 
 
+def test_a_column_of_numbers_is_no_language(tmp_path):
+    """`id`, which is Indonesian, is what many tables call the number of a row."""
+    rows = [f"{i}\tsome words {i}\tmanu {i}" for i in range(12)]
+    (tmp_path / "a.tsv").write_text("id\ten\thaw\n" + "\n".join(rows) + "\n")
+    data = AdaptationData(model="m", bitext=str(tmp_path / "a.tsv"), held_out_pairs=2)
+    with pytest.raises(
+        ValueError, match=r"Indonesian \(id\) side of the bitext mostly has no words \('\d+'\): is its"
+    ):
+        load_pairs(data, config(tmp_path / "run", target_language=None))
+
+
 def test_pairs_that_share_a_sentence_with_held_out_ones_are_not_trained_on(tmp_path):
     rows = [f"word{i}\tkata{i}" for i in range(9)]
     files = {"train": rows, "dev": ["word1\tlain", "other\tkata2", "new\tbaru"]}

@@ -44,7 +44,11 @@ ARGS = SimpleNamespace(source_language="en", target_language=None, seed=1)
 
 def test_what_names_languages():
     assert names_languages([{"id": "a.tsv", "sw": {"path": "b.tsv"}}]) and names_languages([{"en-swh_Latn": "a"}])
+    assert names_languages([{"haw": "a.tsv", "gil": "b.tsv"}]) and names_languages([{False: "a.tsv"}])
+    assert names_languages([{"pt-BR": "a.tsv"}]) and names_languages([{"zh_Hant": "a.tsv"}])
     assert not any(map(names_languages, ([{"path": "a.tsv"}], ["a.tsv"], [{"pth": "a"}], None, [], ["a", "b"])))
+    names = list(language_pairs([{"pt-BR": "a.tsv", "zh-CN": "b.tsv", "haw-sw": "c.tsv"}], "en"))
+    assert names[1:] == ["en-zh", "haw-sw"] and names[0].startswith("en-pt")
     pairs = language_pairs([{"ind": "a.tsv", "id-sw": ["b.tsv", "c.tsv"]}], "en")
     assert list(pairs) == ["en-id", "id-sw"] and pairs["id-sw"].entries == ["b.tsv", "c.tsv"]
     assert languages_of(list(pairs), "en") == {"source": "en", "targets": ["id", "sw"], "pairs": ["en-id", "id-sw"]}

@@ -40,6 +40,38 @@ def test_tsv_keeps_quotes_line_separators_and_other_columns(tmp_path, name):
     assert list(dataset["corpus"]) == ["toy"] * 3
 
 
+def test_tsv_as_spreadsheets_write_it(tmp_path):
+    said = 'He said "a"'
+    quoted = '"' + said.replace('"', '""') + '"'
+    (tmp_path / "a.tsv").write_text(f'en\tsw\n{quoted}\t"Habari"\n')
+    assert texts(load_bitext(tmp_path / "a.tsv", "en", "sw"), "en", "sw") == [(said, '"Habari"')]
+    (tmp_path / "b.tsv").write_text(f'"en"\t"sw"\n{quoted}\t"Habari"\n')
+    assert names_in(tmp_path / "b.tsv") == ["en", "sw"]
+    assert texts(load_bitext(tmp_path / "b.tsv", "en", "sw"), "en", "sw") == [(said, "Habari")]
+
+
+def test_csv_counts_records_of_several_lines(tmp_path, caplog):
+    lines = ["en,sw", '"Hello there,Habari', "Good day,Siku njema", 'Come",Njoo', "Go,Nenda"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    assert len(load_bitext(tmp_path / "a.csv", "en", "sw")) == 2
+    assert "records of several lines: 1 kept" in caplog.text and "the first in line 2" in caplog.text
+    (tmp_path / "b.csv").write_text("en\tsw\nGo\tNenda\n")
+    assert names_in(tmp_path / "b.csv") == ["en", "sw"]
+
+
+def test_a_spreadsheet_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+        archive.writestr("xl/workbook.xml", "")
+    with pytest.raises(ValueError, match="is a spreadsheet or a document; save it as CSV"):
+        load_bitext(tmp_path / "a.xlsx", "en", "sw")
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path):
+    datasets.Dataset.from_dict({"en": ["a"], "sw": ["b"]}).to_parquet(tmp_path / "my [1].parquet")
+    assert len(load_bitext(str(tmp_path / "my [1].parquet"), "en", "sw")) == 1
+
+
 def test_tsv_counts_what_it_leaves_out(tmp_path, caplog):
     path = tmp_path / "a.tsv"
     path.write_bytes(b"\xef\xbb\xbfen\tid\r\none\tsatu\r\ntwo\r\nthr\xffee\ttiga\r\n")

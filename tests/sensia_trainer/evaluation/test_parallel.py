@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from sensia_trainer.evaluation.parallel import check_pairs, flores_pairs, own_pairs, tatoeba_pairs
@@ -48,6 +50,14 @@ def test_your_own_bitext_from_two_files_or_a_table(tmp_path, monkeypatch):
         assert (pairs.name, pairs.source, pairs.target) == ("mine", ENGLISH, INDONESIAN)
     swapped = own_pairs([str(tmp_path / "a.tsv")], "id", "en", name="mine", max_items=3)
     assert (swapped.source, swapped.target) == (INDONESIAN[:3], ENGLISH[:3])
+
+
+def test_your_own_bitext_with_columns_of_other_names(tmp_path):
+    pairs = [f"{s}\tb\t{t}" for s, t in zip(ENGLISH, INDONESIAN, strict=True)]
+    write(tmp_path / "a.tsv", ["left\tkind\tright", *pairs, "x\tc\ty"])
+    fields = {"path": str(tmp_path / "a.tsv"), "source_column": "left", "target_column": "right", "name": "ours"}
+    pairs = own_pairs([json.dumps(fields | {"keep": {"kind": "b"}})], "en", "id", name="mine")
+    assert (pairs.source, pairs.target, pairs.facts["data"]) == (ENGLISH, INDONESIAN, "ours")
 
 
 def test_a_side_in_another_language_is_refused(tmp_path):
