@@ -307,17 +307,18 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_logits *= 1 - bounded**2
                 if scale != 1:
                     grad_logits *= scale
-                grad_logits = grad_logits.to(compute_dtype)
+                up = _room_above(grad_logits, block, weight) if compute_dtype == torch.float16 else 1.0
+                grad_logits = (grad_logits * up).to(compute_dtype)
                 if grad_states is not None:
-                    grad_states[start : start + rows] = grad_logits @ weight
+                    grad_states[start : start + rows] = (grad_logits @ weight) / up
                 if grad_bias is not None:
-                    grad_bias += grad_logits.sum(0)
+                    grad_bias += grad_logits.sum(0) / up
                 if grad_weight is None:
                     continue
-                if compute_dtype == grad_weight.dtype:
+                if compute_dtype == grad_weight.dtype != torch.float16:
                     grad_weight.addmm_(grad_logits.T, block)
                 else:
-                    grad_weight += grad_logits.T @ block
+                    grad_weight += (grad_logits.T @ block).to(grad_weight.dtype) / up
         ctx.save_for_backward(*grads)
         return loss
 
@@ -325,6 +326,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad_loss):
         grads = (None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors)
         return *grads, None, None, None, None
+
+
+def _room_above(grad_logits, block, weight) -> Tensor:
+    """
+    The largest power of two by which gradients of logits can be multiplied without an overflow of their float16
+    products. Those of most words, softmax - eps / V, are some 1e-6 large, where float16 has steps of 6e-8; the scale of
+    the loss comes too late for what is computed with it.
+    """
+    sizes = grad_logits.abs()
+    of_weight = sizes.sum(0).max() * block.abs().max().float().clamp_min(1)
+    of_states = sizes.sum(1).max() * weight.abs().max().float().clamp_min(1)
+    most = torch.maximum(of_weight, of_states).clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.exp2(torch.floor(torch.log2(2.0**15 / most)).clamp(max=15))
 
 
 def _world_size() -> int:

@@ -74,6 +74,8 @@ class PhaseCallback(TrainerCallback):
         self.frozen = []  # parameters that polish froze
 
     def on_train_begin(self, args, state, control, **kwargs):
+        if state.global_step == 0:  # not where a run is resumed, whose references were read
+            self.references = {}
         self._keep("source_sense")
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -86,7 +88,8 @@ class PhaseCallback(TrainerCallback):
         self._keep("sense")
 
     def on_train_end(self, args, state, control, **kwargs):
-        # Another training of the same model begins with all that this one began with.
+        # Another training of the same model begins with all that this one began with. The copy of the embeddings that
+        # constant senses are made of, if there is one now, stays as it is.
         for parameter in self.frozen:
             parameter.requires_grad_(True)
 
@@ -182,7 +185,8 @@ class TrainingWatch(TrainerCallback):
             `NonFiniteError`: if it is not finite, with `non_finite="stop"`.
         """
         if math.isfinite(norm):
-            self._in_a_row = 0
+            if norm > 0:  # it is 0 in a step whose losses were left out
+                self._in_a_row = 0
             return
         names = _not_finite({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
         self._leave_out(

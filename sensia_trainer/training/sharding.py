@@ -49,6 +49,11 @@ def check_sharding(model, args, plugin):
             "`train` names parts of the model, but FSDP shards the weights that updates are merged into, and rows of "
             "new words with the others. Use DDP, or set `train` to 'all'."
         )
+    if getattr(plugin, "fsdp_version", 1) != 2:
+        raise ValueError(
+            "FSDP 1 wraps the model, so that no part of it can be read where senses are measured: use version 2 "
+            '(`fsdp_version: 2` in accelerate\'s configuration, or `"version": 2` in `fsdp_config`).'
+        )
     if plugin.cpu_ram_efficient_loading:
         raise ValueError(LOADED_BY_ONE)
     if args.polish_freeze == "vectors":

@@ -301,6 +301,10 @@ def test_sliding_window_backbones():
     torch.testing.assert_close(torch.cat(outputs.logits), logits, **TOLERANCE)
     with pytest.raises(ValueError, match="sliding.*DynamicCache"):
         model(prompt[None], past_key_values=StaticCache(config=model.config, max_cache_len=20))
+    config.sliding_window = 30  # longer than the text
+    wide = spread(BackpackForCausalLM(BackpackConfig(backbone_config=config, num_senses=4))).eval()
+    static = wide(prompt[None], past_key_values=StaticCache(config=wide.config, max_cache_len=20))
+    torch.testing.assert_close(static.logits, wide(prompt[None]).logits, **TOLERANCE)
 
 
 def test_long_contexts():

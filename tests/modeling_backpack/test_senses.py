@@ -30,6 +30,22 @@ def test_senses_of_words(model):
     torch.testing.assert_close(in_context[0, 2], senses[0, 7])
 
 
+def test_gradients_of_frequent_words_are_summed_in_float32():
+    """In bfloat16 a word that stands hundreds of times would lose most of what its later places add."""
+    model = tiny_backpack("llama")
+    ids = torch.where(torch.rand(8, 90) < 0.9, 5, random_ids(8, 90))
+    grads = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            senses = model.backpack.compute_senses(ids)
+        assert senses.dtype == dtype
+        model.zero_grad()
+        (senses.float() * torch.linspace(0.9, 1.1, senses.numel()).view(senses.shape)).sum().backward()
+        grads[dtype] = model.get_input_embeddings().weight.grad.clone()
+    exact = grads[torch.float32]
+    assert (grads[torch.bfloat16] - exact).norm() < 0.01 * exact.norm()
+
+
 def test_nearest_words(model):
     senses = model.get_senses([7, 8])
     scores, words = model.nearest_words(senses, top_k=5)

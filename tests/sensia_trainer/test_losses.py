@@ -231,6 +231,21 @@ def test_loss_under_autocast_is_float32():
     assert hidden.grad.dtype == weight.grad.dtype == torch.float32
 
 
+def test_gradients_of_words_that_stand_nowhere_survive_float16():
+    """Label smoothing gives them softmax - eps / V, some steps of float16 alone, before any scale of the loss."""
+    size, width = 50_000, 8
+    weight = torch.randn(size, width) * 0.02
+    weight[:32] += 3 * torch.randn(32, width)
+    weight.requires_grad_()
+    hidden, labels = 3 * torch.randn(32, width, requires_grad=True), torch.arange(32)
+    exact = torch.autograd.grad(next_token_loss(hidden, Head(weight), labels, label_smoothing=0.05), (hidden, weight))
+    with torch.autocast("cpu", dtype=torch.float16):
+        loss = next_token_loss(hidden, Head(weight), labels, label_smoothing=0.05)
+    of_hidden, of_weight = torch.autograd.grad(loss, (hidden, weight))
+    for found, expected in ((of_weight[32:], exact[1][32:]), (of_weight[:32], exact[1][:32]), (of_hidden, exact[0])):
+        assert (found - expected).norm() < 3e-3 * expected.norm()
+
+
 def test_no_block_of_logits_exceeds_the_budget(monkeypatch):
     monkeypatch.setattr(implementation, "LOGITS_BUDGET", 4 * 31 * 4)
     sizes = []

@@ -185,6 +185,17 @@ def test_source_senses_drift_from_the_start_of_training(tmp_path):
     assert [row["source_sense_drift_cosine"] for row in resumed.state.log_history if "loss" in row] == drifts
 
 
+def test_a_second_training_begins_anew(tmp_path):
+    trainer = tiny_trainer(tmp_path, max_steps=6)
+    runs = []
+    for _ in range(2):
+        trainer.train()
+        runs.append([row for row in trainer.state.log_history if "loss" in row])
+    (*_, last), (first, *_) = runs
+    assert first["source_sense_drift_cosine"] > 0.9 > last["source_sense_drift_cosine"]
+    assert "sense_drift_cosine" in last and "sense_drift_cosine" not in first
+
+
 def test_weight_decay_on_everything_or_on_matrices(tmp_path):
     for decay_biases in (False, True):
         trainer = tiny_trainer(tmp_path, decay_biases=decay_biases)

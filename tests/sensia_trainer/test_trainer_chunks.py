@@ -166,6 +166,20 @@ def test_skipping_has_an_end(tmp_path, monkeypatch):
     assert trainer.state.global_step == 5
 
 
+class NonFiniteLosses(SensiaTrainer):
+    def contrastive_loss(self, name, *args):
+        loss = super().contrastive_loss(name, *args)
+        return loss * math.nan if self.state.global_step >= 2 else loss
+
+
+def test_skipping_of_losses_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("sensia_trainer.training.callbacks.MAX_SKIPPED", 3)
+    trainer = tiny_trainer(tmp_path, trainer_class=NonFiniteLosses, non_finite_loss="skip")
+    with pytest.raises(NonFiniteError, match="4 steps left out one after the other"):
+        trainer.train()
+    assert trainer.state.global_step == 5
+
+
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     class Spoils(TrainerCallback):
         def __init__(self, step):

@@ -1,5 +1,7 @@
 """An adaptation whose weights are sharded over two processes (FSDP) is the adaptation on one."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import yaml
@@ -8,6 +10,7 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
 from sensia_trainer.commands.adapt import main
+from sensia_trainer.training.sharding import check_sharding
 from sensia_trainer.utils.files import read_json
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 from tests.distributed import allow_fsdp_on_cpu, run_on_processes
@@ -116,6 +119,8 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
     (vectors, loading), _ = run_on_processes(refusals, str(tmp_path))
     assert "`polish_freeze` is 'vectors'" in vectors and "'modules'" in vectors
     assert "`fsdp_cpu_ram_efficient_loading` is true" in loading and "to false" in loading
+    with pytest.raises(ValueError, match="FSDP 1 wraps the model.*`fsdp_version: 2`"):  # which needs a device
+        check_sharding(tiny_trainer(tmp_path).model, None, SimpleNamespace(fsdp_version=1))
 
 
 def adapt_by_command(folder):

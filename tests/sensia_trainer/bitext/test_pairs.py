@@ -59,9 +59,7 @@ def test_a_column_of_numbers_is_no_language(tmp_path):
     rows = [f"{i}\tsome words {i}\tmanu {i}" for i in range(12)]
     (tmp_path / "a.tsv").write_text("id\ten\thaw\n" + "\n".join(rows) + "\n")
     data = AdaptationData(model="m", bitext=str(tmp_path / "a.tsv"), held_out_pairs=2)
-    with pytest.raises(
-        ValueError, match=r"Indonesian \(id\) side of the bitext mostly has no words \('\d+'\): is its"
-    ):
+    with pytest.raises(ValueError, match=r"\(id\) side of the bitext mostly has no words \(.\d+.\): is its"):
         load_pairs(data, config(tmp_path / "run", target_language=None))
 
 
