@@ -157,9 +157,7 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
         kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = AutoModelForCausalLM.from_pretrained(pretrained_model_name_or_path, **kwargs)
         refuse_unfit_model(model.config.to_dict(), model.config)
-        vars(model.config).pop(
-            "quantization_config", None
-        )  # of GGUF, whose weights are dequantised when they are read
+        vars(model.config).pop("quantization_config", None)  # of GGUF, which is dequantised when it is read
         wrong = wrong_weights(info)
         if wrong:
             raise ValueError(

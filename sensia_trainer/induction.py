@@ -224,7 +224,7 @@ class InductionTrainer(ResumableTrainer):
         Opens the gate, in the direction that training gave it, as far as text is predicted no worse than with a closed
         one: to the largest g found at which CE(b + g m) <= CE(b). The loss is flat there, so that training may leave
         the gate anywhere in that range; opened, the senses say as much as they can without a loss. A gate at which
-        text is predicted worse is closed until it is not.
+        text is predicted worse is closed until it is not; where there is none such, it stays, and a warning says so.
 
         Args:
             blocks (`Dataset`, *optional*): Blocks that are neither trained nor measured on, as [`part_for_gate`] keeps
@@ -253,6 +253,11 @@ class InductionTrainer(ResumableTrainer):
 
         gate = widest(loss, trained)
         bar.close()
+        if gate == trained and gate and loss(gate) > loss(0.0):
+            logger.warning(
+                f"Text that was kept apart is predicted worse at any opening of the gate; it stays at {trained:.4f}. "
+                "The senses fit what they were trained on alone: give more text, or fewer steps."
+            )
         self.accelerator.unwrap_model(self.model).backpack.residual_gate.weight.fill_(gate)
         return trained
 
@@ -384,9 +389,16 @@ def contribution(outputs, row=slice(None)) -> Tensor:
 
 
 def one_token_words(tokenizer, words) -> dict[str, int]:
-    """The words that, behind a space, are one token of the tokenizer, with its id."""
-    ids = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in words}
-    return {word: tokens[0] for word, tokens in ids.items() if len(tokens) == 1}
+    """The words that, behind a space, are one token of the tokenizer, with its id. Tokenizers that put a mark before
+    every text ("▁", SentencePiece) are given the word alone."""
+    found = {}
+    for word in words:
+        behind, alone = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (f" {word}", word))
+        if len(behind) == 1:
+            found[word] = behind[0]
+        elif len(alone) == 1 and str(tokenizer.convert_ids_to_tokens(alone[0])).startswith("▁"):
+            found[word] = alone[0]
+    return found
 
 
 @torch.no_grad()

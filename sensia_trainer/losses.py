@@ -331,8 +331,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _room_above(grad_logits, block, weight) -> Tensor:
     """
     The largest power of two by which gradients of logits can be multiplied without an overflow of their float16
-    products. Those of most words, softmax - eps / V, are some 1e-6 large, where float16 has steps of 6e-8; the scale of
-    the loss comes too late for what is computed with it.
+    products. Those of most words, softmax - eps / V, are some 1e-6 large, where float16 has steps of 6e-8; the scale
+    of the loss comes too late for what is computed with it.
     """
     sizes = grad_logits.abs()
     of_weight = sizes.sum(0).max() * block.abs().max().float().clamp_min(1)

@@ -104,10 +104,12 @@ def _disambiguation(results):
             found = [result["disambiguation"]["average"][regime][kind] for regime in REGIMES]
             cells = [_mean(entry) for entry in found]
             cells += [_difference(entry["difference"]) if "difference" in entry else "" for entry in found]
-            rows.append([result["model"], KIND_TITLES[kind], *cells])
+            most = (result.get("settings") or {}).get("max_items")
+            rows.append([result["model"], KIND_TITLES[kind], f"{most:,}" if most else "all", *cells])
     if not rows:
         return ""
-    header = ["model", "nearest centroid by", "all items", "one of each meaning", "contributions less it", "one-shot"]
+    header = ["model", "nearest centroid by", "sentences a word, at most", "those of training"]
+    header += ["one of each meaning", "contributions less it", "one-shot"]
     by_word = []
     for result in results:
         for word, entry in result.get("disambiguation", {}).get("words", {}).items():
@@ -130,9 +132,12 @@ def _substitution(results):
                     f"{RANKING_TITLES[one['than']]}: {_difference(one)}" for one in found[name].get("differences", [])
                 ]
                 cells = [_mean(found[name][key]) for key in ("gap", "recall")]
-                rows.append([result["model"], RANKING_TITLES[name], *cells, "; ".join(beaten)])
-    header = ["model", "ranked by", "GAP", "recall of the first ten", "Δ GAP"]
-    title = "### Lexical substitution: SWORDS\n\nSubstitutes ranked for a word in its context."
+                rows.append([result["model"], RANKING_TITLES[name], found["targets"], *cells, "; ".join(beaten)])
+    header = ["model", "ranked by", "targets", "GAP", "recall of the first ten", "Δ GAP"]
+    title = (
+        "### Lexical substitution: SWORDS\n\nSubstitutes ranked for a word in its context, a target. Models with as "
+    )
+    "many targets have the same."
     return f"{title}\n\n{table(header, rows)}" if rows else ""
 
 

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from uuid import uuid4
 
 import datasets
 import pyarrow as pa
@@ -32,8 +33,7 @@ def kept(key, build: Callable[[Path], dict]) -> tuple[dict[str, datasets.Dataset
     digest = Hasher.hash(key)
     folder = root / digest
     if not (folder / FACTS).is_file():
-        partial = root / f"{digest}.{os.getpid()}.part"
-        shutil.rmtree(partial, ignore_errors=True)
+        partial = root / f"{digest}.{uuid4().hex}.part"  # on other machines that share the cache, pids are the same
         partial.mkdir(parents=True)
         try:
             write_json(partial / FACTS, build(partial))

@@ -13,11 +13,13 @@ that was interrupted goes on from its last checkpoint when the same command is g
 """
 
 import hashlib
+from importlib.util import find_spec
 from pathlib import Path
 
 from ..config import METHODS, METHODS_WITHOUT_SENSES, SensiaConfig
 from ..training.settings import AdaptationData, TrainedParts
 from ..utils.arguments import recipe_parser
+from ..utils.errors import UsageError
 from ..utils.recipes import expand_variables, parse_recipe
 from ..vocabulary.settings import VocabularySettings
 
@@ -35,7 +37,7 @@ def main(argv):
     from ..training.runs import run_folder, warn_of_one_process
 
     warn_of_one_process(args)
-    check_together(data, args)
+    check_together(data, parts, args)
     if data.estimate:
         return estimate(data, words, parts, args)
     with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
@@ -46,14 +48,17 @@ def main(argv):
             adapt(run, data, words, parts, args)
 
 
-def check_together(data, args):
-    """What does not go together, before anything is read: an induction or the learning of words may take hours."""
+def check_together(data, parts, args):
+    """What does not go together, or is not installed, before anything is read: an induction or the learning of words
+    may take hours."""
     from ..training.adaptation import base_model
     from ..training.inputs import check_sides
 
     sides = {"source": data.replay_source, "target": data.monolingual_target}
     check_sides([side for side, given in sides.items() if given], args)
     base_model(data)
+    if parts.train == "lora" and find_spec("peft") is None:
+        raise UsageError("`train` is 'lora', for which peft is not installed: `pip install 'sensia[peft]'`.")
 
 
 def estimate(data, words, parts, args):
@@ -81,6 +86,7 @@ def adapt(run, data, words, parts, args):
     from ..training.adaptation import (
         base_model,
         check_control,
+        induction_of,
         last_evaluation,
         load_bitext,
         load_texts,
@@ -93,7 +99,6 @@ def adapt(run, data, words, parts, args):
     from ..training.inputs import check_a_batch, check_a_batch_of_each
     from ..training.parts import choose_parts, merge_updates
     from ..training.runs import run_metrics, tokenizer_fingerprint, weights_fingerprint
-    from ..utils.files import read_json
     from ..utils.models import load_model, load_tokenizer
     from ..vocabulary.extension import keep_report, with_earlier_words, with_votes, words_added
     from ..vocabulary.section import vocabulary_figure
@@ -148,6 +153,7 @@ def adapt(run, data, words, parts, args):
         vocabulary = with_earlier_words(vocabulary, base)
         first = vocabulary["first_token"]
         new = range(new.start if new else first, first + vocabulary["new_tokens"])
+    set_seed(args.seed)  # the first updates are the same whether senses were induced in this process or before
     choose_parts(model, parts, new)
     trainer = (SensiaTrainer if has_senses else DenseTrainer)(
         model,
@@ -177,10 +183,8 @@ def adapt(run, data, words, parts, args):
         before, after = ({key.split("_", 1)[1]: value for key, value in part.items()} for part in (before, after))
         after |= {name: value for name, value in before.items() if "random_" in name}
         shown, names = {}, trainer.pairs
-        if begun != base:
-            made = read_json(Path(begun) / "metrics.json")
-            shown["induced"] = {"steps": made["config"]["steps"], "tokens": made["data"]["tokens"]}
-            shown["induced"] |= {name: made[name] for name in ("before", "after")}
+        if given_senses := induction_of(begun):
+            shown["induced"] = given_senses
         if names:
             before, after = by_pair(before, names), by_pair(after, names)
             shown["by_pair"] = {n: {"before": before[n], "after": after[n], "data": facts_of[n]} for n in names}

@@ -63,7 +63,8 @@ def data_text(data: dict, licence: dict, followed: dict) -> Markdown:
         sentences.append(f"Licence of the text, as it was given: {escape(data['licence'])}.")
     if licence["license"] == UNKNOWN:
         sentences.append(
-            "It was not said what licence the text has that all of the weights could go by, so theirs is **unknown**: "
+            "No licence that all of the weights could go by follows from what was said of the text and of the base "
+            "model, so theirs is **unknown**: "
             "ask whoever made them before using them."
         )
     elif licence["license"] == "other":

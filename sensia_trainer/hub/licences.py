@@ -1,7 +1,8 @@
 """Which licence the weights can have, from what is said of the text they were trained on.
 
 Nothing is granted that nobody gave: text of an unknown licence makes weights of an unknown one. Non-commercial and
-share-alike terms carry over to the weights; permissive ones leave them under the licence of this project.
+share-alike terms carry over to the weights; permissive ones leave them under the licence of this project, or under
+terms of its own that the base model has.
 """
 
 import re
@@ -67,9 +68,10 @@ def weights_licence(data: dict, base: dict | None = None) -> dict:
         return {"license": UNKNOWN}
     licence = "; ".join(dict.fromkeys(str(one) for one in (data.get("licence"), *beside) if one))
     parts = _parts(licence) + [name for name in classes if name != "open"]
-    families = {family_of(part) for part in parts}
-    for term in _terms_of(base):
-        families.add(term)
+    families, of_base = {family_of(part) for part in parts}, _terms_of(base)
+    if families <= {"permissive"} and None in of_base and len(of_base) == 1 and (base or {}).get("license") != UNKNOWN:
+        return dict(base or {})  # terms of its own, such as Gemma's, which what is made of it keeps
+    families |= of_base
     if None in families or "no derivatives" in families:
         return {"license": UNKNOWN}
     if any(family.startswith("non-commercial") for family in families):

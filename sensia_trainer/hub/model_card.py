@@ -14,7 +14,7 @@ and `command`, as the training scripts write them. Optional keys add to the card
 - `benchmarks`: [{"name", "type", "split", "metric", "value", "interval", "control", "items", "protocol"}];
 - `writing`: `fluency` and `generation` of an evaluation;
 - `examples`: [[source sentence, its translation], ...] and `prompt`, for the snippets;
-- `induced`: `steps`, `tokens`, `before` and `after` of senses that were given to the base before;
+- `induced`: `steps`, `tokens`, `model`, `text`, `before` and `after` of senses that were given to the base before;
 - `vocabulary`: what `extend_vocabulary` reports of new words, or `{"languages": {code: that}}`;
 - of several languages: `languages` {"source": code, "targets": [code, …], "pairs": ["en-id", …]}, `by_pair` {pair:
   {"before", "after", "control", "data"}}, `matrix`: what `sensia evaluate` measures with `languages`;
@@ -154,7 +154,7 @@ def induction_card(metrics: dict) -> str:
         "senses": (metrics.get("model") or {}).get("Senses per word") or "several",
         "trained": f"Beside the senses, trained were: {', '.join(parts)}." if parts else "Nothing else was trained.",
         "gate_text": "text kept apart for it" if (metrics.get("data") or {}).get("gate_blocks") else "training text",
-        "opened": "trained_gate" in (metrics.get("after") or {}),
+        "opened": _is_opened(metrics.get("after") or {}),
         "senses_alone": metrics["config"].get("mixture_weight"),
         "word_table": sense_table(spoken.get("words") or []),
         "common_share": spoken.get("common_share"),
@@ -165,6 +165,10 @@ def induction_card(metrics: dict) -> str:
     data = (metrics.get("data") or {}) | ({"tokens_trained_on": tokens} if tokens else {})
     metadata = _base_metadata(base, "finetune", metrics)
     return _card("induction.md", metrics | {"data": data}, source, source, values, metadata, ["backpack", "senses"])
+
+
+def _is_opened(after: dict) -> bool:
+    return after.get("trained_gate", after.get("gate")) != after.get("gate")
 
 
 RENDERERS = {

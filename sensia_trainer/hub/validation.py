@@ -101,8 +101,9 @@ def validate_card(text: str, repo_type: str = "model", to_publish: bool = False)
             )
     if to_publish and repo_type == "model" and data.get("license") == UNKNOWN:
         problems.append(
-            "the licence of the weights is unknown, because it was not said what licence the text has: name the "
-            "text's when training (`--licence`), or, if you may, theirs when publishing (`--license cc-by-4.0`)"
+            "the licence of the weights is unknown, because none follows from what was said of the text and the base "
+            "model: name the text's when training (`--licence`), or, if you may, theirs when publishing (`--license "
+            "cc-by-4.0`, or that of the base model where it asks for its own)"
         )
     for placeholder in re.findall(r"more information needed|\bTODO\b|\[needs more\b", card.text, flags=re.IGNORECASE):
         problems.append(f"the body holds the placeholder {placeholder!r}")

@@ -28,7 +28,7 @@ from ..config import METHODS_WITHOUT_SENSES
 from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
 from ..evaluation.perplexity import perplexity
 from ..languages import in_language, language
-from ..utils.files import read_json
+from ..utils.files import METRICS_FILE, read_json
 from ..utils.models import load_config
 from ..utils.recipes import expand_variables
 from .text import TEXT_SUFFIXES, read_documents
@@ -333,6 +333,28 @@ def base_model(data):
             "causal language model, e.g. what pretrain_micro_gpt2 makes."
         )
     return data.dense_model
+
+
+def induction_of(folder) -> dict | None:
+    """
+    How the senses of the model in `folder` were induced, as the card of its adaptation tells it: `steps`, `tokens`
+    read in them, `model` that had none, `text`, and what was measured `before` and `after`. `None` for other models.
+    """
+    from ..hub.card_tables import trained_tokens
+
+    file = Path(folder) / METRICS_FILE
+    made = read_json(file) if file.is_file() else {}
+    if made.get("kind") != "induction":
+        return None
+    names = [plain_name(str(source)) for source in made["data"].get("sources") or []]
+    return {
+        "steps": made["config"]["steps"],
+        "tokens": trained_tokens(made),
+        "model": made["base_model"],
+        "text": None if names == ["induced.txt"] else ", ".join(names) or None,  # else the source sides of the pairs
+        "before": made["before"],
+        "after": made["after"],
+    }
 
 
 def evaluations(history):

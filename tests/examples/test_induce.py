@@ -14,6 +14,8 @@ from sensia_trainer.cli import main
 from sensia_trainer.commands.induce import induced as senses_from
 from sensia_trainer.commands.induce import with_model_first
 from sensia_trainer.config import SensiaConfig
+from sensia_trainer.hub.card_tables import trained_tokens
+from sensia_trainer.utils.models import load_config
 from sensia_trainer.utils.recipes import find_recipe
 from tests.conftest import SENTENCES
 
@@ -155,7 +157,8 @@ def test_a_plain_model_is_adapted_in_one_command(tmp_path, base, capsys):
     assert main(argv) == 1
     message = capsys.readouterr().err
     assert "sensia induce" in message and "fine-tuning" in message and "Backpack" in message
-    assert main([*argv, "--induce_steps", "2"]) == 0
+    words = ["--vocabulary_size", "12", "--train", "lora", "--lora_r", "2"]
+    assert main([*argv, "--induce_steps", "2", *words]) == 0
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.backpack.residual_gate.weight.item() != 0
     metrics, card = (tmp_path / "out" / name for name in ("metrics.json", "README.md"))
@@ -164,8 +167,9 @@ def test_a_plain_model_is_adapted_in_one_command(tmp_path, base, capsys):
     induced = json.loads((tmp_path / "out" / "induced" / "metrics.json").read_text())
     assert metrics["induced"]["steps"] == 2 and metrics["induced"]["after"] == induced["after"]
     assert "a language model that was given senses" in card and "English Backpack" not in card
-    assert f"in 2 steps on {induced['data']['tokens']:,} tokens" in card
-    assert main([*argv, "--induce_steps", "2"]) == 0 and "nothing is left to train" in capsys.readouterr().out
+    assert f"in 2 steps on {trained_tokens(induced):,} tokens" in card
+    assert 0 < metrics["vocabulary"]["new_tokens"] <= 12 and model.config.vocab_size > load_config(base).vocab_size
+    assert main([*argv, "--induce_steps", "2", *words]) == 0 and "nothing is left to train" in capsys.readouterr().out
 
 
 def test_the_tokenizer_may_lie_elsewhere(tmp_path, base):

@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 from datasets import Dataset
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, models, normalizers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.config import SensiaConfig
@@ -205,6 +206,35 @@ def test_the_gate_has_a_rate_of_its_own_and_no_decay(tmp_path):
     assert [group["lr"] for group in groups] == [0.01, 0.01, 0.5]
     assert groups[2]["params"] == [trainer.model.backpack.residual_gate.weight]
     assert trainer_for(tmp_path).args.gate_learning_rate == pytest.approx(0.1)
+
+
+def test_a_gate_that_does_harm_at_any_opening_is_told(tmp_path, monkeypatch, caplog):
+    trainer = trainer_for(tmp_path)
+    with torch.no_grad():
+        trainer.model.backpack.residual_gate.weight.fill_(0.3)
+    closed = []  # the states of a closed gate, which are asked for first
+
+    def harmful(states, *_):
+        closed.append(states)
+        return (states - closed[0]).square().mean()
+
+    monkeypatch.setattr("sensia_trainer.induction.next_token_loss", harmful)
+    monkeypatch.setattr("sensia_trainer.induction.GATE_BLOCKS", 2)  # one batch
+    with caplog.at_level("WARNING"):
+        assert trainer.open_gate() == pytest.approx(0.3)
+    assert "predicted worse at any opening of the gate" in caplog.text
+
+
+def test_words_of_a_tokenizer_that_marks_every_text():
+    """As Llama 2's: a space before a word makes a token of its own there."""
+    vocab = {"<unk>": 0, "▁": 1} | {letter: n for n, letter in enumerate("abdnt", 2)}
+    merges = [("▁", "b"), ("▁b", "a"), ("▁ba", "n"), ("▁ba", "t")]
+    vocab |= {"".join(pair): len(vocab) + n for n, pair in enumerate(merges)}
+    core = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    marked = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    assert marked.tokenize(" ban") == ["▁", "▁ban"]
+    assert one_token_words(marked, ["ban", "bat", "bad"]) == {"ban": vocab["▁ban"], "bat": vocab["▁bat"]}
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(tmp_path):

@@ -70,7 +70,13 @@ def test_classes_of_rows_and_the_base_model_add_their_terms():
     assert weights_licence(cc0, {"license": "cc-by-sa-4.0"})["license"] == "cc-by-sa-4.0"
     assert weights_licence(cc0, {"license": "cc-by-nc-sa-4.0"})["license"] == "cc-by-nc-sa-4.0"
     assert weights_licence(cc0, BY_CORPUS) == BY_CORPUS
-    assert weights_licence(cc0, {"license": "llama3"})["license"] == "unknown"
+    for own in (
+        {"license": "llama3"},
+        {"license": "other", "license_name": "qwen-research", "license_link": "LICENSE"},
+    ):
+        assert weights_licence(cc0, own) == own  # the text asks for nothing
+        assert weights_licence({"licence": "CC BY-SA"}, own)["license"] == "unknown"
+    assert weights_licence(cc0, {"license": "unknown"})["license"] == "unknown"
     assert weights_licence(cc0, {"license": "apache-2.0"})["license"] == "apache-2.0"
     assert weights_licence(cc0, {"license": "unknown"})["license"] == "unknown"
 
