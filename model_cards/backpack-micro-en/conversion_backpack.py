@@ -156,7 +156,8 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
             kwargs["dtype"] = kwargs.pop("torch_dtype")
         kwargs = {"dtype": torch.float32} | kwargs | {"output_loading_info": True, "ignore_mismatched_sizes": True}
         model, info = AutoModelForCausalLM.from_pretrained(pretrained_model_name_or_path, **kwargs)
-        refuse_unfit_model(config_dict, model.config)
+        refuse_unfit_model(model.config.to_dict(), model.config)
+        vars(model.config).pop("quantization_config", None)  # of GGUF, which is dequantised when it is read
         wrong = wrong_weights(info)
         if wrong:
             raise ValueError(

@@ -276,8 +276,12 @@ class BackpackModel(BackpackPreTrainedModel):
             distinct = nn.functional.pad(distinct, (0, -len(distinct) % SHAPE_STEP))
         # A row of tokens: hooks on embeddings (NEFTune's) expect a batch.
         senses = self._intervened(self.sense_network(embeddings(distinct[None])[0]), distinct)
-        # An embedding lookup, because the backward of advanced indexing is slow on CPU.
-        return nn.functional.embedding(inverse.to(senses.device), senses.flatten(1)).unflatten(-1, senses.shape[1:])
+        # An embedding lookup, because the backward of advanced indexing is slow on CPU. There it adds one occurrence
+        # after another, in float32, since sums in bfloat16 lose those of frequent words.
+        rows, is_half = senses.flatten(1), senses.dtype in (torch.float16, torch.bfloat16)
+        rows = rows.float() if is_half and rows.device.type == "cpu" and rows.requires_grad else rows
+        every = nn.functional.embedding(inverse.to(senses.device), rows).to(senses.dtype)
+        return every.unflatten(-1, senses.shape[1:])
 
     def _check_ids(self, distinct, name="input_ids"):
         if distinct.device.type == "meta" or distinct.numel() == 0:
@@ -434,9 +438,12 @@ class BackpackModel(BackpackPreTrainedModel):
         # CODEPATH: none; the cache is compared with the number of layers it was made for.
         if cache.layer_class_to_replicate is None and len(cache.layers) == self.config.num_hidden_layers:
             static_length, all_slide = 0, True
+            window = getattr(self.backbone.config.get_text_config(), "sliding_window", None) or 0
             for layer in cache.layers:
                 if isinstance(layer, StaticLayer):
-                    static_length, all_slide = max(static_length, layer.max_cache_len), all_slide and layer.is_sliding
+                    # One that is shorter than the window is as long as was asked for.
+                    is_cut = layer.is_sliding and layer.max_cache_len >= window
+                    static_length, all_slide = max(static_length, layer.max_cache_len), all_slide and is_cut
             if static_length and all_slide:
                 raise ValueError(
                     "`past_key_values` is a static cache of sliding-window layers only, which are shorter than the "

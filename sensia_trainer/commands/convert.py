@@ -8,6 +8,7 @@ Some checkpoints claim GPT-2's inverse-layer attention scaling but were trained 
 words of plain text that the model should know, decides: the setting with the lower loss is kept.
 """
 
+import shutil
 from pathlib import Path
 
 from modeling_backpack import BackpackForCausalLM
@@ -52,11 +53,15 @@ def main(argv):
         losses = losses_of_scaling(model, tokenizer, args.text)
         print(f"loss with inverse-layer scaling {losses[True]:.4f}, without {losses[False]:.4f} nats a token")
         set_inverse_layer_scaling(model, losses[True] <= losses[False])
+    folder = Path(args.output_dir)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
     if tokenizer is not None:
-        tokenizer.save_pretrained(args.output_dir)
-    model.save_pretrained(args.output_dir)
-    keep_report(args.checkpoint, args.output_dir)
-    keep_licence(args.checkpoint, args.output_dir)
+        tokenizer.save_pretrained(partial)
+    model.save_pretrained(partial)
+    keep_report(args.checkpoint, partial)
+    keep_licence(args.checkpoint, partial)
+    partial.rename(folder)
     scaling = {True: ", inverse-layer scaling on", False: ", inverse-layer scaling off", None: ""}
     print(f"Saved to {args.output_dir}{scaling[getattr(model.config.backbone_config, SCALING, None)]}")
 

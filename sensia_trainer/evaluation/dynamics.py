@@ -164,9 +164,12 @@ def induction_dynamics(history, path) -> list[Path]:
         The files written.
     """
     panels = {
-        "(a) gate": [("gate", "gate", "-")],
+        "(a) gate": [("gate", "training", "-"), ("eval_gate", "as measured, opened in the end", "--")],
         "(b) |g m| / |b|": [("contribution", "training", "-"), ("eval_contribution", "held out", "--")],
-        "(c) KL(base || model) (nats)": [("divergence", "training", "-"), ("eval_divergence", "held out", "--")],
+        "(c) KL(base || model) (nats)": [
+            ("divergence", "training, at its temperature", "-"),
+            ("eval_divergence", "held out", "--"),
+        ],
         "(d) likeness of senses": [
             ("diversity", "mean squared cosine", "-"),
             ("eval_ambiguous_cosine", "mean cosine, ambiguous words", "--"),

@@ -347,6 +347,7 @@ def _card(
         "config_table": settings_table(metrics),
         "lm_side": "both sides" if both_sides else f"the {target.name} side",
         "predicted": "both languages'" if both_sides else target.name,
+        "pools_mixture": (metrics.get("config") or {}).get("sense_pooling") == "mixture",
         "figure": metrics.get("figure"),
         "vocabulary": vocabulary_text(metrics, source.name, target.name),
         "vocabulary_figure": metrics.get("vocabulary_figure"),
