@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.trainer_utils import get_last_checkpoint
 
+from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.config import SensiaConfig
 from sensia_trainer.evaluation.overlap import overlap_by_query, token_idf
 from sensia_trainer.losses import info_nce
@@ -143,8 +144,6 @@ def test_resumed_within_polish_keeps_constant_senses(tmp_path):
 
 
 def test_saved_model_keeps_its_own_sense_embeddings(tmp_path):
-    from modeling_backpack import BackpackForCausalLM
-
     trainer = tiny_trainer(tmp_path, polish_freeze="vectors")
     trainer.train()
     trainer.save_model()
@@ -372,6 +371,27 @@ def test_padding_to_the_longest_of_a_random_batch_is_told(tmp_path, monkeypatch,
         tiny_trainer(tmp_path, train_sampling_strategy=strategy)
     told = any("'group_by_length' computes a fraction" in record.getMessage() for record in caplog.records)
     assert told == (not share_rows and strategy == "random")
+
+
+@pytest.mark.parametrize("stopped_at", [4, 6, 8])  # in the first epoch, at its end, in the second
+def test_a_run_with_text_beside_its_pairs_resumes_exactly(tmp_path, stopped_at):
+    texts = {"source": tiny_texts("en"), "target": tiny_texts("id")}
+    fields = dict(texts=texts, source_lm_weight=1.0, save_strategy="steps", save_steps=stopped_at)
+    whole = tiny_trainer(tmp_path / "whole", **fields)
+    whole.train()
+    resumed = tiny_trainer(tmp_path / "resumed", **fields)
+    resumed.train(resume_from_checkpoint=f"{tmp_path}/whole/checkpoint-{stopped_at}")
+    assert not moved(snapshot(whole.model), resumed.model)
+    losses = [[row["loss"] for row in run.state.log_history if "loss" in row] for run in (whole, resumed)]
+    assert losses[0] == losses[1] and len(losses[0]) == 12
+
+
+def test_a_gate_that_never_moved_is_told(tmp_path, caplog):
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=len(tiny_tokenizer()), n_embd=16, n_layer=1, n_head=2))
+    gated, args = BackpackForCausalLM.from_backbone(base, num_senses=4), tiny_trainer(tmp_path).args
+    with caplog.at_level("WARNING"):
+        SensiaTrainer(gated, args, train_dataset=tiny_bitext(), processing_class=tiny_tokenizer())
+    assert "The gate of the model is 0" in caplog.text and "induce_steps" in caplog.text
 
 
 def test_text_beside_the_pairs_that_would_not_be_learned_from_is_refused(tmp_path):
