@@ -114,12 +114,20 @@ def results_table():
             flores, metrics = result["evaluation"]["flores"], result["metrics"]
             kinds = ("sense", "context", "overlap", "random_sense")
             recalls = [f"{recall(flores, kind):.2f}" for kind in kinds]
+            sides = ("source_to_target", "target_to_source")
+            recalls.append(f"{mean(flores[f'sense_beyond_overlap_{side}'] for side in sides):.2f}")
             english = f"{metrics['before']['source_bits_per_byte']:.2f}"
             (bits, kept), (control, kept_alone) = (fluencies(run) for run in (result, control_of(target)))
             fluency = [bits, control, english, kept, kept_alone]
             rows.append([language(target).name, f"{metrics['data']['pairs']:,}", *recalls, *fluency])
     names = ["language", "pairs", "senses", "contexts", "token overlap, no model", "random weights"]
-    names += ["bits per byte", "bits, LM loss alone", "English bits before", "English bits after"]
+    names += [
+        "senses, where overlap fails",
+        "bits per byte",
+        "bits, LM loss alone",
+        "English bits before",
+        "English bits after",
+    ]
     names += ["English bits, LM loss alone"]
     return table(names, rows)
 

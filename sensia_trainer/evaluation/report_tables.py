@@ -154,6 +154,11 @@ def _pairs_table(results, name) -> list[str]:
             rows.append([title.format(side), *cells])
     rows = [row for row in rows if set(row[1:]) != {"–"}]  # measured for one model at least
     rows.append(["pairs (truncated)", *(f"{r['pairs']} ({r['truncated']})" for r in found)])
+    overlap = (
+        " Token overlap is TF-IDF over the model's own tokens, without a model; where it fails, a wrong sentence "
+        "shares as much as the translation."
+    )
+    about = overlap if any("overlap" in str(row[0]) for row in rows) else ""
     lines = [
         "",
         f"## {PAIR_TITLES.get(name, escape(name))} ({'; '.join(pairs)})",
@@ -161,9 +166,7 @@ def _pairs_table(results, name) -> list[str]:
         table(["", *(r["name"] for r in measured)], rows),
         "",
         f"95 % bootstrap intervals over pairs; * differs from {escape(measured[0]['name'])} (paired bootstrap, "
-        "p < .05). Perplexity per token is not tested: models may split the text differently. Token overlap is TF-IDF "
-        "over the model's own tokens, without a model; where it fails, a wrong sentence shares as much as the "
-        "translation.",
+        f"p < .05). Perplexity per token is not tested: models may split the text differently.{about}",
     ]
     if any(UNTESTED in cell for row in rows for cell in row[1:]):
         first = escape(measured[0]["name"])

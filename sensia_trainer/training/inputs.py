@@ -44,6 +44,11 @@ def training_inputs(dataset, texts, tokenizer, args, *, positions, share_rows):
     )
     if dataset is None:
         return None, collator
+    if args.predict_end and tokenizer.eos_token_id is None:
+        logger.warning(
+            "The tokenizer has no end-of-text token, so that `predict_end` does nothing: what the model writes will "
+            "not end. Give the tokenizer one (`eos_token`), or set `predict_end` to false."
+        )
     if not share_rows and args.train_sampling_strategy == "random":
         logger.warning(
             "Sentences have rows of their own with this backbone, and `train_sampling_strategy` is 'random': each is "

@@ -263,7 +263,8 @@ def pack(documents, tokenizer, block_size: int, num_proc: int = 1, file: str | N
     """
     if tokenizer.eos_token_id is None:
         raise ValueError(
-            f"{tokenizer.name_or_path or 'The tokenizer'} has no end-of-text token, which parts documents."
+            f"{tokenizer.name_or_path or 'The tokenizer'} has no end-of-text token, which parts documents. "
+            "Give it one (`tokenizer.eos_token`, one of its tokens) and save it, or name another by `tokenizer`."
         )
     from ..utils.models import own_start_token  # likewise
 
