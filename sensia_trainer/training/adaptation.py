@@ -19,7 +19,7 @@ from ..bitext import store
 from ..bitext.columns import texts
 from ..bitext.flores import reported_sentences
 from ..bitext.hub_data import load_hub
-from ..bitext.langid import can_tell, elsewhere, refuse_elsewhere
+from ..bitext.langid import MIN_BYTES, can_tell, elsewhere, refuse_elsewhere
 from ..bitext.pairs import load_pairs, names_languages
 from ..bitext.several import languages_of, load_several
 from ..bitext.sources import is_hub_id, names_in
@@ -125,6 +125,12 @@ def load_texts(data, args, held_out):
         judged = _judged(read, codes[side], codes[other], sentences[codes[side]], keys, f"`{name}`")
         found = {row["values"]: row["counts"] for row in judged.data["elsewhere"].value_counts().to_pylist()}
         refuse_elsewhere(found, codes[side], f"`{name}`")
+        short = found.get(None, 0)
+        if short > len(read) / 2 and can_tell((codes[side],), f"`{name}`"):
+            logger.warning(
+                f"`{name}`: {short:,} of {len(read):,} texts are of less than {MIN_BYTES} bytes, too short to tell what "
+                "language they are in; they are taken as they are."
+            )
         clean = judged.data["clean"].to_numpy()
         right = pc.equal(judged.data["elsewhere"].fill_null(""), "").to_numpy()
         loaded[side] = read.select(np.flatnonzero(right & clean))

@@ -266,6 +266,14 @@ def test_text_is_told_from_other_languages_where_the_target_cannot_be(tmp_path):
     assert "in other languages" not in facts["monolingual target"]  # nothing was judged
 
 
+def test_text_too_short_to_be_judged_is_told(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("\n".join(["Guten Tag", "Danke sehr", "Bitte", CAT]), encoding="utf-8")
+    held_out = Dataset.from_dict({"translation": [{"en": "held out", "id": "x"}]})
+    data = AdaptationData(model="m", bitext="b", replay_source=str(tmp_path / "a.txt"))
+    assert len(load_texts(data, config(tmp_path), held_out)[0]["source"]) == 4
+    assert "`replay_source`: 3 of 4 texts are of less than 20 bytes" in caplog.text
+
+
 def test_pairs_of_evaluation_sets_are_not_trained_on(tmp_path):
     rows = [
         (f"The {word} was closed in March.", f"{word} ditutup")
