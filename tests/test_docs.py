@@ -264,10 +264,14 @@ def test_the_study_of_domains_is_quoted_right(render):
         assert words.format(after[name], before[name]) in page
     released = render["read"]("recommended/id-sensia.json")[0]["metrics"]
     base, kept = (released[name]["source_bits_per_byte"] for name in ("before", "after"))
-    (hard,) = render["read"]("recipe/chosen+fast+uniform-batches+hard-negatives.json")  # without text beside the pairs
-    more = hard["metrics"]["after"]["source_bits_per_byte"] / base - 1
+    more = [
+        100 * (run["metrics"]["after"]["source_bits_per_byte"] / base - 1)
+        for run in render["read"]("recipe/*.json")
+        if run["recipe"].get("source_lm_weight") and not run["recipe"].get("replay_source")
+        if run["metrics"]["config"]["steps"] == 500 and run["recipe"].get("method", "sensia") == "sensia"
+    ]
     reading = " ".join(PAGES["reading-results"].split())
-    assert f"({100 * more:.0f} % more bits a byte than the base" in reading and kept < base
+    assert f"({min(more):.0f} to {max(more):.0f} % more bits a byte than the base" in reading and kept < base
     assert f"about {base:.1f} for English" in reading
 
 

@@ -128,8 +128,8 @@ def load_texts(data, args, held_out):
         short = found.get(None, 0)
         if short > len(read) / 2 and can_tell((codes[side],), f"`{name}`"):
             logger.warning(
-                f"`{name}`: {short:,} of {len(read):,} texts are of less than {MIN_BYTES} bytes, too short to tell what "
-                "language they are in; they are taken as they are."
+                f"`{name}`: {short:,} of {len(read):,} texts are of less than {MIN_BYTES} bytes, too short to tell "
+                "what language they are in; they are taken as they are."
             )
         clean = judged.data["clean"].to_numpy()
         right = pc.equal(judged.data["elsewhere"].fill_null(""), "").to_numpy()
