@@ -1,11 +1,14 @@
 """`sensia adapt` as a user runs it: from a recipe to a model folder, resumed, and refused."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,6 +26,18 @@ FIELDS += " --save_steps 3 --use_cpu true --report_to none --held_out_pairs 6 --
 
 
 def adapt(folder, *extra):
+    """In this process: to import takes a new one longer than to train."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(["adapt", *map(str, extra)])
+        except SystemExit as end:  # of `--help`
+            code = end.code
+    return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+def adapt_alone(folder, *extra):
+    """As a user does."""
     command = [sys.executable, "-m", "sensia_trainer", "adapt", *map(str, extra)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -41,7 +56,7 @@ def run(tmp_path_factory, tiny_model):
     (folder / "pairs.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n")
     (folder / "recipe.yaml").write_text("model: base\nbitext: pairs.tsv\ntarget_language: id\noutput_dir: out\n")
     arguments = ["recipe.yaml", *FIELDS.split()]
-    done = adapt(folder, *arguments)
+    done = adapt_alone(folder, *arguments)
     assert done.returncode == 0, done.stderr
     return folder, arguments, done.stdout
 
@@ -99,7 +114,7 @@ def test_low_rank_updates_are_merged_into_the_folder(run):
 
 
 def test_help_describes_its_own_fields_and_names_the_library_s():
-    printed = {flag: adapt(ROOT, flag) for flag in ("--help", "--help_all")}
+    printed = {flag: adapt_alone(ROOT, flag) for flag in ("--help", "--help_all")}
     assert all(done.returncode == 0 for done in printed.values())
     short, full = (done.stdout for done in printed.values())
     for field in ("--bitext", "--held_out_pairs", "--polish_freeze", "--train", "--tau_sense", "--learning_rate"):
