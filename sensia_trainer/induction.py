@@ -236,6 +236,7 @@ class InductionTrainer(ResumableTrainer):
         """
         model, states = self.whole_model().eval(), []
         head, trained = head_of(model), self._gate().item()
+        blocks_apart = blocks is not None
         if blocks is None:
             blocks = self.train_dataset.select(range(min(GATE_BLOCKS, len(self.train_dataset))))
         for batch in self.get_eval_dataloader(blocks):
@@ -254,10 +255,8 @@ class InductionTrainer(ResumableTrainer):
         gate = widest(loss, trained)
         bar.close()
         if gate == trained and gate and loss(gate) > loss(0.0):
-            logger.warning(
-                f"Text that was kept apart is predicted worse at any opening of the gate; it stays at {trained:.4f}. "
-                "The senses fit what they were trained on alone: give more text, or fewer steps."
-            )
+            advice = "give more text, or take fewer steps" if blocks_apart else "train for longer"
+            logger.warning(f"Text is predicted worse at any opening of the gate; it stays at {trained:.4f}: {advice}.")
         self.accelerator.unwrap_model(self.model).backpack.residual_gate.weight.fill_(gate)
         return trained
 

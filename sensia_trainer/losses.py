@@ -310,9 +310,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 up = _room_above(grad_logits, block, weight) if compute_dtype == torch.float16 else 1.0
                 grad_logits = (grad_logits * up).to(compute_dtype)
                 if grad_states is not None:
-                    grad_states[start : start + rows] = (grad_logits @ weight) / up
+                    grad_states[start : start + rows] = (grad_logits @ weight).to(grad_states.dtype) / up
                 if grad_bias is not None:
-                    grad_bias += grad_logits.sum(0) / up
+                    grad_bias += grad_logits.sum(0).to(grad_bias.dtype) / up
                 if grad_weight is None:
                     continue
                 if compute_dtype == grad_weight.dtype != torch.float16:

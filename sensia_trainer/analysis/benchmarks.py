@@ -134,7 +134,7 @@ def _substitution(results):
                 cells = [_mean(found[name][key]) for key in ("gap", "recall")]
                 rows.append([result["model"], RANKING_TITLES[name], found["targets"], *cells, "; ".join(beaten)])
     header = ["model", "ranked by", "targets", "GAP", "recall of the first ten", "Δ GAP"]
-    title = "### Lexical substitution: SWORDS\n\nSubstitutes ranked for a word in its context, a target."
+    title = "### Lexical substitution: SWORDS\n\nSubstitutes ranked for a word in its context, a target: the first."
     return f"{title}\n\n{table(header, rows)}" if rows else ""
 
 

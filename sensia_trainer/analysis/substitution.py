@@ -58,8 +58,7 @@ def load_swords(path, *, max_items=None) -> list[Target]:
                 targets.append(Target(context, word, list(words), np.array(shares)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{str(path)!r} is no file of SWORDS ({type(error).__name__}: {error}).") from error
-    spread = np.linspace(0, len(targets) - 1, min(max_items or len(targets), len(targets))).astype(int)
-    return [targets[n] for n in np.unique(spread)]
+    return targets[:max_items]
 
 
 def average_precision(scores, gains) -> float:

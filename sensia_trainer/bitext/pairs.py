@@ -6,6 +6,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 
 import datasets
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..languages import LANGUAGES, find_language, language, other_language, parts_of
+from ..languages import LANGUAGES, NO_LANGUAGES, find_language, language, other_language, parts_of
 from ..utils.errors import did_you_mean
 from ..utils.recipes import expand_variables
 from . import store
@@ -177,9 +178,10 @@ def names_languages(entries: list | None) -> bool:
         return False
     if any(isinstance(key, bool) for key in keys):
         return True
-    rows = {part: find_language(part) for key in keys for part in parts_of(key)}
+    rows = {part: find_language(part) for key in keys for part in parts_of(key) if part not in NO_LANGUAGES}
     # `pth` is a language, too: but of those that few write, not where it is nearly the name of a field.
-    return any(row and (row in LANGUAGES or not did_you_mean(part, fields)) for part, row in rows.items())
+    near = {part for part in rows if get_close_matches(part, fields, cutoff=0.8)}
+    return any(row and (row in LANGUAGES or part not in near) for part, row in rows.items())
 
 
 def check_choice(keep, cap, argument: str) -> None:

@@ -81,7 +81,7 @@ def read_tsv(path: Path, source: str, target: str, source_column, target_column,
         lines = read_lines(handle, problems)
         header = (next(lines, "") or "").split("\t")
         all_quoted = all(len(name) > 2 and name[0] == name[-1] == '"' for name in header)
-        header = [unquoted(name) if all_quoted else name for name in header]
+        header = [unquoted(name) for name in header]
 
         def fields(line):
             cells = line.split("\t")
@@ -108,8 +108,6 @@ def read_csv(path: Path, source: str, target: str, source_column, target_column,
                     return
                 except csv.Error:  # a field of more than 131,072 characters
                     fields = ()
-                if reader.line_num > first and fields:
-                    problems.add("records_of_several_lines", first)
                 yield first, reader.line_num, fields
 
         rows = table()
@@ -148,6 +146,8 @@ def _table_rows(header, table, path, languages, columns, problems) -> Iterator[R
             for number in range(first, last + 1):
                 problems.add("malformed_lines", number)
             continue
+        if last > first:
+            problems.add("records_of_several_lines", first)
         yield fields[left], fields[right], {name: fields[index] for index, name in others}
 
 

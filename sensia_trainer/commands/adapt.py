@@ -58,7 +58,7 @@ def check_together(data, parts, args):
     check_sides([side for side, given in sides.items() if given], args)
     base_model(data)
     if parts.train == "lora" and find_spec("peft") is None:
-        raise UsageError("`train` is 'lora', for which peft is not installed: `pip install 'sensia[peft]'`.")
+        raise UsageError("`train` is 'lora', for which peft is not installed: `pip install peft`.")
 
 
 def estimate(data, words, parts, args):

@@ -8,7 +8,7 @@ Some checkpoints claim GPT-2's inverse-layer attention scaling but were trained 
 words of plain text that the model should know, decides: the setting with the lower loss is kept.
 """
 
-import shutil
+import os
 from pathlib import Path
 
 from modeling_backpack import BackpackForCausalLM
@@ -54,8 +54,7 @@ def main(argv):
         print(f"loss with inverse-layer scaling {losses[True]:.4f}, without {losses[False]:.4f} nats a token")
         set_inverse_layer_scaling(model, losses[True] <= losses[False])
     folder = Path(args.output_dir)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     if tokenizer is not None:
         tokenizer.save_pretrained(partial)
     model.save_pretrained(partial)

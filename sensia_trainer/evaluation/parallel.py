@@ -102,7 +102,7 @@ def tatoeba_pairs(source: str, target: str, *, data_dir=None, max_items=None) ->
 
 
 def own_pairs(paths, source: str, target: str, *, name: str, split="train", max_items=None) -> Pairs:
-    """Any bitext that `adapt` reads: two line-aligned files, a TSV, JSONL or TMX file, a dataset of the Hub.
+    """Sources as `adapt` reads them: two line-aligned files, a TSV, JSONL or TMX file, a dataset of the Hub.
 
     Args:
         paths (`list[str]`): Paths, ids or the fields of a `PairSource` as JSON; of two files the source's first.
@@ -114,9 +114,9 @@ def own_pairs(paths, source: str, target: str, *, name: str, split="train", max_
     for one in parse_sources(paths, split):
         read, _ = read_source(one, sides)
         empty += len(read) - len(without_blanks(read))
-        rows += chosen(read, one, seed=0)["translation"]
+        picked = chosen(read, one, seed=0)
+        rows += picked[: max_items - len(rows) if max_items else len(picked)]["translation"]
         titles.append(one.title)
-    rows = rows[:max_items] if max_items else rows
     sentences = ([row[side] for row in rows] for side in sides)
     return Pairs(name, (source, target), *sentences, {"data": ", ".join(titles), "pairs_without_text": empty})
 

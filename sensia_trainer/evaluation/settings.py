@@ -38,7 +38,10 @@ class EvaluationConfig:
     )
     bitext: list[str] = field(
         default_factory=list,
-        metadata={"help": "Parallel text of your own: a TSV, JSONL or TMX file, two line-aligned files, a Hub id."},
+        metadata={
+            "help": "Parallel text of your own: a TSV, JSONL or TMX file, two line-aligned files, a Hub id, or the "
+            "fields of a source as JSON, as `adapt` takes them."
+        },
     )
     bitext_name: str = field(default="own_bitext", metadata={"help": "What the results call it."})
     bitext_split: str = field(default="train", metadata={"help": "Split of a Hub or saved dataset."})

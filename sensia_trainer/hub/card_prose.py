@@ -6,7 +6,7 @@ from ..languages import Language, language
 from ..utils.files import without_folders
 from ..utils.markdown import Markdown, code, escape, number
 from ..vocabulary.section import vocabulary_section
-from .licences import UNKNOWN
+from .licences import BY_CORPUS, UNKNOWN
 
 
 # Sentences of the snippets where the metrics bring none, in the order of `ENGLISH_EXAMPLES`.
@@ -67,14 +67,15 @@ def data_text(data: dict, licence: dict, followed: dict) -> Markdown:
             "model, so theirs is **unknown**: "
             "ask whoever made them before using them."
         )
-    elif licence["license"] == "other":
+    elif licence.get("license_name") == BY_CORPUS["license_name"]:
         sentences.append(
             "The licences of the text and of the base model's text bind the weights in several ways at once "
             "(share-alike, copyleft), so the weights have none of their own beside them: see which corpus has which."
         )
     else:
         said = f", as who released them states; from the terms above follows {escape(followed['license'])}"
-        sentences.append(f"Licence of the weights: {escape(licence['license'])}{said if licence != followed else ''}.")
+        name = licence.get("license_name") or licence["license"]
+        sentences.append(f"Licence of the weights: {escape(name)}{said if licence != followed else ''}.")
     return Markdown(" ".join(sentences))
 
 

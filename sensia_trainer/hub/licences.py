@@ -69,8 +69,8 @@ def weights_licence(data: dict, base: dict | None = None) -> dict:
     licence = "; ".join(dict.fromkeys(str(one) for one in (data.get("licence"), *beside) if one))
     parts = _parts(licence) + [name for name in classes if name != "open"]
     families, of_base = {family_of(part) for part in parts}, _terms_of(base)
-    if families <= {"permissive"} and None in of_base and len(of_base) == 1 and (base or {}).get("license") != UNKNOWN:
-        return dict(base or {})  # terms of its own, such as Gemma's, which what is made of it keeps
+    if families <= {"permissive"} and of_base == {None} and (own := _own_terms(base or {})):
+        return own
     families |= of_base
     if None in families or "no derivatives" in families:
         return {"license": UNKNOWN}
@@ -146,6 +146,16 @@ def _parts(licence: str) -> list[str]:
     licence = re.sub(r"\(([^()]*)\)", in_brackets, licence.translate(_DASHES))
     parts = re.split(r"[,;/]|\s(?:and|or|with)\s", licence, flags=re.IGNORECASE)
     return [part.strip() for part in parts if part.strip() and part.strip().lower() not in ("by corpus", "in part")]
+
+
+def _own_terms(base: dict) -> dict:
+    """The licence of a base model under terms of its own, such as Gemma's, which what is made of it keeps; empty where
+    that grants nothing. A link is kept if it does not lie in the base's repository."""
+    named = str(base.get("license_name") if base.get("license") == "other" else base.get("license") or "")
+    if re.search(rf"{DENIED}|proprietary|unlicensed|{UNKNOWN}|^None$|^$", named, re.IGNORECASE):
+        return {}
+    is_link = str(base.get("license_link", "")).startswith("http")
+    return {key: value for key, value in base.items() if key != "license_link" or is_link}
 
 
 def _terms_of(base: dict | None) -> set[str | None]:

@@ -83,7 +83,8 @@ def _is_updated(module):
 def _add_lora(model, parts, left_out):
     from peft import LoraConfig, inject_adapter_in_model  # an extra
 
-    stacked = [name for name, parameter in model.named_parameters() if parameter.ndim == 3]
+    convolutions = {id(module.weight) for module in model.modules() if isinstance(module, nn.Conv1d)}
+    stacked = [n for n, p in model.named_parameters() if p.ndim == 3 and id(p) not in convolutions]
     if stacked:
         logger.warning(
             f"`train` is 'lora': {len(stacked)} weights of mixtures of experts ({stacked[0]}, …), which are no "

@@ -79,7 +79,7 @@ def wants_launcher(launcher, training, argv=()) -> bool:
 
     is_configured, on_cpu = os.path.isfile(default_config_file), uses_cpu(argv)
     if is_configured and on_cpu:
-        return bool(load_config_from_file(None).use_cpu)
+        return bool(load_config_from_file(default_config_file).use_cpu)
     return is_configured or (torch.accelerator.device_count() > 1 and not on_cpu)
 
 
@@ -150,7 +150,7 @@ def signals_handed_on():
         for process in started:
             process.send_signal(number)
         if not started:
-            raise SystemExit(128 + number)
+            raise SystemExit(EXIT_PREEMPTED)
 
     handlers = {signal.SIGINT: lambda *_: None, signal.SIGTERM: hand_on}
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -29,10 +29,7 @@ def adapt(folder, *extra):
     """In this process: to import takes a new one longer than to train."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = main(["adapt", *map(str, extra)])
-        except SystemExit as end:  # of `--help`
-            code = end.code
+        code = main(["adapt", *map(str, extra)])
     return SimpleNamespace(returncode=code, stdout=out.getvalue(), stderr=err.getvalue())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 import sensia_trainer
 from sensia_trainer import cli
@@ -171,7 +172,7 @@ def test_a_signal_is_handed_on_to_what_was_started():
         process.stdout.readline()
         os.kill(os.getpid(), signal.SIGTERM)
         assert process.wait() == launching.EXIT_PREEMPTED
-        with pytest.raises(SystemExit, match="143"):
+        with pytest.raises(SystemExit, match="75"):
             os.kill(os.getpid(), signal.SIGTERM)
     process.stdout.close()
 
@@ -188,6 +189,13 @@ def test_when_a_launcher_is_wanted(monkeypatch, tmp_path):
     assert launching.wants_launcher([], True, ["quickstart", "--use_cpu", "false"])
     for argv in (["quickstart"], ["adapt", "--use_cpu", "true"], ["org/model", "--use-cpu"], ["--use_cpu=True"]):
         assert not launching.wants_launcher([], True, argv)
+    for on_cpu in (True, False):  # what `accelerate config` left
+        configured = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "NO", "use_cpu": on_cpu}
+        file = tmp_path / f"{on_cpu}.yaml"
+        file.write_text(yaml.safe_dump(configured | {"mixed_precision": "no", "num_processes": 2}))
+        monkeypatch.setattr("accelerate.commands.config.config_args.default_config_file", str(file))
+        assert launching.wants_launcher([], True, ["adapt"])
+        assert launching.wants_launcher([], True, ["quickstart"]) == on_cpu
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert not launching.wants_launcher(["--num_processes", "2"], training=True)
 

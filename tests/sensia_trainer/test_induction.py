@@ -222,7 +222,7 @@ def test_a_gate_that_does_harm_at_any_opening_is_told(tmp_path, monkeypatch, cap
     monkeypatch.setattr("sensia_trainer.induction.GATE_BLOCKS", 2)  # one batch
     with caplog.at_level("WARNING"):
         assert trainer.open_gate() == pytest.approx(0.3)
-    assert "predicted worse at any opening of the gate" in caplog.text
+    assert "predicted worse at any opening of the gate; it stays at 0.3000: train for longer" in caplog.text
 
 
 def test_words_of_a_tokenizer_that_marks_every_text():

@@ -45,6 +45,7 @@ ARGS = SimpleNamespace(source_language="en", target_language=None, seed=1)
 def test_what_names_languages():
     assert names_languages([{"id": "a.tsv", "sw": {"path": "b.tsv"}}]) and names_languages([{"en-swh_Latn": "a"}])
     assert names_languages([{"haw": "a.tsv", "gil": "b.tsv"}]) and names_languages([{False: "a.tsv"}])
+    assert names_languages([{"cak": "a.tsv"}]) and not names_languages([{"src": "a.en", "tgt": "a.id"}])
     assert names_languages([{"pt-BR": "a.tsv"}]) and names_languages([{"zh_Hant": "a.tsv"}])
     assert not any(map(names_languages, ([{"path": "a.tsv"}], ["a.tsv"], [{"pth": "a"}], None, [], ["a", "b"])))
     names = list(language_pairs([{"pt-BR": "a.tsv", "zh-CN": "b.tsv", "haw-sw": "c.tsv"}], "en"))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sensia_trainer.hub.card_prose import data_text
 from sensia_trainer.hub.licences import keep_licence, licence_of_model, weights_licence
 
 
@@ -72,13 +73,27 @@ def test_classes_of_rows_and_the_base_model_add_their_terms():
     assert weights_licence(cc0, BY_CORPUS) == BY_CORPUS
     for own in (
         {"license": "llama3"},
-        {"license": "other", "license_name": "qwen-research", "license_link": "LICENSE"},
+        {"license": "other", "license_name": "qwen-research"},
     ):
         assert weights_licence(cc0, own) == own  # the text asks for nothing
         assert weights_licence({"licence": "CC BY-SA"}, own)["license"] == "unknown"
-    assert weights_licence(cc0, {"license": "unknown"})["license"] == "unknown"
+    for nothing in ({"license": "unknown"}, {"license": "other"}, {"license": "other", "license_name": "proprietary"}):
+        assert weights_licence(cc0, nothing)["license"] == "unknown"
+    linked = {"license": "other", "license_name": "mine", "license_link": "LICENSE"}  # a file of another repository
+    assert "license_link" not in weights_licence(cc0, linked)
+    linked["license_link"] = "https://example.org/licence"
+    assert weights_licence(cc0, linked) == linked
+    said = str(data_text(cc0, linked, linked))
+    assert "Licence of the weights: mine." in said and "bind" not in said
     assert weights_licence(cc0, {"license": "apache-2.0"})["license"] == "apache-2.0"
-    assert weights_licence(cc0, {"license": "unknown"})["license"] == "unknown"
+    for nothing in ({"license": "unknown"}, {"license": "other"}, {"license": "other", "license_name": "proprietary"}):
+        assert weights_licence(cc0, nothing)["license"] == "unknown"
+    linked = {"license": "other", "license_name": "mine", "license_link": "LICENSE"}  # a file of another repository
+    assert "license_link" not in weights_licence(cc0, linked)
+    linked["license_link"] = "https://example.org/licence"
+    assert weights_licence(cc0, linked) == linked
+    said = str(data_text(cc0, linked, linked))
+    assert "Licence of the weights: mine." in said and "bind" not in said
 
 
 @pytest.mark.parametrize(
