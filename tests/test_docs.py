@@ -254,6 +254,21 @@ def test_dense_alignment_beside_sense_adaptation_and_overlap(render):
     assert above == {"sw", "zh"}
 
 
+def test_methods_beside_each_other_are_quoted_right(render):
+    above_overlap = set()
+    for code in ("id", "et", "sw", "tr", "zh"):
+        runs = "methods_id/{}-s*.json" if code == "id" else f"methods/{code}-{{}}.json"
+        ours, paper, dense = (render["read"](runs.format(method)) for method in ("sensia", "paper", "mcl"))
+        assert render["mean_recall"](ours) > render["mean_recall"](dense), code
+        above_overlap |= {code} if render["mean_recall"](dense) > render["mean_recall"](ours, "overlap") else set()
+        for kind in ("sense", "context"):
+            assert render["mean_recall"](ours, kind) > render["mean_recall"](paper, kind), (code, kind)
+        for side in ("target", "source"):
+            bits = ([run["evaluation"]["flores"][f"{side}_bits_per_byte"] for run in runs] for runs in (ours, paper))
+            assert max(next(bits)) < min(next(bits)), (code, side)
+    assert above_overlap == {"sw", "zh"}
+
+
 def test_the_study_of_domains_is_quoted_right(render):
     page, path = " ".join(PAGES["your-language"].split()), "recipe/both-sides+no-freezing+even-weights+more-context"
     before, after = (render["read"](path + end)[0]["metrics"]["after"] for end in (".json", "+balanced-domains.json"))
