@@ -171,7 +171,7 @@ def test_benchmarks_of_the_senses_by_a_field(arguments, tmp_path):
     assert json.loads(output.read_text(encoding="utf-8"))["steering"]["scale"] == 3.0
     main([*argv, "disambiguation", "substitution", "steering"])
     mean = result["disambiguation"]["average"]["all"]["contributions"]["mean"]
-    assert f"| model | sense contributions | {mean:.3f}" in report
+    assert f"| model | sense contributions | all | {mean:.3f}" in report
     with pytest.raises(ValueError, match=r"`benchmarks` may hold .*got 'riddles'"):
         main([*argv, "riddles"])
     with pytest.raises(ValueError, match="`swords` is not set"):
