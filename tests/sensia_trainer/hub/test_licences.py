@@ -86,14 +86,6 @@ def test_classes_of_rows_and_the_base_model_add_their_terms():
     said = str(data_text(cc0, linked, linked))
     assert "Licence of the weights: mine." in said and "bind" not in said
     assert weights_licence(cc0, {"license": "apache-2.0"})["license"] == "apache-2.0"
-    for nothing in ({"license": "unknown"}, {"license": "other"}, {"license": "other", "license_name": "proprietary"}):
-        assert weights_licence(cc0, nothing)["license"] == "unknown"
-    linked = {"license": "other", "license_name": "mine", "license_link": "LICENSE"}  # a file of another repository
-    assert "license_link" not in weights_licence(cc0, linked)
-    linked["license_link"] = "https://example.org/licence"
-    assert weights_licence(cc0, linked) == linked
-    said = str(data_text(cc0, linked, linked))
-    assert "Licence of the weights: mine." in said and "bind" not in said
 
 
 @pytest.mark.parametrize(
