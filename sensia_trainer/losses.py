@@ -307,18 +307,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_logits *= 1 - bounded**2
                 if scale != 1:
                     grad_logits *= scale
-                up = _room_above(grad_logits, block, weight) if compute_dtype == torch.float16 else 1.0
-                grad_logits = (grad_logits * up).to(compute_dtype)
+                up = None
+                if compute_dtype == torch.float16:
+                    up = _room_above(grad_logits, block, weight)
+                    grad_logits *= up
+                grad_logits = grad_logits.to(compute_dtype)
                 if grad_states is not None:
-                    grad_states[start : start + rows] = (grad_logits @ weight).to(grad_states.dtype) / up
+                    grad_states[start : start + rows] = _lowered(grad_logits @ weight, grad_states, up)
                 if grad_bias is not None:
-                    grad_bias += grad_logits.sum(0).to(grad_bias.dtype) / up
+                    grad_bias += _lowered(grad_logits.sum(0), grad_bias, up)
                 if grad_weight is None:
                     continue
-                if compute_dtype == grad_weight.dtype != torch.float16:
+                if compute_dtype == grad_weight.dtype and up is None:
                     grad_weight.addmm_(grad_logits.T, block)
                 else:
-                    grad_weight += (grad_logits.T @ block).to(grad_weight.dtype) / up
+                    grad_weight += _lowered(grad_logits.T @ block, grad_weight, up)
         ctx.save_for_backward(*grads)
         return loss
 
@@ -339,6 +342,12 @@ def _room_above(grad_logits, block, weight) -> Tensor:
     of_states = sizes.sum(1).max() * weight.abs().max().float().clamp_min(1)
     most = torch.maximum(of_weight, of_states).clamp_min(torch.finfo(torch.float32).tiny)
     return torch.exp2(torch.floor(torch.log2(2.0**15 / most)).clamp(max=15))
+
+
+def _lowered(product, grad, up) -> Tensor:
+    """A product as a part of `grad`, in its precision before it is divided by what its factor was multiplied by."""
+    product = product.to(grad.dtype)
+    return product if up is None else product / up
 
 
 def _world_size() -> int:
