@@ -152,7 +152,7 @@ def tables(result) -> str:
     training = result["training"]
     return (
         f"With a Backpack of {training['parameters'] / 1e6:.0f} M parameters a pair of FLORES-200 dev takes "
-        f"{training['seconds_per_pair_in_evaluation']:.2f} s in evaluation, a pair of bitext "
+        f"{training['seconds_per_pair_in_evaluation']:.2f} s in evaluation, a pair of bitext of any length "
         f"{training['seconds_per_pair_in_training']:.2f} s in training. At the paper's settings, "
         f"{training['dev_pairs']} pairs every {training['eval_steps']:,} steps of {training['batch_size']} pairs, "
         f"evaluation takes {training['share']:.2%} of the time."

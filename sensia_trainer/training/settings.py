@@ -189,7 +189,7 @@ class AdaptationData:
 
 @dataclass
 class TrainedParts:
-    """What of a model is trained, see [`~sensia_trainer.training.parts.choose_parts`]."""
+    """What of a model is trained: see [`~sensia_trainer.training.parts.choose_parts`]."""
 
     train: str = field(
         default="all",

@@ -94,7 +94,10 @@ def _help(parser, everything):
     for cls in parser.dataclass_types:
         fields = [field.name for field in dataclasses.fields(cls) if field.init]
         of_library = {
-            f.name for base in cls.__mro__[1:] if dataclasses.is_dataclass(base) for f in dataclasses.fields(base)
+            f.name
+            for base in cls.__mro__[1:]
+            if dataclasses.is_dataclass(base) and not base.__module__.startswith(f"{__package__.split('.')[0]}.")
+            for f in dataclasses.fields(base)
         }
         redefined = [name for name in fields if name in of_library and name in cls.__dict__.get("__annotations__", {})]
         inherited += [name for name in fields if name in of_library and name not in redefined]

@@ -60,6 +60,21 @@ def test_what_a_command_takes_stands_under_a_heading_of_one_sentence(capsys):
     assert "\nWhat to evaluate:\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "heading", "option"),
+    [
+        ("induce", "The language model that gets senses, and the text they are trained on:", "--text_files "),
+        ("adapt", "What of a model is trained:", "--train "),
+    ],
+)
+def test_what_a_command_inherits_from_another_of_ours_is_described(name, heading, option, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    ours, of_library = capsys.readouterr().out.split("\nFields of transformers' TrainingArguments")
+    assert f"\n{heading}\n" in ours and f"\n  {option}" in ours
+    assert option.strip(" -") not in of_library.split()
+
+
 def test_version_and_overview(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--version"])
