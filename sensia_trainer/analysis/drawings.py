@@ -148,14 +148,14 @@ def procrustes(results):
 
 def mixture(results):
     """Cross-entropy under ablated mixtures (Table 5)."""
-    k = results[0]["settings"]["top_k"]
-    groups = {"full": "full", "top_k": f"top-{k}", "top_k_norm_matched": f"top-{k}\nnorm-\nmatched"}
+    groups = {"full": "full", "top_k": "top-{k}", "top_k_norm_matched": "top-{k}\nnorm-\nmatched"}
     groups |= {"uniform": "uniform\n(full / K)", "uniform_norm_matched": "uniform\nnorm-\nmatched"}
     groups |= {"without_senses": "without\nsenses", "senses_alone": "senses\nalone"}  # with a gate
     figure, axes = _panels(len(results), width=4.8, sharey=True)
     for axis, result in zip(axes[0], results):
         present = _present(result["mixture"])
         shown = {g: label for g, label in groups.items() if all(g in result["mixture"][name] for name in present)}
+        shown = {g: label.format(k=result["settings"]["top_k"]) for g, label in shown.items()}
         series = {
             name: [(result["mixture"][name][g]["mean"], result["mixture"][name][g]["interval"]) for g in shown]
             for name in present

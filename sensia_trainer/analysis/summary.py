@@ -182,15 +182,17 @@ def _mixture(results):
     gated = ["without_senses" in entry for entry in entries]
     if any(gated):
         names |= {"without_senses": "without senses", "senses_alone": "senses alone"}
-    k = results[0]["settings"]["top_k"]
+    numbers = {r["settings"]["top_k"] for r in results}
+    k = numbers.pop() if len(numbers) == 1 else "k"  # which stands in the row
     header = ["language", "model", "full", *(name.format(k=k) for name in names.values())]
     rows = []
     for r in results:
         for which in ("model", "control"):
             entry = r["mixture"][which]
             if entry is not None:
-                rows.append([r["shown"], which, *(estimate(entry.get(v), 2) for v in ("full", *names))])
-        paper = of_paper(r).get("mixture")
+                shown = which if k != "k" else f"{which}, k = {r['settings']['top_k']}"
+                rows.append([r["shown"], shown, *(estimate(entry.get(v), 2) for v in ("full", *names))])
+        paper = of_paper(r).get("mixture") if r["settings"]["top_k"] == 1 else None
         if paper is not None:
             rows.append([r["shown"], "paper", *(number(v, 2) for v in paper[:2]), "", number(paper[2], 2), ""])
             rows[-1] += [""] * (len(header) - len(rows[-1]))

@@ -94,6 +94,8 @@ def check(arguments):
     ):
         if getattr(arguments, name) < least:
             raise ValueError(f"`{name}` is {getattr(arguments, name)}, but must be {least} or more.")
+    if not arguments.definitions or set(arguments.definitions) - set(DEFINITIONS):
+        raise ValueError(f"`definitions` is {arguments.definitions}, but must be of {list(DEFINITIONS)}.")
     if arguments.temperature is not None and not arguments.temperature > 0:
         raise ValueError(f"`temperature` is {arguments.temperature}, but must be above 0.")
     check_writable(arguments.output)
@@ -180,6 +182,8 @@ def run_on_geometry(arguments):
     device = load_device(arguments.device)
     paths = {name: getattr(arguments, name) for name in ("model", "control", "base")}
     models = {name: load_backpack(path).to(device) for name, path in paths.items() if path}
+    if arguments.top_k > (fewest := min(model.config.num_senses for model in models.values())):
+        raise ValueError(f"`top_k` is {arguments.top_k}, but a word has {fewest} senses: give that or less.")
     tokenizers = {name: load_tokenizer(paths[name], model) for name, model in models.items()}
     extension = load_extension(expand_variables(arguments.vocabulary)) if arguments.vocabulary else None
     if extension and "base" in models and len(tokenizers["base"]) == extension.report["first_token"]:

@@ -75,7 +75,7 @@ def main(argv, launch=None):
         check_runs,
         execute,
         expand,
-        is_finished,
+        is_up_to_date,
         launch_with,
         load_matrix,
         read_ledger,
@@ -121,7 +121,7 @@ def main(argv, launch=None):
         if arguments.list:
             ledger = read_ledger(results_dir)
             for run in wanted:
-                state = "finished" if is_finished(run, results_dir, ledger) else "to run"
+                state = "finished" if is_up_to_date(run, results_dir, runs_dir, ledger) else "to run"
                 print(f"{path.stem}/{run.name}: {state}")
             continue
         if not arguments.render_only:

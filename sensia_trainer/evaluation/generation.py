@@ -148,7 +148,7 @@ def fluency(model, tokenizer, sentences, code: str, *, seed=0, batch_size=32, pr
     found, iso = {"prompts": len(prompts)}, identified_code(code)
     for name, written in texts.items():
         rates = [rate for rate in map(repetition, written) if rate is not None]
-        said = [text for text in written if text.strip()]
+        said = [text for text in written if any(map(str.isalpha, text))]
         languages = identified(said, code) if said else None
         found[name] = {
             "repetition": float(np.mean(rates)) if rates else None,

@@ -63,13 +63,15 @@ MATRIX_MEANS = {"from_source": "from the source", "to_source": "into the source"
 
 
 def matrix_tables(results) -> list[str]:
-    """Several languages: a row for each mean and direction of retrieval and for bits per byte of each language."""
+    """Several languages: a row for each mean and direction of retrieval and for bits per byte of each language. Means
+    are over languages, so that those of other languages than the first's do not stand beside each other."""
     found = {result["name"]: result["matrix"] for result in results if "matrix" in result}
+    are_of_same = len({(matrix["source"], *sorted(matrix["languages"])) for matrix in found.values()}) == 1
     lines = []
     for kind, title in MATRIX_ROWS.items():
         keys = dict.fromkeys(key for matrix in found.values() for key in matrix.get(kind, {}))
         for key in sorted(keys, key=lambda key: (key not in MATRIX_MEANS, key)):
-            if key.endswith("_interval"):
+            if key.endswith("_interval") or (key in MATRIX_MEANS and not are_of_same):
                 continue
             what = MATRIX_MEANS.get(key) or " → ".join(language(code).name for code in key.split("-"))
             values = [matrix.get(kind, {}) for matrix in found.values()]
@@ -77,8 +79,16 @@ def matrix_tables(results) -> list[str]:
             lines.append([title.format(what), *cells])
     if not lines:
         return []
+    lines.append(["sentences of", *(f"{m.get('split', '–')}: {m['sentences']:,}" for m in found.values())])
+    lines.append(["languages, the source first", *(_of_matrix(matrix) for matrix in found.values())])
     note = "Zero-shot: the mean over directions between two languages other than the source."
+    if not are_of_same:
+        note = "No means: they would be over other languages in each column."
     return ["", "## Several languages", "", table(["FLORES-200", *found], lines), "", note]
+
+
+def _of_matrix(matrix) -> str:
+    return ", ".join(sorted(matrix["languages"], key=lambda code: (code != matrix["source"], code)))
 
 
 def _items_key(name: str) -> str:

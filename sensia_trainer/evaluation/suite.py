@@ -194,8 +194,9 @@ def _files_of(model: str, output: str) -> list:
     results = {Path(output).name, items_file(output).name, parts_file(output).name}
     results |= {f"{stem}-languages.png", f"{stem}-languages.svg"}
     files = sorted(Path(model).iterdir()) if Path(model).is_dir() else []
-    # `NAME.1234.part` is what a process that was killed while it wrote NAME leaves behind.
-    files = [file for file in files if re.sub(r"\.\d+\.part$", "", file.name) not in results and file.is_file()]
+    # `NAME.1234.part` is what a process that was killed while it wrote NAME leaves behind; hidden files are locks.
+    files = [file for file in files if file.is_file() and not file.name.startswith(".")]
+    files = [file for file in files if re.sub(r"\.\d+\.part$", "", file.name) not in results]
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
@@ -220,7 +221,7 @@ def _load_data(config, data_dir):
     if config.choices:
         names = ("name", "context", "answers", "label", "first_label")
         own = {name: getattr(config, f"choices_{name}") for name in names} | {"max_items": config.max_items}
-        files = {"test": config.choices, "validation": config.choices_validation}
+        files = {"test": config.choices, "validation": config.choices_validation if config.grid_search else None}
         tasks.append([file and load_choices(file, config.target, split=split, **own) for split, file in files.items()])
     if config.check_languages:
         for found in pairs:

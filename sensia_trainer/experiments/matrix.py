@@ -372,12 +372,18 @@ def execute(runs: list[Run], results_dir, runs_dir, launch: Launch, matrix_file=
     return outcome
 
 
+def is_up_to_date(run, results_dir, runs_dir, ledger) -> bool:
+    """Whether a run is finished, by its recipe and by the models that it evaluates, where these are at hand."""
+    evaluated = _evaluated(run, Path(runs_dir) / run.name)
+    is_same = not evaluated or ledger.get(run.name, {}).get("evaluated", "") == evaluated
+    return is_finished(run, results_dir, ledger) and is_same
+
+
 def _execute(run, results_dir, folder, launch, matrix_file) -> str:
     ledger, evaluated = read_ledger(results_dir), _evaluated(run, folder)
-    is_same = ledger.get(run.name, {}).get("evaluated", "") == evaluated
-    if is_finished(run, results_dir, ledger) and (is_same or not evaluated):
+    if is_up_to_date(run, results_dir, folder.parent, ledger):
         return "skipped"
-    if not is_same:
+    if ledger.get(run.name, {}).get("evaluated", "") != evaluated:
         (folder / "evaluation.json").unlink(missing_ok=True)
     record = {"run": run.name, "fingerprint": run.fingerprint} | ({"evaluated": evaluated} if evaluated else {})
     write_ledger(
@@ -440,7 +446,8 @@ def _run_steps(run, folder, launch) -> tuple[int, str | None]:
             continue
         changed = True
         output.unlink(missing_ok=True)
-        write_text(recipe, text)
+        if not (recipe.is_file() and recipe.read_text(encoding="utf-8") == text):  # an evaluation looks whether it is
+            write_text(recipe, text)
         code = launch(command)
         if code != 0:
             return code, f"{shlex.join(command)} ended with code {code}"

@@ -7,6 +7,7 @@ rank is low, W - W_0 otherwise; rows and weights that the base does not have it 
 needs to be told how the model was trained.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,7 +124,9 @@ def apply_delta(folder, base, destination) -> Path:
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
         _complete(written)
-        _edit_card(written, lambda text: text.replace(_notice(facts), ""))
+        metrics = read_json(written / METRICS_FILE) if (written / METRICS_FILE).is_file() else {}
+        name = metrics.get("model_name") or Path(destination).name
+        _edit_card(written, lambda text: _loading(text.replace(_notice(facts), ""), name))
     return Path(destination)
 
 
@@ -264,7 +267,12 @@ def _complete(folder):
 
 
 def _with_notice(text, facts):
-    return text.replace("## Use\n", f"{_notice(facts)}## Use\n", 1)
+    return _loading(text.replace("## Use\n", f"{_notice(facts)}## Use\n", 1), "MODEL")
+
+
+def _loading(text, repo):
+    """A card whose snippets load `repo`."""
+    return re.sub(r'^repo = ".*"$', lambda _: f'repo = "{repo}"', text, flags=re.MULTILINE)
 
 
 def _edit_card(folder, edit):

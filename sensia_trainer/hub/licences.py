@@ -105,8 +105,9 @@ def family_of(part: str) -> str | None:
 
 
 def licence_of_model(name) -> dict | None:
-    """What the card of a model (a folder, or a repository of the Hub) says of its licence; `None` without a card, and
-    an unknown one, with a warning, where a repository's card cannot be read."""
+    """What the card of a model (a folder, or a repository of the Hub) says of its licence. An unknown one where it says
+    nothing, where a repository has no card, and, with a warning, where the card cannot be read; `None` for a folder
+    without a card, which is somebody's own."""
     name = find_model(name)
     is_folder = Path(name).is_dir()
     if is_folder and not (Path(name) / "README.md").is_file():
@@ -114,7 +115,9 @@ def licence_of_model(name) -> dict | None:
     try:
         card = ModelCard.load(str(Path(name) / "README.md" if is_folder else name), ignore_metadata_errors=True)
         card = card.data.to_dict()
-    except (RemoteEntryNotFoundError, HFValidationError):  # a repository without one; a name that no repository has
+    except RemoteEntryNotFoundError:  # nobody gave one
+        return {"license": UNKNOWN}
+    except HFValidationError:  # a name that no repository has
         return None
     except Exception as error:  # damaged, or no network
         logger.warning(
@@ -122,7 +125,8 @@ def licence_of_model(name) -> dict | None:
             "made of it is unknown; `sensia release --license` states it."
         )
         return {"license": UNKNOWN}
-    return {key: card[key] for key in ("license", "license_name", "license_link") if card.get(key)} or None
+    stated = {key: card[key] for key in ("license", "license_name", "license_link") if card.get(key)}
+    return stated or {"license": UNKNOWN}
 
 
 def keep_licence(model, folder) -> None:

@@ -227,7 +227,8 @@ def _card_of(folder: Path, repo_id: str, changes: dict) -> str:
         is_as_rendered = False
     if is_as_rendered:
         return render_card(folder, repo_id=repo_id, **changes | {"base_model": base})
-    text = re.sub(r'^repo = ".*"$', f'repo = "{repo_id}"', text, flags=re.MULTILINE)
+    if not (folder / DELTA_FILE).is_file():  # whose snippets are for what it gives
+        text = re.sub(r'^repo = ".*"$', f'repo = "{repo_id}"', text, flags=re.MULTILINE)
     if changes["title"]:
         text = re.sub(r"^# .*$", lambda _: f"# {changes['title']}", text, count=1, flags=re.MULTILINE)
     asked = {"license": changes["license"], "base_model": base if is_hub_id(base) else None}

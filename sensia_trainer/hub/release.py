@@ -60,6 +60,7 @@ def release(run_folder, destination, dtype=None, license=None, text_licence=None
     metrics = read_json(run_folder / METRICS_FILE)
     measured = {name: read_result(file) for name, file in evaluations.items() if file}
     if measured:
+        _check_measured(metrics, measured)
         # What the run measured before its first step, for the figure: `before` is now of the reporting split.
         metrics["history"] = _start_of(metrics) + metrics.get("history", [])
         for name in ("before", "control"):  # of other sentences than `after`
@@ -86,6 +87,28 @@ def release(run_folder, destination, dtype=None, license=None, text_licence=None
         for file in written.iterdir():
             shutil.move(file, destination / file.name)
     return destination
+
+
+def _check_measured(metrics: dict, measured: dict[str, dict]) -> None:
+    """Refuses results that a card cannot show as those of its model."""
+    if "after" not in measured:
+        raise ValueError("`before` and `control` stand beside the results of the released model: give `after` too.")
+    languages = metrics.get("languages")
+    if not languages:
+        raise ValueError(
+            f"`after` is of translated sentences, but the card of a run of {metrics['kind']} is about one language, as "
+            "the run measured it: leave it out."
+        )
+    if "pairs" in languages:
+        return
+    own = [language(languages[side]).code for side in ("source", "target")]
+    for name, result in measured.items():
+        found = [language(_of_pairs(name, result)[side]).code for side in ("source", "target")]
+        if found != own:
+            raise ValueError(
+                f"`{name}` is of {' and '.join(found)}, but the run is of {' and '.join(own)}: give the results of "
+                "`sensia evaluate` in its languages."
+            )
 
 
 def _start_of(metrics: dict) -> list[dict]:

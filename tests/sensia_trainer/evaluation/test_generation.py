@@ -81,6 +81,19 @@ def test_fluency_stands_beside_that_of_people(tiny_model, tokenizer):
         fluency(tiny_model(), tokenizer, ["Kucing"], "id")
 
 
+def test_what_has_no_letters_is_in_no_language(tiny_model, tokenizer, monkeypatch):
+    pytest.importorskip("py3langid")
+    texts = ["...", "2020 ?", "The cat slept on the old chair and did not want to wake up."]
+    monkeypatch.setattr("sensia_trainer.evaluation.generation.complete", lambda *_, **__: texts)
+    found, _ = fluency(tiny_model(), tokenizer, ["Kucing itu tidur di atas kursi dan tidak mau bangun."] * 3, "id")
+    assert found["greedy"]["in_language"] == 0 and found["greedy"]["empty"] == pytest.approx(2 / 3)
+    found, _ = fluency(tiny_model(), tokenizer, ["The cat slept on the old chair and did not wake up."] * 3, "en")
+    assert found["greedy"]["in_language"] == 1
+    texts[:] = ["...", "?", "1"]
+    found, _ = fluency(tiny_model(), tokenizer, ["The cat slept on the old chair and did not wake up."] * 3, "en")
+    assert found["greedy"]["in_language"] is None
+
+
 def test_norwegian_is_known_by_the_name_that_the_identifier_gives_it(tiny_model, tokenizer):
     pytest.importorskip("py3langid")
     sentences = ["Jeg vet ikke hva som skjedde med huset i går kveld.", "Barna leker ute i snøen hele dagen."]

@@ -106,6 +106,17 @@ def test_the_report_has_a_row_for_each_direction_and_language(measured):
     assert matrix_tables([{"name": "b"}]) == []
 
 
+def test_means_over_other_languages_do_not_stand_beside_each_other(measured):
+    matrix = measured[3] | {"split": "devtest"}
+    same = "\n".join(matrix_tables([{"name": "a", "matrix": matrix}, {"name": "b", "matrix": matrix | {"split": "dev"}}]))
+    number = matrix["sentences"]
+    assert f"| sentences of | devtest: {number} | dev: {number} |" in same and "zero-shot" in same
+    other = {"name": "b", "matrix": matrix | {"languages": ["en", "id", "tr"]}}
+    mixed = "\n".join(matrix_tables([{"name": "a", "matrix": matrix}, other]))
+    assert "zero-shot" not in mixed and "into the source" not in mixed and "Indonesian → English" in mixed
+    assert "| languages, the source first | en, id, sw | en, id, tr |" in mixed
+
+
 def test_the_figure(measured, tmp_path):
     files = matrix_figure(measured[3], tmp_path / "languages")
     assert [file.name for file in files] == ["languages.png", "languages.svg"]

@@ -23,6 +23,7 @@ from sensia_trainer.experiments.matrix import (
     execute,
     expand,
     is_finished,
+    is_up_to_date,
     launch_with,
     load_matrix,
     read_ledger,
@@ -176,6 +177,12 @@ def test_training_is_not_repeated_when_only_the_evaluation_failed(matrix_file, t
     again = Launcher()
     assert execute([run], tmp_path / "results", tmp_path / "runs", again)["finished"] == ["full-s1"]
     assert [Path(command[-1]).name for command in again.commands] == ["evaluation.json"]
+    # Nor what was measured of it: the recipe of the evaluation, which lies in the model's folder, is not touched.
+    written = (tmp_path / "runs" / "full-s1" / "evaluation.yaml").stat().st_mtime_ns
+    (tmp_path / "runs" / "full-s1" / "evaluation.json").unlink()
+    (tmp_path / "results" / "full-s1.json").unlink()
+    execute([run], tmp_path / "results", tmp_path / "runs", Launcher())
+    assert (tmp_path / "runs" / "full-s1" / "evaluation.yaml").stat().st_mtime_ns == written
     axes = {"variant": {"full": {"max_steps": 5}}, "seed": {"s1": {"seed": 1}}}
     (changed,) = expand(load_matrix(matrix_file(axes=axes)))
     once_more = Launcher()
@@ -394,6 +401,7 @@ def test_a_model_named_from_here_is_evaluated_again_when_it_was_trained_again(ma
     launch = Launcher()
     for content, outcome in (("{}", "finished"), ("{}", "skipped"), ('{"seed": 2}', "finished")):
         metrics.write_text(content)
+        assert is_up_to_date(*runs, "results", "runs", read_ledger("results")) == (outcome == "skipped")
         assert execute(runs, "results", "runs", launch)[outcome] == ["induced"]
     assert len(launch.commands) == 2
 

@@ -1,6 +1,7 @@
 """A delta and its base are the model again, within the precision of what is stored; another base is refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sensia_trainer.commands.delta import main
 from sensia_trainer.hub import delta
 from sensia_trainer.hub.delta import WEIGHTS_FILE, make_delta
 from sensia_trainer.hub.model_card import model_facts
+from sensia_trainer.hub.publishing import _card_of
 from sensia_trainer.hub.release import refresh
 from sensia_trainer.training.parts import choose_parts, merge_updates
 from sensia_trainer.training.settings import TrainedParts
@@ -176,6 +178,12 @@ def test_the_card_of_a_delta_is_rendered_again(folders, tmp_path):
     card.write_text("")
     assert refresh(card.parent) == card and card.read_text() == before != (adapted / "README.md").read_text()
     assert set(card.parent.iterdir()) == files
+    # Its snippets load the folder that it makes, on the Hub too; that folder's load itself again.
+    assert set(re.findall(r'^repo = "(.*)"$', before, re.MULTILINE)) == {"MODEL"}
+    published = _card_of(card.parent, "someone/delta", dict.fromkeys(("base_model", "license", "title")))
+    assert set(re.findall(r'^repo = "(.*)"$', published, re.MULTILINE)) == {"MODEL"}
+    main([str(card.parent), str(folders / "base"), str(tmp_path / "again")])
+    assert (tmp_path / "again" / "README.md").read_text() == (adapted / "README.md").read_text()
 
 
 def test_which_words_are_new_and_how_to_generate_go_along(folders, tmp_path):

@@ -135,6 +135,13 @@ def test_the_licence_of_a_model_stands_on_its_card(tmp_path):
     assert licence_of_model(tmp_path) == {"license": "mit"}
 
 
+def test_a_card_that_grants_nothing_gives_no_licence(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlanguage: en\n---\n\n# A model\n")
+    base = licence_of_model(tmp_path)
+    assert base == {"license": "unknown"}
+    assert weights_licence({"licence": "CC0"}, base)["license"] == "unknown"
+
+
 def test_a_base_model_under_several_licences():
     data = {"licence": "CC0"}
     assert weights_licence(data, {"license": ["mit", "apache-2.0"]}) == {"license": "apache-2.0"}

@@ -226,6 +226,16 @@ def test_what_cannot_be_released(run, tmp_path):
     assert (run / "model.safetensors").read_bytes() == before
     with pytest.raises(ValueError, match="not of the same sentences"):
         reported(evaluation(0.7, 0.5), control=evaluation(0.1, 0.5, "bar"))
+    english = evaluation(0.7, 0.5)
+    english["flores"]["target"] = "swh_Latn"
+    with pytest.raises(ValueError, match="`after` is of en and sw, but the run is of en and id: give the results"):
+        release(run, tmp_path / "a", after=write(tmp_path, "sw.json", english))
+    with pytest.raises(ValueError, match="`before` and `control` stand beside the results .*: give `after` too"):
+        release(run, tmp_path / "a", control=write(tmp_path, "control.json", evaluation(0.1, 0.5)))
+    metrics = json.loads((run / "metrics.json").read_text())
+    write(run, "metrics.json", {name: value for name, value in metrics.items() if name != "languages"})
+    with pytest.raises(ValueError, match="`after` is of translated sentences, but .* is about one language"):
+        release(run, tmp_path / "a", after=write(tmp_path, "id.json", evaluation(0.7, 0.5)))
     with pytest.raises(UsageError, match="Two folders are needed"):
         main([str(run)])
     with pytest.raises(UsageError, match="--refresh takes folders alone, not --dtype"):
