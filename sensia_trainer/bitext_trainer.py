@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from .bitext.columns import texts
+from .bitext.columns import column, texts
 from .bitext.several import languages_of
 from .config import SensiaConfig
 from .evaluation.batching import max_positions
 from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
 from .evaluation.overlap import token_idf
 from .hub.licences import licence_of_model
-from .losses import head_of, info_nce, last_state, next_token_loss
+from .losses import head_of, info_nce, last_state, next_token_loss, next_token_losses
 from .schedule import PHASES
 from .training.batches import SIDES, longest_lengths, select_labelled, select_pairs
 from .training.checkpointing import ResumableTrainer
@@ -247,17 +247,11 @@ class BitextTrainer(ResumableTrainer):
         return losses
 
     def _loss_by_pair(self, name, states, head, targets, batch, options):
-        """[`next_token_loss`] as the sum of those of each pair of languages, which are noted; text beside the pairs
-        is of none."""
-        of_token, total = batch["pairs"][batch["sentences"]], 0.0  # padding has no label, whatever its pair
-        for pair in batch["pairs"].unique().tolist():
-            own = targets.masked_fill(of_token != pair, -100)
-            loss = next_token_loss(states, head, own, **options)
-            total = total + loss
-            if pair >= 0:
-                labels = (own != -100).sum()
-                self._of_pairs.add(name, torch.tensor([pair]), (loss.detach() * options["divisor"])[None], labels)
-        return total
+        """[`next_token_loss`], those of each pair of languages being noted; text beside the pairs is of none."""
+        loss, of_label = next_token_losses(states, head, targets, **options)
+        pairs = batch["pairs"][batch["sentences"]][targets != -100]
+        self._of_pairs.add(name, pairs[pairs >= 0], of_label[pairs >= 0])
+        return loss
 
     def _get_num_items_in_batch(self, batch_samples, device):
         """Labels of each side, `(2,)`, in the batches of a step, on all processes or (if so set) on this one."""
@@ -414,7 +408,7 @@ class BitextTrainer(ResumableTrainer):
         if name not in self._idf:
             rows = self.train_dataset
             if name in self.pairs:
-                of_pair = np.array(rows["pair"]) == self.pairs.index(name)
+                of_pair = column(rows, "pair").to_numpy() == self.pairs.index(name)
                 rows = rows.select(np.flatnonzero(of_pair)[:COUNTED_PAIRS])
             rows = rows[:COUNTED_PAIRS]
             vocab_size = self.accelerator.unwrap_model(self.model).config.get_text_config().vocab_size

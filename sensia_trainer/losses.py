@@ -91,9 +91,10 @@ def info_nce(
 
 
 def _share_a_sentence(sentences: Tensor, labels: Tensor, gather: bool) -> Tensor:
-    """`(B, N)`: which other pair of the global batch has the source or the target of each of these."""
+    """`(B, N)`: which other pair of the global batch has the source or the target of each of these, on either side: of
+    several pairs of languages, the source of one may be the target of another."""
     everyone = gather_rows(sentences) if gather else sentences
-    same = (sentences[:, None] == everyone[None]).any(2)
+    same = (sentences[:, None, :, None] == everyone[None, :, None, :]).any((2, 3))
     return same & ~F.one_hot(labels, len(everyone)).bool()
 
 
@@ -256,18 +257,24 @@ def next_token_loss(
     Returns:
         `torch.Tensor`: scalar, float32 (float64 for float64 input); zero where there is no label.
     """
+    return next_token_losses(states, head, shift_labels, label_smoothing=label_smoothing, divisor=divisor)[0]
+
+
+def next_token_losses(states, head, shift_labels, *, label_smoothing=0.0, divisor=None) -> tuple[Tensor, Tensor]:
+    """[`next_token_loss`], and the cross-entropies that it is the sum of, `(M,)`, one for each label in their order,
+    without a gradient of their own."""
     labelled = shift_labels != -100
     targets = shift_labels[labelled]
-    total = _LinearCrossEntropy.apply(
+    total, of_label = _LinearCrossEntropy.apply(
         states[labelled], head.weight, head.bias, targets, label_smoothing, head.scale, head.softcap
     )
     divisor = len(targets) if divisor is None else divisor
-    return total / (divisor.clamp_min(1) if isinstance(divisor, Tensor) else max(divisor, 1))
+    return total / (divisor.clamp_min(1) if isinstance(divisor, Tensor) else max(divisor, 1)), of_label
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     """
-    Sum of the label-smoothed cross-entropies of a head's logits, block by block.
+    Sum of the label-smoothed cross-entropies of a head's logits, block by block, and each of them, without a gradient.
 
     The gradient is computed with the loss, because each block of logits is then needed once and dropped.
     """
@@ -283,6 +290,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_states, grad_weight, grad_bias = grads
         rows = max(1, LOGITS_BUDGET // (4 * vocabulary))
         loss = states.new_zeros((), dtype=torch.promote_types(states.dtype, torch.float32))
+        of_label = loss.new_zeros(len(labels))
         with torch.autocast(states.device.type, enabled=False):
             weight = weight.to(compute_dtype)
             bias = None if bias is None else bias.to(compute_dtype)
@@ -295,9 +303,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     bounded = torch.tanh(logits / softcap)
                     logits = softcap * bounded
                 log_probs = torch.log_softmax(logits, dim=-1)
-                loss -= (1 - label_smoothing) * log_probs.gather(1, target).sum()
+                nll = -(1 - label_smoothing) * log_probs.gather(1, target)[:, 0]
                 if label_smoothing:
-                    loss -= label_smoothing / vocabulary * log_probs.sum()
+                    nll -= label_smoothing / vocabulary * log_probs.sum(1)
+                of_label[start : start + rows] = nll
+                loss += nll.sum()
                 if not any(wanted):
                     continue
                 # d loss / d logits = softmax - ((1 - eps) onehot + eps / V)
@@ -323,10 +333,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 else:
                     grad_weight += _lowered(grad_logits.T @ block, grad_weight, up)
         ctx.save_for_backward(*grads)
-        return loss
+        ctx.mark_non_differentiable(of_label)
+        return loss, of_label
 
     @staticmethod
-    def backward(ctx, grad_loss):
+    def backward(ctx, grad_loss, _):
         grads = (None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors)
         return *grads, None, None, None, None
 

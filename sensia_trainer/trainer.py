@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 from transformers.utils import CONFIG_NAME, logging
 
+from .bitext.columns import column
 from .bitext_trainer import COUNTED_PAIRS, BitextTrainer
 from .induction import STUCK_GATE
 from .representations import (
@@ -70,7 +71,7 @@ class SensiaTrainer(BitextTrainer):
         rows = self.train_dataset
         if self.pairs:  # the first side of some is another language
             of_source = [n for n, pair in enumerate(self.pairs) if pair.split("-")[0] == self.args.source_language]
-            rows = rows.select(np.flatnonzero(np.isin(rows["pair"], of_source))[:COUNTED_PAIRS])
+            rows = rows.select(np.flatnonzero(np.isin(column(rows, "pair").to_numpy(), of_source))[:COUNTED_PAIRS])
         counts = Counter(chain.from_iterable(rows[:COUNTED_PAIRS]["source_ids"]))
         return sorted(token for token, _ in counts.most_common(DRIFT_TOKENS))
 

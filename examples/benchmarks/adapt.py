@@ -276,8 +276,8 @@ def tables(result) -> str:
         f"{ratios['memory_to_published_at_equal_batches']:.2f} of its memory) and "
         f"{ratios['speed_to_plain_at_equal_shapes']:.2f} times as fast as the plain way at equal shapes, in "
         f"{ratios['memory_to_plain_at_equal_shapes']:.2f} of its memory. Pairs are short, of "
-        f"{result['rows'][0]['useful_gflop_per_step'] / result['rows'][0]['pairs']:.0f} GFLOP each: padding to 256 is at "
-        "its worst with them.\n\n"
+        f"{result['rows'][0]['useful_gflop_per_step'] / result['rows'][0]['pairs']:.0f} GFLOP each: padding to 256 is "
+        "at its worst with them.\n\n"
         "Contrastive batches of a small model (2 layers of width 128): what a step needs beyond weights and data.\n\n"
         "| contrastive batch | computed at a time | memory of a step, GB | pairs/s |\n|---|---|---|---|"
     )

@@ -37,6 +37,9 @@ class _NearCharacters(dict):
 
 _NEAR_CHARACTERS = {numbers: _NearCharacters(numbers) for numbers in (False, True)}
 _ZEROS = re.compile("0+")
+# Behind a full stop, quotation marks and brackets may close before the space; East Asian scripts have none, and the
+# stops of Devanagari, Arabic, Ethiopic, Burmese, Khmer, Armenian and Tibetan end nothing but sentences.
+SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’»)\]]*\s+|(?<=[。！？।॥۔؟።፧။។։།])[”’」』）]*")
 
 
 def near_form(text: str, numbers: bool = False) -> str:
@@ -51,7 +54,8 @@ def near_form(text: str, numbers: bool = False) -> str:
     """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text.translate(_ONE_APOSTROPHE))
-    form = " ".join(text.casefold().translate(_NEAR_CHARACTERS[numbers]).split())
+    folded = text.casefold().replace("i\u0307", "i").replace("ı", "i")  # the four i of Turkish are of two letters
+    form = " ".join(folded.translate(_NEAR_CHARACTERS[numbers]).split())
     return (form if numbers else _ZEROS.sub("0", form)) or text
 
 
@@ -68,3 +72,18 @@ def text_keys(texts: list[str]) -> np.ndarray:
 def near_keys(texts: list[str], numbers: bool = False) -> np.ndarray:
     """Key of the near form ([`near_form`]) of each text, (n,) uint64."""
     return text_keys([near_form(text, numbers) for text in texts])
+
+
+def is_uncontaminated(texts: list[str], keys: np.ndarray) -> np.ndarray:
+    """
+    Which texts, of a sentence or of many, share none with the evaluation sets, (n,) bool: neither the whole text nor
+    any of its sentences, up to case, punctuation and numbers.
+
+    Args:
+        texts (`list[str]`): n texts, such as the monolingual ones of a run.
+        keys (`np.ndarray`): Sorted near keys, see `evaluation_keys` of [`~sensia_trainer.curation.contamination`].
+    """
+    parts = [list(dict.fromkeys((text, *SENTENCE_END.split(text)))) for text in texts]
+    found = np.isin(near_keys([part for one in parts for part in one]), keys)
+    owner = np.repeat(np.arange(len(texts)), [len(one) for one in parts])
+    return np.bincount(owner, found, minlength=len(texts)) == 0

@@ -22,7 +22,7 @@ from .catalogues import package_licence
 from .columns import select_rows, sides, texts
 from .flores import load_flores, reported_sentences
 from .langid import check_sides
-from .near import near_keys
+from .near import is_uncontaminated, near_keys
 from .sources import DATASETS, is_structured, names_in, read_bitext, recognise
 from .splits import (
     cap_per_group,
@@ -40,7 +40,7 @@ from .streams import plain_name
 
 logger = logging.getLogger(__name__)
 
-CHOOSING = 2  # the version of what is made of the sources
+CHOOSING = 3  # the version of what is made of the sources
 SHARES = "in the language of its side"  # a fact: of each side, the share that is not surely in another language
 JUDGED = 500  # pairs of which the languages are looked at
 SHOWN = 20  # values of a column: crawled text may have a domain a page
@@ -291,9 +291,13 @@ def _divided(pairs, held_out, reported, evaluated, data, seed: int, counts: dict
         pairs = cap_per_group(pairs, column, most, seed)
         counts[f"at most {most} per {column}"] = len(pairs)
     if evaluated is not None:
-        clean = without_texts(pairs, dict.fromkeys(sides(pairs), evaluated), numbers=False)
-        if len(clean) < len(pairs):
-            pairs = clean
+        clean = np.logical_and.reduce(
+            [is_uncontaminated(texts(pairs, side).to_pylist(), evaluated) for side in sides(pairs)]
+        )
+        if not clean.any():
+            raise ValueError("Every pair holds a sentence of `evaluation_sets`. Give other text as `bitext`.")
+        if not clean.all():
+            pairs = pairs.select(np.flatnonzero(clean))
             counts["share no sentence with evaluation sets"] = len(pairs)
     if held_out is None:
         pairs, held_out = hold_out(pairs, data.held_out_pairs, seed)

@@ -219,7 +219,12 @@ def adapt(run, data, words, parts, args):
     trainer.card_metrics = lambda: metrics(before, last_evaluation(trainer.state.log_history) or before)
     trainer.train(resume_from_checkpoint=run.interrupted)
     merge_updates(trainer.accelerator.unwrap_model(trainer.model))
+    logged = len(trainer.state.log_history)
     after = trainer.evaluate()
+    if args.load_best_model_at_end and (best := trainer.state.best_global_step):
+        # Its evaluation stands at its own step already; the drift is that of its senses.
+        drifts = trainer.phase_callback.drifts() if has_senses else {}
+        trainer.state.log_history[logged:] = [{"step": best} | drifts]
     trainer.save_model(_internal_call=True)
     trained = trainer.whole_model()  # of which all processes have a part
 

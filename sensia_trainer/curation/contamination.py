@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..bitext.hub_data import load_hub
-from ..bitext.near import near_form, near_keys, text_keys
+from ..bitext.near import SENTENCE_END, near_form, text_keys
 from ..bitext.readers import csv_reader
 from ..bitext.sources import is_hub_id
 from ..bitext.streams import Problems, is_zip, open_binary, open_zip, plain_name, read_lines, zip_names
@@ -29,8 +28,6 @@ CONTAINERS = (".xml", ".sgm", ".sgml", ".xlf", ".xliff", ".html", ".htm", ".po",
 CONTAINERS += (".docx", ".doc", ".odt", ".pdf", ".rtf", ".yaml", ".yml", ".vtt", ".srt", ".arrow")
 CONTAINERS += (".zip", ".tar", ".tgz", ".7z")
 WAY_OUT = "give its texts a line each, or a .tsv, .csv, .json, .jsonl, .ndjson, .tmx or .parquet file"
-# Behind a full stop, quotation marks and brackets may close before the space.
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’»)\]]*\s+|(?<=[。！？])[”’」』）]*")
 
 
 def evaluation_keys(entries: tuple[str, ...]) -> tuple[np.ndarray, dict[str, dict[str, int]]]:
@@ -65,23 +62,8 @@ def keys_of_texts(texts) -> np.ndarray:
 
 def _forms(texts) -> set[str]:
     """Near forms of texts and of their sentences, of those that are evidence."""
-    forms = {near_form(part) for text in texts for part in (text, *_SENTENCE_END.split(text))}
+    forms = {near_form(part) for text in texts for part in (text, *SENTENCE_END.split(text))}
     return {form for form in forms if is_evidence(form)}
-
-
-def is_uncontaminated(texts: list[str], keys: np.ndarray) -> np.ndarray:
-    """
-    Which texts, of a sentence or of many, share none with the evaluation sets, (n,) bool: neither the whole text nor
-    any of its sentences, up to case, punctuation and numbers.
-
-    Args:
-        texts (`list[str]`): n texts, such as the monolingual ones of a run.
-        keys (`np.ndarray`): Sorted near keys, see [`evaluation_keys`].
-    """
-    parts = [list(dict.fromkeys((text, *_SENTENCE_END.split(text)))) for text in texts]
-    found = np.isin(near_keys([part for one in parts for part in one]), keys)
-    owner = np.repeat(np.arange(len(texts)), [len(one) for one in parts])
-    return np.bincount(owner, found, minlength=len(texts)) == 0
 
 
 def is_evidence(form: str) -> bool:

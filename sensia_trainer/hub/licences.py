@@ -105,9 +105,9 @@ def family_of(part: str) -> str | None:
 
 
 def licence_of_model(name) -> dict | None:
-    """What the card of a model (a folder, or a repository of the Hub) says of its licence. An unknown one where it says
-    nothing, where a repository has no card, and, with a warning, where the card cannot be read; `None` for a folder
-    without a card, which is somebody's own."""
+    """What the card of a model (a folder, or a repository of the Hub) says of its licence. An unknown one where it
+    says nothing, where a repository has no card, and, with a warning, where the card cannot be read; `None` for a
+    folder without a card, which is somebody's own."""
     name = find_model(name)
     is_folder = Path(name).is_dir()
     if is_folder and not (Path(name) / "README.md").is_file():

@@ -96,8 +96,8 @@ def _check_measured(metrics: dict, measured: dict[str, dict]) -> None:
     languages = metrics.get("languages")
     if not languages:
         raise ValueError(
-            f"`after` is of translated sentences, but the card of a run of {metrics['kind']} is about one language, as "
-            "the run measured it: leave it out."
+            f"`after` is of translated sentences, but the card of a run of {metrics['kind']} is about one language, "
+            "as the run measured it: leave it out."
         )
     if "pairs" in languages:
         return

@@ -20,12 +20,13 @@ from ..bitext.columns import texts
 from ..bitext.flores import reported_sentences
 from ..bitext.hub_data import load_hub
 from ..bitext.langid import MIN_BYTES, can_tell, elsewhere, refuse_elsewhere
+from ..bitext.near import is_uncontaminated
 from ..bitext.pairs import load_pairs, names_languages
 from ..bitext.several import languages_of, load_several
 from ..bitext.sources import is_hub_id, names_in
 from ..bitext.streams import Problems, plain_name, refuse_other_bytes, refuse_other_encodings
 from ..config import METHODS_WITHOUT_SENSES
-from ..curation.contamination import evaluation_keys, is_uncontaminated, keys_of_texts
+from ..curation.contamination import evaluation_keys, keys_of_texts
 from ..evaluation.perplexity import perplexity
 from ..languages import in_language, language
 from ..utils.files import METRICS_FILE, read_json
@@ -187,7 +188,7 @@ def _judged(read, code, other, evaluated, keys, what):
         found = elsewhere(batch["text"], code, other) if told else [None] * len(clean)
         return {"elsewhere": found, "clean": clean}
 
-    judging = ("judge", read._fingerprint, code, other, told, sorted(evaluated), keys)
+    judging = ("judge 2", read._fingerprint, code, other, told, sorted(evaluated), keys)
     return read.map(
         judge,
         batched=True,

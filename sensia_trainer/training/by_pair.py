@@ -32,19 +32,23 @@ def by_pair(metrics: dict, names: list[str], prefix: str = "") -> dict[str, dict
         names (`list[str]`): The pairs.
         prefix (`str`, *optional*): What stands before the names, such as `"eval"`.
     """
-    found: dict[str, dict] = {}
-    for name in names:
-        start = f"{prefix}_{name}_" if prefix else f"{name}_"
-        found[name] = {key[len(start) :]: value for key, value in metrics.items() if key.startswith(start)}
+    found: dict[str, dict] = {name: {} for name in names}
+    starts = {f"{prefix}_{name}_" if prefix else f"{name}_": name for name in names}
+    for key, value in metrics.items():
+        if of := [start for start in starts if key.startswith(start)]:
+            start = max(of, key=len)  # `en-zh_Hant_` begins with `en-zh_`
+            found[starts[start]][key[len(start) :]] = value
     return found
 
 
 def histories(history: list[dict], names: list[str]) -> dict[str, list[dict]]:
     """The evaluations of a logged history by pair, each with its `step`."""
-    rows = evaluations(history)
-    return {
-        name: [{"step": row["step"]} | own for row in rows if (own := by_pair(row, [name])[name])] for name in names
-    }
+    found: dict[str, list[dict]] = {name: [] for name in names}
+    for row in evaluations(history):
+        for name, own in by_pair(row, names).items():
+            if own:
+                found[name].append({"step": row["step"]} | own)
+    return found
 
 
 def mean_of_pairs(metrics: dict[str, dict]) -> dict:
@@ -124,6 +128,9 @@ def phase_starts(config: dict) -> list[int]:
     """The steps at which the joint and the polish phase of a run begin, from its configuration; none where the phases
     are alike: the same weights and temperatures in all of them, and nothing frozen in polish."""
     given = {one.name: config[one.name] for one in fields(PhaseSchedule) if one.name in config}
+    constants = [config.get(name) for name in ("w_sense", "w_context", "w_lm")]
+    for name in given.keys() & {"align_weights", "joint_weights", "polish_weights"}:
+        given[name] = [given[name][k] if one is None else one for k, one in enumerate(constants)]
     schedule = PhaseSchedule(**{key: tuple(one) if isinstance(one, list) else one for key, one in given.items()})
     states = [schedule.at(boundary)[1:] for boundary in (0.0, *schedule.boundaries, 1.0)]
     if len(set(states)) == 1 and config.get("polish_freeze") == "none":

@@ -20,12 +20,14 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate.utils import broadcast_object_list
+from torch.utils.data import RandomSampler
 from transformers import TrainerCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK, SCHEDULER_NAME, TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState, PrinterCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length, rotate_checkpoints
 from transformers.utils import logging
 
+from ..bitext.columns import column
 from ..utils.files import read_json, write_json
 from ..utils.launching import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from .batches import LengthGroupedSampler
@@ -133,8 +135,11 @@ class ResumableTrainer(PublishingTrainer):
 
     def _get_train_sampler(self, train_dataset=None):
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        columns = getattr(dataset, "column_names", None) or ()
         by_length = self.args.train_sampling_strategy == "group_by_length"
-        several = "pair" in getattr(dataset, "column_names", ())
+        several = "pair" in columns
+        if by_length and has_length(dataset) and self.args.length_column_name not in columns:
+            return RandomSampler(dataset)  # blocks of text are of one length
         if not (by_length or several):
             return super()._get_train_sampler(dataset)
         # `Trainer` draws this order from the random state of each process: from the second epoch on, it would differ
@@ -145,7 +150,7 @@ class ResumableTrainer(PublishingTrainer):
         if several:
             self._sampler = LanguageSampler(
                 lengths,
-                np.bincount(dataset["pair"]).tolist(),
+                np.bincount(column(dataset, "pair").to_numpy()).tolist(),
                 batch_size,
                 temperature=self.args.language_temperature,
                 mixed=self.args.batch_languages == "mixed",

@@ -5,7 +5,7 @@ import pyarrow.compute as pc
 from datasets import concatenate_datasets
 from transformers.utils import logging
 
-from ..bitext.columns import sides
+from ..bitext.columns import column, sides
 from ..bitext.tokens import tokenize_bitext, tokenize_texts
 from ..languages import other_language
 from ..schedule import PHASES
@@ -84,7 +84,7 @@ def _tokenize_several(datasets, tokenizer, limit, args):
     for number, (name, dataset) in enumerate(datasets.items()):
         part = tokenize_bitext(dataset, tokenizer, *name.split("-"), max_length=limit)
         check_a_batch_of_each({name: part}, args)
-        rows = np.array(part["row"]) + before
+        rows = column(part, "row").to_numpy() + before
         part = part.remove_columns("row").add_column("row", rows).add_column("pair", np.full(len(part), number))
         parts.append(part)
         before += len(dataset)

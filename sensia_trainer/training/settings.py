@@ -8,7 +8,7 @@ from transformers import TrainingArguments
 
 from ..config import METHODS, METHODS_WITHOUT_SENSES
 from ..utils.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, Range, check_ranges, check_training_arguments
-from .best_model import check_named, set_direction
+from .best_model import check_named, set_direction, what_reads_it
 
 
 TRAININGS = ("all", "senses", "lora")
@@ -310,7 +310,7 @@ class PretrainingArguments(TrainingArguments):
     def __post_init__(self):
         check_training_arguments(self)
         refuse_smoothing(self)
-        if self.load_best_model_at_end and self.metric_for_best_model not in (None, "loss", "eval_loss"):
+        if what_reads_it(self) and self.metric_for_best_model not in (None, "loss", "eval_loss"):
             raise ValueError(
                 f"`metric_for_best_model` is {self.metric_for_best_model!r}, but pretraining measures the loss alone: "
                 "leave it out."

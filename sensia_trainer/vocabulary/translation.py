@@ -186,7 +186,9 @@ def held_out_nats(table, bitext, unigram, smoothing=SMOOTHING) -> float:
     return float(total / tokens)
 
 
-def learn_translations(source, target, num_tokens, *, dictionary=(), seed=0, progress=False, **settings):
+def learn_translations(
+    source, target, num_tokens, *, dictionary=(), rounds=ROUNDS, max_cells=MAX_CELLS, seed=0, progress=False
+):
     """
     The translation table of a bitext, and how well it predicts pairs that it has not seen.
 
@@ -195,21 +197,23 @@ def learn_translations(source, target, num_tokens, *, dictionary=(), seed=0, pro
         target (`Sequence[Sequence[int]]`): Token ids of the target sentences.
         num_tokens (`int`): Size of the vocabulary.
         dictionary (`Sequence[tuple[Sequence[int], Sequence[int]]]`, *optional*): Token ids of words and of their
-            translations, which are pairs like the others.
-        seed (`int`, *optional*, defaults to 0): Of the pairs held out.
-        settings: Of [`translation_table`].
+            translations, which are pairs like the others, and are all used.
+        rounds, max_cells: As in [`translation_table`]; `max_cells` is of the bitext.
+        seed (`int`, *optional*, defaults to 0): Of the pairs held out, and of those drawn.
+        progress (`bool`, *optional*, defaults to `False`): Whether to show progress.
 
     Returns:
-        `scipy.sparse.csr_array` (see [`translation_table`]) and `dict`: `pairs`, `dictionary_entries`,
+        `scipy.sparse.csr_array` (see [`translation_table`]) and `dict`: `pairs` (used), `dictionary_entries`,
         `held_out_pairs`, `held_out_nats` and `held_out_nats_unigram` (a source token, with the table and without).
     """
     bitext = Bitext(source, target)
     order = np.random.default_rng(seed).permutation(len(bitext))
     number = min(HELD_OUT, len(bitext) // 20)
     held_out, train = bitext.select(order[:number]), bitext.select(np.sort(order[number:]))
+    train = _draw(train, max_cells, seed)
     train.source += [np.unique(s) for s, _ in dictionary]
     train.target += [np.unique(t) for _, t in dictionary]
-    table = translation_table(train, num_tokens, seed=seed, progress=progress, **settings)
+    table = translation_table(train, num_tokens, rounds=rounds, max_cells=np.inf, progress=progress)
     report: dict[str, float] = {
         "pairs": len(train) - len(dictionary),
         "dictionary_entries": len(dictionary),

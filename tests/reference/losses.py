@@ -25,7 +25,7 @@ def log_probability(i, rows, columns, tau, beta=0.0, sentences=None):
 
 
 def _share(sentences, i, j):
-    return sentences is not None and any(a == b for a, b in zip(sentences[i], sentences[j], strict=True))
+    return sentences is not None and any(a == b for a in sentences[i] for b in sentences[j])
 
 
 def info_nce(source, target, tau, symmetric=True, beta=0.0, q=0.0, sentences=None):

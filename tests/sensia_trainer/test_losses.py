@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import sensia_trainer.losses as implementation
-from sensia_trainer.losses import Head, check_head, head_of, info_nce, last_state, next_token_loss
+from sensia_trainer.losses import Head, check_head, head_of, info_nce, last_state, next_token_loss, next_token_losses
 from tests.reference import losses as reference
 
 
@@ -48,7 +48,8 @@ SHARED = {  # both sentences of five pairs
     "a source": [[1, 1], [1, 2], [3, 3], [4, 4], [5, 5]],
     "a target": [[1, 1], [2, 2], [3, 2], [4, 4], [5, 5]],
     "a chain": [[1, 1], [1, 2], [3, 2], [4, 4], [4, 4]],
-    "nothing": [[1, 2], [2, 3], [3, 4], [4, 5], [5, 1]],  # an id of one side is none of the other's
+    "across sides": [[1, 2], [2, 3], [4, 5], [5, 6], [7, 7]],  # en-id and id-sw have Indonesian in common
+    "nothing": [[1, 2], [3, 4], [5, 6], [7, 7], [8, 9]],
     "everything": [[1, 1]] * 5,
 }
 
@@ -199,6 +200,21 @@ def test_blocks_are_cross_entropy_and_its_gradient(monkeypatch, problem, options
     torch.testing.assert_close(loss, expected, rtol=0, atol=1e-12)
     for ours, theirs in zip(torch.autograd.grad(3 * loss, parameters), gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_losses_of_labels_are_what_the_loss_is_the_sum_of(monkeypatch, problem, label_smoothing):
+    monkeypatch.setattr(implementation, "LOGITS_BUDGET", 4 * 31 * 3)
+    hidden, weight, _, labels = problem
+    loss, of_label = next_token_losses(hidden, Head(weight), labels, label_smoothing=label_smoothing, divisor=1)
+    flat, targets = hidden[labels != -100], labels[labels != -100]
+    each = [
+        reference.next_token_loss(state[None], weight, None, target[None], label_smoothing)
+        for state, target in zip(flat, targets, strict=True)
+    ]
+    torch.testing.assert_close(of_label, torch.stack(each).reshape(-1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(of_label.sum(), loss, rtol=0, atol=1e-12)
+    assert loss.requires_grad and not of_label.requires_grad
 
 
 def test_gradient_of_one_input_only(problem):

@@ -12,6 +12,8 @@ from sensia_trainer.bitext.near import near_form, near_keys
         ("٣ كتب", "3 كتب", "0 كتب"),
         ("1,500.20", "1 500 20", "0 0 0"),
         ("?!", "?!", "?!"),
+        ("İYİ AKŞAMLAR, IŞIK!", "iyi akşamlar işik", "iyi akşamlar işik"),
+        ("iyi akşamlar ışık", "iyi akşamlar işik", "iyi akşamlar işik"),
     ],
 )
 def test_values_of_numbers_count_if_asked(text, with_numbers, without):

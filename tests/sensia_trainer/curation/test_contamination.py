@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sensia_trainer.bitext import hub_data
-from sensia_trainer.bitext.near import near_keys
-from sensia_trainer.curation.contamination import evaluation_keys, is_uncontaminated
+from sensia_trainer.bitext.near import is_uncontaminated, near_keys
+from sensia_trainer.curation.contamination import evaluation_keys
 
 
 def has(keys, *texts):
@@ -187,4 +187,27 @@ def test_monolingual_text_is_checked_sentence_by_sentence(tmp_path):
     shared += ['"It was late." The man turned on the faucet.', "(“It was late!”) The man turned on the faucet."]
     assert is_uncontaminated(clean + shared, keys).tolist() == [True] * 4 + [False] * 6
     assert is_uncontaminated([], keys).tolist() == []
+    assert is_uncontaminated(shared, np.zeros(0, np.uint64)).all()
+
+
+@pytest.mark.parametrize(
+    ("before", "sentence", "after"),
+    [
+        ("वह घर गया।", "राजधानी एक बहुत बड़ा शहर है", "। यह समुद्र के किनारे है।"),
+        ("کیا وہ گیا؟", "دارالحکومت ایک بہت بڑا شہر ہے", "۔ یہ سمندر کے کنارے ہے۔"),
+        ("هل ذهب؟", "العاصمة مدينة كبيرة جدا في البلاد", "؟ نعم."),
+        ("እሱ ሄደ።", "ዋና ከተማዋ በጣም ትልቅ ከተማ ናት", "። በባሕር ዳርቻ ላይ ትገኛለች።"),
+        ("သူသွားတယ်။", "မြို့တော်သည် အလွန်ကြီးသော မြို့ဖြစ်သည်", "။ ပင်လယ်ကမ်းမှာ ရှိသည်။"),
+        ("Նա գնաց։", "Մայրաքաղաքը շատ մեծ քաղաք է", "։ Ծովի ափին է։"),
+    ],
+)
+def test_sentences_end_in_every_script(tmp_path, before, sentence, after):
+    (tmp_path / "test.txt").write_text(sentence + "\n")
+    keys, _ = evaluation_keys((str(tmp_path / "test.txt"),))
+    texts = [f"{before} {sentence}{after}", f"{before}{sentence}{after}", f"{before} {after}"]
+    assert is_uncontaminated(texts, keys).tolist() == [False, False, True]
+
+
+def test_no_evaluation_sets_leave_everything():
+    shared = ["The man turned on the faucet."]
     assert is_uncontaminated(shared, np.zeros(0, np.uint64)).all()

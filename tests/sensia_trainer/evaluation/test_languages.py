@@ -108,7 +108,9 @@ def test_the_report_has_a_row_for_each_direction_and_language(measured):
 
 def test_means_over_other_languages_do_not_stand_beside_each_other(measured):
     matrix = measured[3] | {"split": "devtest"}
-    same = "\n".join(matrix_tables([{"name": "a", "matrix": matrix}, {"name": "b", "matrix": matrix | {"split": "dev"}}]))
+    same = "\n".join(
+        matrix_tables([{"name": "a", "matrix": matrix}, {"name": "b", "matrix": matrix | {"split": "dev"}}])
+    )
     number = matrix["sentences"]
     assert f"| sentences of | devtest: {number} | dev: {number} |" in same and "zero-shot" in same
     other = {"name": "b", "matrix": matrix | {"languages": ["en", "id", "tr"]}}

@@ -279,13 +279,19 @@ def test_pairs_of_evaluation_sets_are_not_trained_on(tmp_path):
         (f"The {word} was closed in March.", f"{word} ditutup")
         for word in ("harbour", "bridge", "school", "road", "mill")
     ]
-    (tmp_path / "a.tsv").write_text("en\tid\n" + "".join(f"{a}\t{b}\n" for a, b in rows), encoding="utf-8")
+    longer = (
+        "It rained all day. The bridge was closed in March. People took the ferry.",
+        "Hujan. Jembatan ditutup. Feri.",
+    )
+    lines = [*rows, longer]
+    (tmp_path / "a.tsv").write_text("en\tid\n" + "".join(f"{a}\t{b}\n" for a, b in lines), encoding="utf-8")
     (tmp_path / "mine.txt").write_text("THE BRIDGE was closed in March!\n", encoding="utf-8")
     data = AdaptationData(model="m", bitext=str(tmp_path / "a.tsv"), held_out_pairs=2)
-    for sets, number in ((None, 3), (str(tmp_path / "mine.txt"), 2)):
+    for sets, number in ((None, 4), (str(tmp_path / "mine.txt"), 2)):
         given = replace(data, evaluation_sets=sets or [])
         train, held_out, facts = load_bitext(given, config(tmp_path))
         assert len(train) == number and facts["counts"].get("share no sentence with evaluation sets") == (sets and 4)
+        assert bool(sets) == (longer[0] not in [*texts(train, "en").to_pylist(), *texts(held_out, "en").to_pylist()])
         assert bool(sets) == (rows[1][0] not in [*texts(train, "en").to_pylist(), *texts(held_out, "en").to_pylist()])
 
 

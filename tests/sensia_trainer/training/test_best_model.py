@@ -4,7 +4,9 @@ import pytest
 
 from sensia_trainer.commands.adapt import main
 from sensia_trainer.config import SensiaConfig
+from sensia_trainer.training.adaptation import evaluations
 from sensia_trainer.training.best_model import check_measured
+from sensia_trainer.training.by_pair import DRIFT, with_drift
 from sensia_trainer.training.settings import InductionConfig, PretrainingArguments
 from sensia_trainer.utils.files import read_json
 from tests.tiny import tiny_bitext, tiny_model, tiny_tokenizer
@@ -80,5 +82,11 @@ def test_an_adaptation_ends_with_its_best_model_and_refuses_an_unknown_metric(tm
     rows = [row for row in state["log_history"] if "eval_sense_mean_rank_source_to_target" in row]
     ranks = {row["step"]: row["eval_sense_mean_rank_source_to_target"] for row in rows}
     assert ranks[state["best_global_step"]] == min(ranks.values())
-    after = json.loads((tmp_path / "best" / "metrics.json").read_text())["after"]
-    assert after["sense_mean_rank_source_to_target"] == pytest.approx(min(ranks.values()))
+    metrics = json.loads((tmp_path / "best" / "metrics.json").read_text())
+    assert metrics["after"]["sense_mean_rank_source_to_target"] == pytest.approx(min(ranks.values()))
+    # Each step was evaluated once, and the drift is that of the model that is kept.
+    steps = [row["step"] for row in evaluations(metrics["history"])]
+    assert len(steps) == len(set(steps)) and set(steps) >= set(ranks)
+    drifts = {row["step"]: row[DRIFT] for row in state["log_history"] if DRIFT in row}
+    assert with_drift(metrics)["after"][DRIFT] == pytest.approx(drifts[state["best_global_step"]], abs=1e-6)
+    assert len(set(drifts.values())) > 1

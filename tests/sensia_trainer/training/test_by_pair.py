@@ -1,6 +1,15 @@
 """What runs amount to, of one pair of languages and of several, by hand."""
 
-from sensia_trainer.training.by_pair import _from_start, closing_table, mean_of_pairs, summary_of_pairs, with_drift
+from sensia_trainer.training.by_pair import (
+    _from_start,
+    by_pair,
+    closing_table,
+    histories,
+    mean_of_pairs,
+    phase_starts,
+    summary_of_pairs,
+    with_drift,
+)
 
 
 def test_numbers_of_sentences_are_added_up_and_everything_else_is_averaged():
@@ -9,6 +18,23 @@ def test_numbers_of_sentences_are_added_up_and_everything_else_is_averaged():
     other = one | {key: 5, "target_perplexity": 4.0, "only_here": 1.0}
     means = mean_of_pairs({"en-id": one, "en-sw": other})
     assert means == {"pairs": 20, "truncated": 2, key: 9, "target_perplexity": 3.0}
+
+
+def test_a_name_that_another_begins_with_has_its_own_numbers_alone():
+    logs = {"eval_en-zh_pairs": 9, "eval_en-zh_Hant_pairs": 7, "eval_runtime": 1.0}
+    names = ["en-zh", "en-zh_Hant"]
+    assert by_pair(logs, names, "eval") == {"en-zh": {"pairs": 9}, "en-zh_Hant": {"pairs": 7}}
+    history = [{"step": 5, "eval_en-zh_Hant_pairs": 7}]
+    assert histories(history, names) == {"en-zh": [], "en-zh_Hant": [{"step": 5, "pairs": 7}]}
+
+
+def test_phases_that_constant_weights_make_alike_begin_nowhere():
+    config = {"align_weights": [0.5, 0.4, 0.1], "joint_weights": [0.4, 0.4, 0.2], "polish_weights": [0.1, 0.2, 0.7]}
+    config |= {"polish_freeze": "none", "steps": 100, "align_fraction": 0.2, "joint_fraction": 0.3}
+    config |= {"polish_fraction": 0.5, "tau_sense": 0.05, "tau_context": 0.07}
+    assert phase_starts(config) == [20, 50]
+    assert phase_starts(config | {"w_sense": 0.0, "w_context": 0.0, "w_lm": 1.0}) == []
+    assert phase_starts(config | {"w_sense": 0.0, "w_context": 0.0}) == [20, 50]
 
 
 def test_a_history_begins_before_the_first_step_and_with_random_weights():

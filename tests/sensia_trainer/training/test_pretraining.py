@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import TrainingArguments
 
 from sensia_trainer.training.callbacks import NonFiniteError
@@ -93,6 +94,10 @@ def test_fields_of_a_family_by_each_of_its_names():
             {"load_best_model_at_end": True, "metric_for_best_model": "nosuch", "eval_strategy": "steps"},
             "`metric_for_best_model` is 'nosuch', but pretraining",
         ),
+        (
+            {"save_strategy": "best", "metric_for_best_model": "perplexity", "eval_strategy": "steps"},
+            "`metric_for_best_model` is 'perplexity', but pretraining",
+        ),
     ],
 )
 def test_arguments_without_effect_are_refused(tmp_path, fields, message):
@@ -124,3 +129,19 @@ def test_bad_gradients_never_reach_a_checkpoint(tmp_path):
         trainer.train()
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-4"]
     assert isinstance(trainer.args, TrainingArguments)
+
+
+def test_blocks_of_one_length_are_read_as_they_come_where_they_are_to_be_grouped_by_length(tmp_path):
+    blocks = Dataset.from_dict({"input_ids": torch.randint(280, (16, 8)).tolist()})
+    orders = []
+    for strategy in ("random", "group_by_length"):
+        fields = {"output_dir": str(tmp_path), "use_cpu": True, "train_sampling_strategy": strategy, "seed": 3}
+        trainer = PretrainingTrainer(
+            tiny_model(tiny_tokenizer()),
+            PretrainingArguments(**fields),
+            data_collator=collate_blocks,
+            train_dataset=blocks,
+        )
+        torch.manual_seed(0)
+        orders.append(list(trainer._get_train_sampler()))
+    assert orders[0] == orders[1] and sorted(orders[0]) == list(range(16))

@@ -98,6 +98,18 @@ def test_a_dictionary_is_more_pairs():
     assert table[[TARGET]].toarray()[0, [2, 3]].sum() == pytest.approx(1.0)
 
 
+def test_of_a_large_bitext_as_many_pairs_are_told_as_are_used_and_every_entry_is():
+    source, target = zip(*random_pairs(400, seed=5), strict=True)
+    entries = [([s], [TARGET + s]) for s in range(1, SOURCE)]
+    size = TARGET + SOURCE
+    table, report = learn_translations(source, target, size, dictionary=entries, max_cells=800)
+    assert report["dictionary_entries"] == len(entries) and 0 < report["pairs"] < 380
+    for (word,), (translation,) in entries:
+        assert table[[translation]].toarray()[0, word] == pytest.approx(1.0)
+    cells = bitext(list(zip(source, target))).cells()
+    assert report["pairs"] <= 800 / cells.min()
+
+
 def test_best_translations_are_the_most_probable_above_the_threshold():
     table = sparse.csr_array(np.array([[0.1, 0.04, 0.5, 0.1, 0.2], [0, 0, 0, 0, 0], [0, 1.0, 0, 0, 0]]))
     best = best_translations(table, [0, 2, 1], number=3, threshold=0.05).toarray()
