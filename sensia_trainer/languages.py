@@ -225,6 +225,16 @@ NO_LANGUAGES = {
     "out",
     "new",
     "old",
+    "url",
+    "uri",
+    "key",
+    "num",
+    "idx",
+    "doc",
+    "len",
+    "tag",
+    "set",
+    "sim",
 }
 
 
@@ -240,6 +250,8 @@ def other_language(names: list, source: str, where: str) -> str:
     in_table = {code for code in known.values() if code.partition("_")[0] in _BY_CODE}
     # A short name, such as "url", may be the code of some small language: not where there are other columns.
     found = in_table or (set(known.values()) if len(names) == 2 else set())
+    if [name.lower() for name, code in known.items() if code in found] == ["id"]:
+        found = set(known.values())  # which numbers the rows where another column may be the language
     if len(found) != 1:
         what = f"is in {', '.join(sorted(found))}" if found else f"names none ({', '.join(map(str, names))})"
         raise ValueError(

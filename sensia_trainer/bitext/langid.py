@@ -136,9 +136,10 @@ def identifier(*languages: str) -> Identifier:
 
 
 def identified_code(code: str) -> str:
-    """What py3langid calls a language: it knows no scripts, and the Norwegian of the most text as `no`."""
+    """What py3langid calls a language: it knows no scripts, and some languages by other codes (the Norwegian of the
+    most text, the Fula of Nigeria, Kikuyu)."""
     base = language(code).code.partition("_")[0]
-    return "no" if base == "nb" else base
+    return {"nb": "no", "ff": "fuv", "ki": "kik"}.get(base, base)
 
 
 def relatives(code: str) -> set[str]:
@@ -225,15 +226,15 @@ def elsewhere(texts: list[str], code: str, other: str) -> list[str | None]:
     return found
 
 
-def refuse_elsewhere(found: dict[str | None, int], code: str, what: str) -> None:
+def refuse_elsewhere(found: dict[str | None, int], code: str, what: str, way_out: str = "") -> None:
     """`ValueError` if at least half of the texts that were judged are in another language, which is named; `found` are
-    the numbers of texts of each language, as [`elsewhere`] tells it."""
+    the numbers of texts of each language, as [`elsewhere`] tells it, and `way_out` what to do where it errs."""
     away = {name: count for name, count in found.items() if name}
     share = sum(away.values()) / max(1, sum(count for name, count in found.items() if name is not None))
     if share >= 0.5:
         raise ValueError(
             f"{what} should be in {language(code).name}, but {share:.0%} of its texts are in another language, mostly "
-            f"{language(max(away, key=away.get)).name}: is it the right file?"
+            f"{language(max(away, key=away.get)).name}: is it the right file?{way_out}"
         )
 
 

@@ -113,6 +113,10 @@ def parse_sources(entries: list, split: str = "train", argument: str = "bitext")
             sources.append(_source({"split": split} | entry, argument))
             continue
         path = str(entry)
+        place = Path(expand_variables(path)).expanduser()
+        is_of_a_language = "/" in path and "," not in path and find_language(place.suffix[1:])  # no id of the Hub
+        if is_of_a_language and not place.exists():
+            raise ValueError(f"`{argument}`: there is no file {path!r}; check the path.")
         if is_structured(expand_variables(path)):
             sources.append(PairSource(path, split=split))
         elif alone is None:

@@ -1,5 +1,6 @@
 """From wherever parallel text lies to one `datasets.Dataset` with a `translation` column."""
 
+import csv
 import glob
 import itertools
 import json
@@ -32,7 +33,17 @@ from .readers import (
     side_name,
     unquoted,
 )
-from .streams import COMPRESSED, Problems, is_zip, open_binary, open_zip, plain_name, refuse_other_bytes, zip_names
+from .streams import (
+    COMPRESSED,
+    Problems,
+    is_zip,
+    open_binary,
+    open_zip,
+    plain_name,
+    refuse_other_bytes,
+    refuse_other_encodings,
+    zip_names,
+)
 from .tmx import read_tmx
 
 
@@ -238,6 +249,8 @@ def names_in(path, *, split: str = "train", name: str | None = None) -> list[str
     if kind in DATASETS:
         dataset = _saved(where, split) if kind == "saved" else _by_datasets(kind, where, "", "", split, name)
         return sides(dataset) if _is_nested(dataset) else dataset.column_names
+    if kind != "tmx":
+        refuse_other_encodings(where)
     with open_binary(where) as handle:
         head = handle.read(1 << 20).decode("utf-8-sig", "replace")
     if kind == "tmx":
@@ -251,7 +264,12 @@ def names_in(path, *, split: str = "train", name: str | None = None) -> list[str
             return []
         record = record.get("translation", record) if isinstance(record, dict) else {}
         return list(record) if isinstance(record, dict) else []
-    return next(csv_reader([first]), []) if kind == "csv" else [unquoted(field) for field in first.split("\t")]
+    if kind == "tsv":
+        return [unquoted(field) for field in first.split("\t")]
+    try:
+        return next(csv_reader([first]), [])
+    except csv.Error:
+        return []
 
 
 def iterate_rows(path, source, target, source_column=None, target_column=None, problems=None) -> Iterator[Row]:
@@ -284,7 +302,7 @@ def _tables(rows: Iterator[Row], languages: tuple[str, str], problems: Problems)
         texts = [pa.array([row[side] for row in batch], pa.string()) for side in (0, 1)]
         columns = {"translation": pa.StructArray.from_arrays(texts, languages)}
         if types is None:
-            names = dict.fromkeys(name for row in batch for name in row[2])
+            names = dict.fromkeys(name for row in batch for name in row[2] if name != "translation")  # the pairs' own
             types = {name: _type([row[2].get(name) for row in batch]) for name in names}
         for name, kind in types.items():
             columns[name] = _column([row[2].get(name) for row in batch], kind, name, problems)
@@ -335,10 +353,11 @@ def _load_dataset(kind, where, source, target, split, source_column, target_colu
         fields = table["translation"].combine_chunks() if nested else table
         texts = [(pc.struct_field(fields, one) if nested else fields[one].combine_chunks()) for one in columns]
         pairs = pa.StructArray.from_arrays([text.cast(pa.string()) for text in texts], languages)
-        kept = table.drop_columns(["translation"] if nested else list(columns))
+        kept = table.drop_columns(used)
         return kept.add_column(0, "translation", pairs)
 
-    used = ["translation"] if nested else list(columns)
+    # A column of that name is the pairs' own place.
+    used = ["translation"] if nested else [*columns, *({"translation"} & set(there))]
     features = {name: feature for name, feature in dataset.features.items() if name not in used}
     features = {"translation": {side: datasets.Value("string") for side in languages}} | features
     gathered = dataset.with_format("arrow").map(

@@ -194,8 +194,8 @@ def refuse_other_bytes(problems, count: int, path) -> None:
     """`ValueError` where most of a file's lines, of `count`, are no UTF-8; fewer than ten may be damaged."""
     if 2 * problems["invalid_utf8"] > count and problems["invalid_utf8"] >= 10:
         raise ValueError(
-            f"{path} is not in UTF-8 ({problems['invalid_utf8']:,} lines are none); convert it, if it is in Latin-1: "
-            f"iconv -f LATIN1 -t UTF-8 {Path(path).name}"
+            f"{path} is not in UTF-8 ({problems['invalid_utf8']:,} lines are none); convert it; if it is in "
+            f"Windows-1252 (as Excel writes) or Latin-1: iconv -f CP1252 -t UTF-8 {Path(path).name}"
         )
 
 

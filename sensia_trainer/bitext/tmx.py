@@ -1,6 +1,7 @@
 """Translation memories (TMX): the units that have both languages, streaming, without expanding any entity."""
 
 import codecs
+import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,11 +79,16 @@ def read_units(path: Path, problems: Problems) -> Iterator[list[tuple[str, str]]
             state["size"] += len(text)
             state["text"].append(text)
 
+    def named(name, is_parameter):
+        # An entity of the declared document type, which is not read: those of HTML are known, others stay as written.
+        if not is_parameter:
+            characters(html.unescape(f"&{name};"))
+
     def refuse(name, *_):
         raise ValueError(f"{path} declares the XML entity {name!r}; remove the declaration, entities are not expanded")
 
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, characters
-    parser.EntityDeclHandler = refuse
+    parser.EntityDeclHandler, parser.SkippedEntityHandler = refuse, named
     with open_binary(path) as handle:
         try:
             for chunk in _chunks(handle, path, problems):

@@ -37,17 +37,23 @@ def main(argv):
     if folder.exists():
         raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
 
-    from ..bitext.sources import load_bitext
-    from ..bitext.splits import without_blanks
+    from datasets import concatenate_datasets
+
+    from ..bitext.pairs import chosen, parse_sources, read_source
     from ..hub.licences import keep_licence
-    from ..utils.files import write_json
+    from ..languages import language
+    from ..utils.files import check_writable, write_json
     from ..utils.models import load_model, load_tokenizer
     from ..utils.recipes import expand_variables
     from ..vocabulary.extension import extend_vocabulary, with_earlier_words, with_votes
 
-    paths = [expand_variables(path) for path in args.bitext]
-    languages = args.source_language, args.target_language
-    pairs = without_blanks(load_bitext(paths[0] if len(paths) == 1 else paths, *languages))
+    partial = folder.with_name(folder.name + ".partial")
+    if not partial.is_dir():  # of a call that was interrupted
+        check_writable(partial)  # before hours of learning
+    languages = [language(code).code for code in (args.source_language, args.target_language)]
+    read = [(read_source(source, languages)[0], source) for source in parse_sources(args.bitext)]
+    parts = [chosen(one, source, args.seed).select_columns("translation") for one, source in read]
+    pairs = concatenate_datasets(parts)
     model = load_model(args.model)
     tokenizer, report = extend_vocabulary(
         model,
@@ -63,7 +69,6 @@ def main(argv):
         progress=True,
     )
     report = with_earlier_words(with_votes(report, model, tokenizer, "before"), args.model)
-    partial = folder.with_name(folder.name + ".partial")
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     write_json(partial / "vocabulary.json", report)

@@ -4,11 +4,14 @@ import dataclasses
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args, get_origin
 
 import yaml
 
 from ..languages import language
-from ..utils.recipes import expand_variables, find_recipe
+from ..utils.arguments import hints_of, typed
+from ..utils.errors import UsageError
+from ..utils.recipes import beside, expand_variables, find_recipe, read_recipe
 from .contamination import entry_names
 from .filters import FilterRules
 from .similarity import default_threshold
@@ -37,7 +40,7 @@ class Source:
     """
 
     opus: str | None = None
-    path: str | None = None
+    path: str | list | None = None
     name: str | None = None
     release: str = "latest"
     code: str | None = None
@@ -161,14 +164,12 @@ def load_recipe(path, **overrides) -> BitextRecipe:
 
     Raises ValueError for an unknown or missing field (with near matches), a wrong value, or an unset `${VARIABLE}`.
     """
-    path = find_recipe(path)
-    try:
-        with open(path, encoding="utf-8") as handle:
-            fields = yaml.safe_load(handle)
-    except (OSError, yaml.YAMLError) as error:
-        raise ValueError(f"recipe {str(path)!r} cannot be read ({error}); give a YAML file") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path} is not a recipe: a mapping of fields is expected, such as 'source: en'")
+    path, fields = find_recipe(path), read_recipe(path)
+    for source in fields.get("sources") if isinstance(fields.get("sources"), list) else ():
+        if isinstance(source, dict) and source.get("path"):
+            source["path"] = beside(path.parent, "path", source["path"])
+    if "contamination" in fields:
+        fields["contamination"] = beside(path.parent, "contamination", fields["contamination"])
     return parse_recipe(fields | {name: value for name, value in overrides.items() if value is not None}, str(path))
 
 
@@ -184,8 +185,8 @@ def parse_recipe(fields: dict, where: str = "the recipe") -> BitextRecipe:
     fields["filters"] = _build(FilterRules, fields.get("filters") or {}, f"{where}, filters")
     if fields.get("semantic", {}) is not None:
         fields["semantic"] = _build(Semantic, fields.get("semantic", {}), f"{where}, semantic")
-    fields["contamination"] = tuple(_expand(entry) for entry in fields.get("contamination") or ())
-    fields["keep_columns"] = tuple(fields.get("keep_columns") or ())
+    for name in ("contamination", "keep_columns"):
+        fields[name] = _expand(fields.get(name) or ())
     return _build(BitextRecipe, fields, where)
 
 
@@ -207,10 +208,20 @@ def _build(cls, fields: dict, where: str):
     ]
     if absent:
         raise ValueError(f"{where}: missing field(s) {', '.join(absent)}")
+    hints = hints_of([cls])
     try:
-        return cls(**fields)
-    except TypeError as error:
-        raise ValueError(f"{where}: a field has a value of the wrong type ({error})") from error
+        return cls(**{name: _typed(name, value, hints[name]) for name, value in fields.items()})
+    except UsageError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _typed(name, value, hint):
+    """[`typed`], with lists as tuples; what was built before stays."""
+    if value is None or name == "sources" or dataclasses.is_dataclass(value):
+        return typed(name, value, hint) if value is None else value
+    kinds = [kind for kind in (get_args(hint) or (hint,)) if get_origin(kind) is tuple]
+    kinds = [hint] if get_origin(hint) is tuple else kinds
+    return tuple(typed(name, value, list[get_args(kinds[0])[0]])) if kinds else typed(name, value, hint)
 
 
 def _expand(value):

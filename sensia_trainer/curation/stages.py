@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ..bitext.near import near_keys, text_keys
 from ..bitext.readers import Row
-from ..bitext.streams import Problems
+from ..bitext.sources import refuse_mostly_malformed
+from ..bitext.streams import Problems, refuse_other_bytes
 from ..utils.files import read_json, write_json, written_atomically
 from .duplicates import KEPT, NAMES, count_parts, find_duplicates
 from .fetch import expected_pairs, read_corpus
@@ -61,6 +62,8 @@ def filter_corpora(
             if not read:
                 what = "; ".join(problems.described()) or "it is empty"
                 raise ValueError(f"corpus {source.label!r} holds no pairs ({what}); check it")
+            refuse_mostly_malformed(problems, read, source.path or source.label)
+            refuse_other_bytes(problems, read, source.path or source.label)
             write_json(done, {"shards": shards, "rows": read, "problems": dict(problems)})
             for problem in problems.described():
                 logger.warning("%s: %s", source.label, problem)

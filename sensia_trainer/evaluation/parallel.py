@@ -1,5 +1,6 @@
 """Parallel sentences to evaluate on: FLORES-200, Tatoeba, and any bitext of your own."""
 
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ from transformers.utils import logging
 
 from ..bitext.flores import PURPOSES, load_flores
 from ..bitext.hub_data import load_hub
-from ..bitext.langid import check_language
+from ..bitext.langid import can_tell, elsewhere, refuse_elsewhere
 from ..bitext.pairs import chosen, parse_sources, read_source
 from ..bitext.splits import without_blanks
 from ..languages import language
@@ -101,6 +102,9 @@ def tatoeba_pairs(source: str, target: str, *, data_dir=None, max_items=None) ->
     return Pairs("tatoeba", (source, target), *sentences, {"data": f"Tatoeba test, {other}-eng", "split": "test"})
 
 
+JUDGED = 1000  # sentences of a side, whether they are in its language
+
+
 def own_pairs(paths, source: str, target: str, *, name: str, split="train", max_items=None) -> Pairs:
     """Sources as `adapt` reads them: two line-aligned files, a TSV, JSONL or TMX file, a dataset of the Hub.
 
@@ -122,6 +126,8 @@ def own_pairs(paths, source: str, target: str, *, name: str, split="train", max_
 
 
 def check_pairs(pairs: Pairs) -> None:
-    """`ValueError` where a side is in another language than its code says."""
-    for side, code in zip((pairs.source, pairs.target), pairs.languages, strict=True):
-        check_language(side, code, f"{pairs.name} {code}")
+    """`ValueError` where a side is mostly in another language than its code says, close relatives excepted."""
+    for side, code, other in zip((pairs.source, pairs.target), pairs.languages, pairs.languages[::-1], strict=True):
+        if can_tell((code,), f"{pairs.name} {code}"):
+            found = Counter(elsewhere(side[:JUDGED], code, other))
+            refuse_elsewhere(found, code, f"{pairs.name} {code}", " If it is, `check_languages: false`.")

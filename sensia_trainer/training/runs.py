@@ -170,6 +170,12 @@ class RunFolder:
         noted, trained = self.path / SETTINGS_FILE, bool(checkpoints(self.path))
         weights = [*self.path.glob("*.safetensors"), *self.path.glob("pytorch_model*.bin")]
         finished = bool(weights) and (self.path / METRICS_FILE).is_file()
+        others = [name for name in ("README.md", "config.json", METRICS_FILE) if (self.path / name).is_file()]
+        if not noted.is_file() and others and not (trained or weights):
+            raise ValueError(
+                f"`output_dir`={str(self.path)!r} holds {' and '.join(others)}, which no run wrote that began there "
+                "and which a run would overwrite. Choose another `output_dir`."
+            )
         if not noted.is_file() and (trained or weights):
             raise ValueError(
                 f"`output_dir`={str(self.path)!r} holds a model or checkpoints, but no {SETTINGS_FILE} of a run that "

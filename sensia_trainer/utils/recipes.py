@@ -147,20 +147,20 @@ def _typed_recipe(name, hints):
         if field not in hints:
             raise UsageError(f"The recipe {str(path)!r} has an unknown field {field!r}.{did_you_mean(field, hints)}")
         try:
-            values[field] = _beside(path.parent, field, typed(field, value, hints[field]))
+            values[field] = beside(path.parent, field, typed(field, value, hints[field]))
         except UsageError as error:
             raise UsageError(f"The recipe {str(path)!r}: {error}") from None
     return values
 
 
-def _beside(folder, name, value):
+def beside(folder, name, value):
     """Relative paths in a `value` that are beside the recipe but not in the working directory; outputs stay."""
     if isinstance(value, list):
-        return [_beside(folder, name, item) for item in value]
+        return [beside(folder, name, item) for item in value]
     if isinstance(value, dict) and "path" in value:  # a source of pairs
-        return value | {"path": _beside(folder, name, value["path"])}
+        return value | {"path": beside(folder, name, value["path"])}
     if isinstance(value, dict) and name in ("bitext", "eval_bitext"):  # of several languages
-        return {key: _beside(folder, name, places) for key, places in value.items()}
+        return {key: beside(folder, name, places) for key, places in value.items()}
     looks_like_a_path = isinstance(value, str) and ("/" in value or Path(value).suffix)
     names_a_model = name in ("model", "dense_model", "tokenizer") and isinstance(value, str)
     if not (looks_like_a_path or names_a_model) or name.startswith("output") or Path(value).exists():

@@ -126,6 +126,9 @@ def test_the_other_language_of_some_names():
             other_language(["en", name], "en", "the file")
     pytest.importorskip("langcodes")
     assert other_language(["en", "haw"], "en", "the file") == "haw"
+    assert other_language(["id", "en"], "en", "the file") == "id"
+    with pytest.raises(ValueError, match="the file is in dv, id. Set it"):  # numbers of rows, or Indonesian
+        other_language(["id", "en", "dv"], "en", "the file")
     with pytest.raises(ValueError, match="names none"):
         other_language(["en", "text", "url"], "en", "the file")
 

@@ -11,6 +11,7 @@ import yaml
 from datasets import Dataset
 
 from sensia_trainer.bitext import fingerprint, langid
+from sensia_trainer.bitext.langid import identified_code, identifier
 from sensia_trainer.bitext.pairs import batches, held_out_name, load_pairs, parse_sources
 from sensia_trainer.bitext.splits import hold_out
 from sensia_trainer.config import SensiaConfig
@@ -60,6 +61,9 @@ def test_a_column_of_numbers_is_no_language(tmp_path):
     (tmp_path / "a.tsv").write_text("id\ten\thaw\n" + "\n".join(rows) + "\n")
     data = AdaptationData(model="m", bitext=str(tmp_path / "a.tsv"), held_out_pairs=2)
     with pytest.raises(ValueError, match=r"\(id\) side of the bitext mostly has no words \(.\d+.\): is its"):
+        load_pairs(data, config(tmp_path / "run", target_language="id"))
+    pytest.importorskip("langcodes")
+    with pytest.raises(ValueError, match="is in haw, id. Set it"):
         load_pairs(data, config(tmp_path / "run", target_language=None))
 
 
@@ -324,3 +328,16 @@ def test_batches_of_a_selection_are_its_rows(order):
     part = whole if order == "as it is" else whole.select(list(rows))
     found = [pair for table in batches(part, size=7) for pair in table["translation"].to_pylist()]
     assert found == [whole[i]["translation"] for i in rows]
+
+
+@pytest.mark.parametrize("entries", [["typo/c.en", "typo/c.yo"], ["typo/c.en", "c.yo"]])
+def test_of_two_aligned_files_the_one_that_is_not_there_is_named(tmp_path, monkeypatch, entries):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yo").write_text("kan\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="`bitext`: there is no file 'typo/c.en'; check the path"):
+        parse_sources(entries)
+
+
+def test_fula_is_known_by_the_name_that_the_identifier_gives_it():
+    pytest.importorskip("py3langid")
+    assert {identified_code(code) for code in ("ff", "ki", "kik")} <= set(identifier().codes)

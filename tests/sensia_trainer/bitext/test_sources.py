@@ -202,6 +202,28 @@ def test_tmx_of_two_variants_gives_the_first(tmp_path):
     assert load_bitext(tmp_path / "a.tmx", "en", "pt")["translation"][:] == [{"en": "bus", "pt": "ônibus"}]
 
 
+def test_tmx_with_a_document_type_keeps_the_characters_that_have_names(tmp_path):
+    text = TMX.format(entities="", text=" caf&eacute;&nbsp;isn&rsquo;t &nosuch;")
+    (tmp_path / "a.tmx").write_text(text)
+    assert texts(load_bitext(tmp_path / "a.tmx", "en", "id"))[0][1] == "Tekan Simpan & tutup caf\xe9 isn’t &nosuch;"
+
+
+def test_a_further_column_called_translation_is_not_the_pairs(tmp_path):
+    rows = {"en": ["one", "two"], "id": ["satu", "dua"], "translation": ["human", "machine"]}
+    lines = [",".join(rows), *(",".join(row) for row in zip(*rows.values()))]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    datasets.Dataset.from_dict(rows).to_parquet(str(tmp_path / "a.parquet"))
+    for name in ("a.csv", "a.parquet"):
+        dataset = load_bitext(tmp_path / name, "en", "id")
+        assert dataset.column_names == ["translation"] and texts(dataset) == [("one", "satu"), ("two", "dua")]
+
+
+def test_names_are_not_read_from_another_encoding(tmp_path):
+    (tmp_path / "a.csv").write_bytes("en,id\none,satu\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="is in UTF-16, not in UTF-8; convert it: iconv"):
+        names_in(str(tmp_path / "a.csv"))
+
+
 def test_tmx_refuses_entities_and_broken_xml(tmp_path):
     (tmp_path / "a.tmx").write_text(TMX.format(entities=' [<!ENTITY lol "lol">]', text="&lol;"))
     with pytest.raises(ValueError, match="declares the XML entity 'lol'"):

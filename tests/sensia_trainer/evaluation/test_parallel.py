@@ -63,5 +63,12 @@ def test_your_own_bitext_with_columns_of_other_names(tmp_path):
 def test_a_side_in_another_language_is_refused(tmp_path):
     pytest.importorskip("py3langid")
     write(tmp_path / "a.tsv", ["id\ten", *(f"{s}\t{t}" for s, t in zip(ENGLISH, INDONESIAN, strict=True))])
-    with pytest.raises(ValueError, match="mine en should be in English"):
+    with pytest.raises(ValueError, match="mine en should be in English.* If it is, `check_languages: false`"):
         check_pairs(own_pairs([str(tmp_path / "a.tsv")], "en", "id", name="mine"))
+
+
+def test_words_of_an_interface_are_too_short_to_be_judged(tmp_path):
+    pytest.importorskip("py3langid")
+    words = ["Save", "Metadata", "24 bits", "Log in", "Username", "Delete?"]
+    write(tmp_path / "a.tsv", ["en\tid", *(f"{word}\t{word}" for word in words), f"{ENGLISH[0]}\t{INDONESIAN[0]}"])
+    check_pairs(own_pairs([str(tmp_path / "a.tsv")], "en", "id", name="mine"))

@@ -134,6 +134,14 @@ def test_a_model_that_no_run_made_is_not_overwritten(tmp_path, name):
         start(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["README.md", "config.json", "metrics.json"])
+def test_files_of_ones_own_are_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"holds {name}, which no run wrote that began there"):
+        start(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
 def test_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot be written to"):
