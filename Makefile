@@ -22,21 +22,24 @@ export MALLOC_TRIM_THRESHOLD_ := 2147483647
 # Pip is quiet about its caches and indexes; errors are still shown.
 BIN := $(VENV)/bin
 TORCH := $(VENV)-torch
-QUIET := -qq --disable-pip-version-check
+# What is imported is compiled when it is; all of it, by pip, would take a minute.
+QUIET := -qq --disable-pip-version-check --no-compile
 PIP := $(BIN)/python -m pip install $(QUIET)
 PACKAGES := 'import site; print(site.getsitepackages()[0])'
 SOURCES := modeling_backpack sensia_trainer examples docs tests .ci
 
-.PHONY: adapt test test-versions docs cards quality style clean
+.PHONY: adapt test test-versions test-oldest test-newest docs cards quality style clean
 
 adapt: $(VENV)/.installed-quickstart
 	$(BIN)/sensia adapt quickstart
 
 test: $(VENV)/.installed-test
-	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile $(TESTS)
+	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(TESTS)
 
-test-versions: $(VENV)-oldest/.installed $(VENV)-newest/.installed
-	for set in oldest newest; do HF_HUB_OFFLINE=1 $(VENV)-$$set/bin/pytest -n 0 tests/test_versions.py || exit 1; done
+test-versions: test-oldest test-newest
+
+test-oldest test-newest: test-%: $(VENV)-%/.installed
+	HF_HUB_OFFLINE=1 $(VENV)-$*/bin/pytest -n 0 tests/test_versions.py
 
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 
@@ -20,7 +21,10 @@ os.environ.update(
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, set_seed  # noqa: E402
+
+from tests.quick import quicken, savefig  # noqa: E402
 
 
 torch.set_num_threads(1)
@@ -39,6 +43,17 @@ SENTENCES = [
 ]
 
 
+def pytest_collection_modifyitems(items):
+    """The files whose tests take long come first, then those with many: two workers end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("distributed")}
+    number = Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -number[item.path], str(item.path)))
+
+
+def pytest_collection_finish(session):
+    quicken()
+
+
 def pytest_unconfigure(config):
     shutil.rmtree(HF_HOME, ignore_errors=True)
 
@@ -47,6 +62,12 @@ def pytest_unconfigure(config):
 def seed():
     """The random state of Python, NumPy and torch at the start of every test."""
     set_seed(0)
+
+
+@pytest.fixture
+def real_pictures(monkeypatch):
+    """PNGs are drawn, not one pixel."""
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture(scope="session")

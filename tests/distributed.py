@@ -1,6 +1,8 @@
 """Run a function in a process of its own, or on several that talk over gloo as the ranks of one training do."""
 
+import contextlib
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import socket
 import tempfile
@@ -14,7 +16,8 @@ from accelerate.state import AcceleratorState, DistributedType, PartialState
 
 
 # Processes are forked from a server that has done the slow imports once (a name that cannot be imported is skipped).
-multiprocessing.set_forkserver_preload(["sensia_trainer.training.checkpointing", "sensia_trainer.trainer"])
+multiprocessing.set_forkserver_preload(["tests.quickened", "sensia_trainer.training.checkpointing"])
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_on_processes(function: Callable, *args, num_processes: int = 2) -> list:
@@ -26,16 +29,24 @@ def run_on_processes(function: Callable, *args, num_processes: int = 2) -> list:
     """
     with tempfile.TemporaryDirectory() as folder:
         arguments = (num_processes, free_port(), folder, function, args)
+        start_server()
         mp.start_processes(_worker, arguments, nprocs=num_processes, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(num_processes)]
 
 
 def run_in_process(function: Callable, *args) -> int:
     """The exit code of a process of its own that calls `function(*args)`; minus the signal that killed it."""
+    start_server()
     process = multiprocessing.get_context("forkserver").Process(target=function, args=args)
     process.start()
     process.join()
     return process.exitcode
+
+
+def start_server() -> None:
+    """Starts the server, if it is not there, where it finds these tests: it looks in its working directory alone."""
+    with contextlib.chdir(ROOT):
+        multiprocessing.forkserver.ensure_running()
 
 
 def allow_fsdp_on_cpu() -> None:

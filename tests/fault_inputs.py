@@ -381,7 +381,6 @@ def build_world(folder: Path) -> None:
         "pairs.tsv.bz2": bz2.compress(table.encode()),
         "cut.tsv.gz": packed[:-20],
         "cut.txt.gz": gzip.compress(texts["text.txt"].encode())[:-20],
-        "bomb.tsv.gz": gzip.compress(b"en\tid\n" + b"\0" * (1 << 29)),
         "garbage.tsv": bytes(range(256)) * 40,
         "image.png": b"\x89PNG\r\n" + bytes(range(256)),
         "utf16.tsv": table.encode("utf-16"),
@@ -391,6 +390,10 @@ def build_world(folder: Path) -> None:
     }
     for name, content in files.items():
         (folder / name).write_bytes(content)
+    with gzip.open(folder / "bomb.tsv.gz", "wb", compresslevel=1) as bomb:
+        bomb.write(b"en\tid\n")
+        for _ in range(512):
+            bomb.write(bytes(1 << 20))
     with zipfile.ZipFile(folder / "two.zip", "w") as archive:
         for name in ("x.txt", "y.txt", "z.txt"):
             archive.writestr(name, "x\n")

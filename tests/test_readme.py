@@ -1,5 +1,6 @@
 """README.md and CONTRIBUTING.md are true: snippets and commands run, files and targets exist."""
 
+import json
 import os
 import re
 import shlex
@@ -24,6 +25,15 @@ def blocks(language, text=README):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
+ONE_AFTER_THE_OTHER = """
+import json, sys
+from sensia_trainer.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["sensia", *arguments]
+    assert not main(arguments)
+"""
+
+
 def run(command, folder):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -43,6 +53,7 @@ def test_python_snippet(clone):
     assert run([sys.executable, "-c", snippet], clone).strip()
 
 
+@pytest.mark.slow
 def test_commands(clone):
     pytest.importorskip("django")
     rows = [f"{pair['en']} {i}\t{pair['id']} {i}" for i, pair in enumerate(tiny_bitext(24)["translation"])]
@@ -50,9 +61,9 @@ def test_commands(clone):
     lines = "\n".join(blocks("bash")).replace("\\\n", " ").splitlines()
     installation, *commands = [shlex.split(line, comments=True) for line in lines if line]
     assert installation == ["pip", "install", ".[quickstart]"] and len(commands) == 3
-    for name, *arguments in commands:
-        assert name == "sensia"
-        run([sys.executable, "-m", "sensia_trainer", *arguments, *SHORT.split()], clone)
+    assert all(name == "sensia" for name, *_ in commands)
+    calls = [[*arguments, *SHORT.split()] for _, *arguments in commands]
+    run([sys.executable, "-c", ONE_AFTER_THE_OTHER, json.dumps(calls)], clone)
     for folder in ("quickstart", "sw", "my-model"):
         assert (clone / "outputs" / folder / "README.md").is_file()
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import json, sys
 from pathlib import Path
+import tests.quickened
 from transformers import AutoModelForCausalLM
 from tests.tiny import tiny_trainer
 

@@ -92,7 +92,7 @@ def test_data_card_has_metadata_of_the_hub_and_says_how_it_was_made():
         assert part in card
 
 
-def test_the_figure_is_the_same_file_each_time(tmp_path):
+def test_the_figure_is_the_same_file_each_time(tmp_path, real_pictures):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         draw_lengths(STATISTICS, tmp_path / folder)

@@ -4,6 +4,7 @@ import ast
 import copy
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -594,17 +595,19 @@ def test_the_snippet_of_an_adapter_adds_it_to_its_base(folder, tiny_model, tmp_p
     assert capsys.readouterr().out.startswith("Buku itu ada")
 
 
-@pytest.mark.parametrize("metrics", [ADAPTATION, PRETRAINING], ids=["adapted", "base"])
-def test_snippets_run_without_this_package(folder, metrics, tmp_path):
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    script = tmp_path / "snippet.py"
-    hidden = "import sys\nsys.modules.update(modeling_backpack=None, sensia_trainer=None)\n"
-    script.write_text(hidden + snippet_of(finish_folder(folder).read_text(encoding="utf-8"), folder))
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+def test_snippets_run_without_this_package(folder, tmp_path):
+    """Each in a name space of its own."""
+    lines = ["import runpy, sys", "sys.modules.update(modeling_backpack=None, sensia_trainer=None)"]
+    for name, metrics in (("adapted", ADAPTATION), ("base", PRETRAINING)):
+        own = shutil.copytree(folder, tmp_path / name)
+        (own / "metrics.json").write_text(json.dumps(metrics))
+        (tmp_path / f"{name}.py").write_text(snippet_of(finish_folder(own).read_text(encoding="utf-8"), own))
+        lines += [f"runpy.run_path({str(tmp_path / name)!r} + '.py')", f"print('end of', {name!r})"]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    done = subprocess.run(command, cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) >= 4
+    adapted, base = done.stdout.removesuffix("end of base\n").split("end of adapted\n")
+    assert len(adapted.splitlines()) >= 4 and len(base.splitlines()) >= 4
 
 
 def test_what_would_be_refused_when_it_is_published_is_refused_before(folder):

@@ -29,14 +29,20 @@ def evaluation(recall, accuracy, fingerprint="f00"):
     return {"kind": "evaluation", "complete": True, "flores": flores, "tasks": [task]}
 
 
-@pytest.fixture
-def run(tmp_path):
-    """A finished run with the metrics that it measured itself."""
-    trainer = tiny_trainer(tmp_path / "run", max_steps=4, eval_rows=8, eval_steps=4)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    trainer = tiny_trainer(folder, max_steps=4, eval_rows=8, eval_steps=4)
     trainer.train()
     trainer.save_model()
     trainer.create_model_card()
-    return tmp_path / "run"
+    return folder
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A finished run with the metrics that it measured itself, to do with as one likes."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def write(folder, name, content):
@@ -96,7 +102,7 @@ def test_what_a_run_measured_before_it_does_not_stand_beside_results_of_other_se
     assert "|  | this model |" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_scores_on_other_items_stand_on_no_card(run, tmp_path):
+def test_scores_on_other_items_stand_on_no_card():
     def scored(accuracy, fingerprint):
         result = evaluation(0.5, accuracy)
         result["tasks"][0]["fingerprint"] = fingerprint
@@ -155,7 +161,7 @@ def test_an_older_release_with_links_and_shards_is_replaced(run, tmp_path):
     assert (folder / "notes.md").read_text() == "kept"
 
 
-def test_a_release_is_refreshed(run, tmp_path):
+def test_a_release_is_refreshed(run, tmp_path, real_pictures):
     folder = release(run, tmp_path / "tiny")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     (folder / "modeling_backpack.py").write_text("# of an older version")
