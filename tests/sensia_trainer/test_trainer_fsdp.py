@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
 from sensia_trainer.commands.adapt import main
+from sensia_trainer.training.parts import choose_parts
+from sensia_trainer.training.settings import TrainedParts
 from sensia_trainer.training.sharding import check_sharding
 from sensia_trainer.utils.files import read_json
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
@@ -121,6 +123,10 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
     assert "`fsdp_cpu_ram_efficient_loading` is true" in loading and "to false" in loading
     with pytest.raises(ValueError, match="FSDP 1 wraps the model.*`fsdp_version: 2`"):  # which needs a device
         check_sharding(tiny_trainer(tmp_path).model, None, SimpleNamespace(fsdp_version=1))
+    model = tiny_trainer(tmp_path).model
+    choose_parts(model, TrainedParts(train="senses"), range(280, 284))
+    with pytest.raises(ValueError, match="`train` names parts of the model.*Use DDP, or set `train` to 'all'"):
+        check_sharding(model, None, SimpleNamespace(fsdp_version=2))
 
 
 def adapt_by_command(folder):

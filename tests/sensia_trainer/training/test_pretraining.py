@@ -1,9 +1,12 @@
 """The model of a pretraining: fresh, or one to go on from."""
 
+from functools import partial
+
 import pytest
 import torch
 from datasets import Dataset
-from transformers import TrainingArguments
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 
 from sensia_trainer.training.callbacks import NonFiniteError
 from sensia_trainer.training.checkpoint_files import checkpoints
@@ -145,3 +148,51 @@ def test_blocks_of_one_length_are_read_as_they_come_where_they_are_to_be_grouped
         torch.manual_seed(0)
         orders.append(list(trainer._get_train_sampler()))
     assert orders[0] == orders[1] and sorted(orders[0]) == list(range(16))
+
+
+def pretrained(folder, *, senses=True, **fields):
+    torch.manual_seed(0)
+    model = tiny_model(tiny_tokenizer(), dropout=0.0)
+    if not senses:
+        sizes = {"vocab_size": len(tiny_tokenizer()), "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+        model = GPT2LMHeadModel(GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
+    blocks = [{"input_ids": torch.randint(280, (8,)).tolist()} for _ in range(16)]
+    fields = {"use_cpu": True, "disable_tqdm": True, "report_to": "none", "save_strategy": "no"} | fields
+    return PretrainingTrainer(
+        model,
+        PretrainingArguments(output_dir=str(folder), **fields),
+        data_collator=partial(collate_blocks, senses=senses),
+        train_dataset=blocks,
+    )
+
+
+@pytest.mark.parametrize("senses", [True, False])
+def test_the_loss_is_the_cross_entropy_of_every_next_token(tmp_path, senses):
+    trainer = pretrained(tmp_path, senses=senses)
+    model = trainer.model.double().eval()
+    batch = trainer.data_collator([trainer.train_dataset[i] for i in range(3)])
+    trainer.current_gradient_accumulation_steps = 1
+    number = trainer._get_num_items_in_batch([batch], trainer.args.device)
+    assert number == 3 * 7
+    found = trainer.compute_loss(model, dict(batch), num_items_in_batch=number)
+    logits = model(input_ids=batch["input_ids"]).logits
+    labels = batch["input_ids"][:, 1:].flatten()
+    torch.testing.assert_close(found, F.cross_entropy(logits[:, :-1].flatten(0, 1), labels), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("senses", [True, False])
+def test_four_batches_of_two_are_one_of_eight_and_every_parameter_moves(tmp_path, senses):
+    ends = []
+    for name, size, parts in (("whole", 8, 1), ("parts", 2, 4)):
+        fields = {"per_device_train_batch_size": size, "gradient_accumulation_steps": parts, "max_steps": 2}
+        trainer = pretrained(tmp_path / name, senses=senses, learning_rate=1e-2, logging_steps=1, **fields)
+        before = {key: value.clone() for key, value in trainer.model.named_parameters()}
+        trainer.train()
+        after = dict(trainer.model.named_parameters())
+        assert not [key for key, value in before.items() if torch.equal(value, after[key])]
+        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        ends.append(({key: value.detach() for key, value in after.items()}, losses))
+    (whole, once), (parts, in_parts) = ends
+    assert once == pytest.approx(in_parts, rel=1e-4)
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, rtol=1e-3, atol=2e-5)

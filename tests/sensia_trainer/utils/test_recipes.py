@@ -172,6 +172,16 @@ def test_baselines_of_the_paper_differ_from_its_recipe_in_the_method_alone(tmp_p
     assert (args.per_device_train_batch_size, args.max_grad_norm, args.label_smoothing) == (64, 1.0, 0.05)
 
 
+def test_induction_recipes():
+    from sensia_trainer.commands.induce import parser
+
+    paths = sorted(RECIPES.glob("induce_*.yaml"))
+    assert paths
+    for path in paths:
+        data, args = parse_recipe(parser(), [str(path), *ON_CPU, "--bf16", "false"])
+        assert data.model and data.text_files and args.max_steps > 0
+
+
 def test_reference_recipe_is_the_published_code(tmp_path):
     argv = [str(RECIPES / "reference.yaml"), *ON_CPU, "--output_dir", str(tmp_path)]
     _, args = parse((AdaptationData, SensiaConfig), argv)
