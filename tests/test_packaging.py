@@ -209,3 +209,25 @@ def test_the_type_checker_looks_at_the_pure_rooms():
     rooms = {"schedule.py", "representations.py", "losses.py", "utils", "vocabulary"}
     assert {f"sensia_trainer/{room}" for room in rooms} <= set(settings["files"])
     assert all((ROOT / file).exists() for file in settings["files"])
+
+
+def test_the_ground_floor_imports_itself_alone_and_commands_are_imported_by_nobody():
+    package = ROOT / "sensia_trainer"
+
+    def rooms_of(file):
+        """The rooms of the package that a file imports from, wherever in it."""
+        place = file.relative_to(package).parts
+        found = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                above = (*place[: len(place) - node.level], *(node.module or "").split("."))
+                found |= {above[0]} if above[0] else {alias.name for alias in node.names}
+        return found
+
+    ground = {"languages", "schedule", "utils"}
+    for file in [package / "languages.py", package / "schedule.py", *(package / "utils").rglob("*.py")]:
+        assert rooms_of(file) <= ground, file
+    top = {"commands", "cli"}
+    for file in package.rglob("*.py"):
+        room = file.relative_to(package).parts[0].removesuffix(".py")
+        assert room in {*top, "__main__"} or not rooms_of(file) & top, file

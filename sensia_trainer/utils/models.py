@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from modeling_backpack import BackpackForCausalLM, is_published_layout
 from modeling_backpack.conversion_backpack import wrong_weights
@@ -13,6 +14,10 @@ from .files import DELTA_FILE
 from .recipes import find_model
 
 
+logger = logging.get_logger(__name__)
+
+# Embeddings are padded to round numbers: by some hundreds of rows (Phi 905, Qwen 267).
+PADDED_ROWS, PADDED_SHARE = 1024, 0.02
 PROBES = ("The cat sat on 2 chairs.", "Kucing tidur di kursi.", "猫坐在椅子上。", "القطة تجلس.")  # fmt: skip
 
 
@@ -90,7 +95,7 @@ def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kw
 
     Raises:
         `ValueError`: where there is no tokenizer, where it makes no tokens (or unknown ones alone) of every text, and
-            where it knows more tokens than `model` has embeddings.
+            where it knows more tokens than `model` has embeddings. That it knows far fewer is a warning.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(find_model(name_or_path), **kwargs)
@@ -114,6 +119,13 @@ def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kw
             f"{model.get_input_embeddings().num_embeddings}: it is the tokenizer of another model. Name the model's "
             "own, or call `resize_token_embeddings` and save the model again."
         )
+    if model is not None:
+        rows, known = model.get_input_embeddings().num_embeddings, len(tokenizer)
+        if rows - known > max(PADDED_ROWS, PADDED_SHARE * rows):
+            logger.warning(
+                f"The model has embeddings of {rows:,} tokens, but the tokenizer of {str(name_or_path)!r} knows "
+                f"{known:,}: if it is not the model's own, the model reads other words than are written."
+            )
     return tokenizer
 
 

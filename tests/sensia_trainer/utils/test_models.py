@@ -74,6 +74,18 @@ def test_a_delta_is_no_model(tmp_path):
         load_model(tmp_path)
 
 
+def test_a_tokenizer_of_far_fewer_tokens_is_told(tmp_path, tokenizer, tiny_model, caplog, monkeypatch):
+    monkeypatch.setattr("sensia_trainer.utils.models.logger.propagate", True)
+    tokenizer.save_pretrained(tmp_path)
+    model = tiny_model()
+    model.resize_token_embeddings(300 + 1024)  # padded
+    load_tokenizer(tmp_path, model)
+    assert "has embeddings of" not in caplog.text
+    model.resize_token_embeddings(300 + 1025)
+    load_tokenizer(tmp_path, model)
+    assert "has embeddings of 1,325 tokens, but the tokenizer of" in caplog.text and "knows 300" in caplog.text
+
+
 def test_tokenizers(tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "good")
     assert load_tokenizer(tmp_path / "good").get_vocab() == tokenizer.get_vocab()
