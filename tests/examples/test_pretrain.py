@@ -9,6 +9,8 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import modeling_backpack  # noqa: F401
+from sensia_trainer import cli
+from sensia_trainer.training.pretraining import PretrainingTrainer
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +39,7 @@ def pretrain(folder, *extra):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def test_from_text_to_a_model_folder(tmp_path):
+def test_from_text_to_a_model_folder(tmp_path, monkeypatch, capsys):
     lines = [f"The {animal} has {number} books about the sea." for animal in ("cat", "dog") for number in range(40)]
     (tmp_path / "text.txt").write_text("\n".join(lines))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
@@ -59,6 +61,28 @@ def test_from_text_to_a_model_folder(tmp_path):
     assert not (tmp_path / "out" / ".text").exists()
     weights = tmp_path / "out" / "model.safetensors"
     written = weights.stat().st_mtime_ns
-    again = pretrain(tmp_path)
-    assert again.returncode == 0 and "This run is finished" in again.stdout
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["pretrain", "recipe.yaml"]) == 0 and "This run is finished" in capsys.readouterr().out
     assert weights.stat().st_mtime_ns == written
+
+
+def test_interrupted_and_resumed_it_is_the_run_that_was_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = [f"The {animal} has {number} books about the sea." for animal in ("cat", "dog") for number in range(40)]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    assert cli.main(["pretrain", "recipe.yaml", "--output_dir", "whole"]) == 0
+    step = PretrainingTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PretrainingTrainer, "training_step", interrupted)
+        assert cli.main(["pretrain", "recipe.yaml", "--output_dir", "parts"]) == 130
+    assert not (tmp_path / "parts" / "metrics.json").exists() and (tmp_path / "parts" / "checkpoint-3").is_dir()
+    assert cli.main(["pretrain", "recipe.yaml", "--output_dir", "parts"]) == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert weights[0] == weights[1]

@@ -106,39 +106,44 @@ sys.modules.update(modeling_backpack=None, sensia_trainer=None)
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import TranslationEvaluator
 
-folder, saved, source, target = json.loads(sys.argv[1])
-model = SentenceTransformer(folder, trust_remote_code=True)
-found = {"sense": model.encode(source).tolist(), "context": model.encode(source, vectors="context").tolist()}
-found["mining"] = TranslationEvaluator(source, target, batch_size=2)(model)
-found["similarity"] = model.similarity(model.encode(source), model.encode(target)).tolist()
-model.save(saved)
-found["again"] = SentenceTransformer(saved, trust_remote_code=True).encode(source).tolist()
-found["dimension"] = model.get_embedding_dimension()
-try:
-    SentenceTransformer(folder)
-except ValueError as error:
-    found["refused"] = str(error)
-print(json.dumps(found))
+folders, source, target = json.loads(sys.argv[1])
+for folder in folders:
+    model = SentenceTransformer(folder, trust_remote_code=True)
+    found = {"sense": model.encode(source).tolist(), "context": model.encode(source, vectors="context").tolist()}
+    found["mining"] = TranslationEvaluator(source, target, batch_size=2)(model)
+    found["similarity"] = model.similarity(model.encode(source), model.encode(target)).tolist()
+    model.save(f"{folder}-saved")
+    found["again"] = SentenceTransformer(f"{folder}-saved", trust_remote_code=True).encode(source).tolist()
+    found["dimension"] = model.get_embedding_dimension()
+    try:
+        SentenceTransformer(folder)
+    except ValueError as error:
+        found["refused"] = str(error)
+    print(json.dumps(found))
 """
 
 
-def test_sentence_transformers_loads_the_folder_alone(model, tokenizer, tmp_path):
-    folder = tmp_path / "model"
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    complete_folder(folder, {"sense_pooling": "contextual", "sense_pool_temperature": 0.3, "context_layer": None})
-    arguments = json.dumps([str(folder), str(tmp_path / "saved"), SOURCE, TARGET])
+def test_sentence_transformers_loads_the_folder_alone(tiny_model, tokenizer, tmp_path):
+    torch.manual_seed(0)
+    models = {"plain": tiny_model(), "gated": gated(tiny_model())}
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        settings = {"sense_pooling": "contextual", "sense_pool_temperature": 0.3, "context_layer": None}
+        complete_folder(tmp_path / name, settings)
+    arguments = json.dumps([[str(tmp_path / name) for name in models], SOURCE, TARGET])
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     run = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "stdin": subprocess.DEVNULL}
     done = subprocess.run([sys.executable, "-c", ALONE, arguments], **run)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    settings = {"pooling": "contextual", "temperature": 0.3}
-    for kind in ("sense", "context"):
-        expected = vectors(model, tokenizer, SOURCE, kind, **settings)
-        torch.testing.assert_close(torch.tensor(found[kind]), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(torch.tensor(found["again"]), torch.tensor(found["sense"]))
-    metrics = evaluate_bitext(model, tokenizer, SOURCE, TARGET, **settings)
-    assert found["mining"]["src2trg_accuracy"] == pytest.approx(metrics["sense_recall_source_to_target"], abs=1e-5)
-    assert found["mining"]["trg2src_accuracy"] == pytest.approx(metrics["sense_recall_target_to_source"], abs=1e-5)
-    assert found["dimension"] == 32 and "trust_remote_code=True" in found["refused"]
+    plain, of_gated = map(json.loads, done.stdout.splitlines()[-2:])
+    for found, model in zip((plain, of_gated), models.values(), strict=True):
+        settings = {"pooling": "contextual", "temperature": 0.3}
+        for kind in ("sense", "context"):
+            expected = vectors(model, tokenizer, SOURCE, kind, **settings)
+            torch.testing.assert_close(torch.tensor(found[kind]), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(found["again"]), torch.tensor(found["sense"]))
+        metrics = evaluate_bitext(model, tokenizer, SOURCE, TARGET, **settings)
+        assert found["mining"]["src2trg_accuracy"] == pytest.approx(metrics["sense_recall_source_to_target"], abs=1e-5)
+        assert found["mining"]["trg2src_accuracy"] == pytest.approx(metrics["sense_recall_target_to_source"], abs=1e-5)
+        assert found["dimension"] == 32 and "trust_remote_code=True" in found["refused"]
