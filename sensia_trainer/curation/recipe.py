@@ -217,11 +217,10 @@ def _build(cls, fields: dict, where: str):
 
 def _typed(name, value, hint):
     """[`typed`], with lists as tuples; what was built before stays."""
-    if value is None or name == "sources" or dataclasses.is_dataclass(value):
-        return typed(name, value, hint) if value is None else value
-    kinds = [kind for kind in (get_args(hint) or (hint,)) if get_origin(kind) is tuple]
-    kinds = [hint] if get_origin(hint) is tuple else kinds
-    return tuple(typed(name, value, list[get_args(kinds[0])[0]])) if kinds else typed(name, value, hint)
+    if name == "sources" or dataclasses.is_dataclass(value):
+        return value
+    of = next((get_args(kind)[0] for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple), None)
+    return typed(name, value, hint) if of is None or value is None else tuple(typed(name, value, list[of]))
 
 
 def _expand(value):
