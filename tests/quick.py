@@ -2,7 +2,7 @@
 
 Writing waits for no disk (that it does is tested by itself), the speed of this machine is measured for a moment, the
 collector of garbage leaves alone what was there before the first test, and a PNG is one pixel where the SVG beside it,
-which tests read, is drawn.
+which tests read, is drawn (but with `real_pictures`: to draw one moves what is in the other by a hair).
 """
 
 import gc

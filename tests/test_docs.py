@@ -85,13 +85,13 @@ def test_a_control_is_one_of_the_same_pairs_and_recipe(render, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["recall", "curves", "pairs"])
-def test_figures_are_drawn_from_the_results(name, render, tmp_path):
+def test_figures_are_drawn_from_the_results(name, render, tmp_path, real_pictures):
     render["FIGURES"][name](tmp_path / name)
     drawn = (tmp_path / f"{name}.svg").read_text(encoding="utf-8")
     assert drawn == (DOCS / "figures" / f"{name}.svg").read_text(encoding="utf-8"), "`python docs/render.py`"
 
 
-def test_pictures_of_the_method_are_drawn(tmp_path):
+def test_pictures_of_the_method_are_drawn(tmp_path, real_pictures):
     overview = runpy.run_path(str(DOCS / "overview.py"))
     for name, draw in overview["PICTURES"].items():
         _, drawn = overview["save_figure"](draw(), tmp_path / name)

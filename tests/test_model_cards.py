@@ -70,7 +70,7 @@ def test_the_code_is_the_repository_s_own(folder):
 
 
 @of_released
-def test_the_card_is_rendered_from_the_metrics(folder, tmp_path):
+def test_the_card_is_rendered_from_the_metrics(folder, tmp_path, real_pictures):
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["model_name"] == folder.name.removesuffix("-delta")
     assert metrics["data"]["licence"]

@@ -114,8 +114,9 @@ def parse_sources(entries: list, split: str = "train", argument: str = "bitext")
             continue
         path = str(entry)
         place = Path(expand_variables(path)).expanduser()
-        is_of_a_language = "/" in path and "," not in path and find_language(place.suffix[1:])  # no id of the Hub
-        if is_of_a_language and not place.exists():
+        suffix = place.suffix[1:].lower()
+        is_of_a_language = find_language(suffix) and suffix not in NO_LANGUAGES
+        if "/" in path and "," not in path and is_of_a_language and not place.exists():  # no id of the Hub
             raise ValueError(f"`{argument}`: there is no file {path!r}; check the path.")
         if is_structured(expand_variables(path)):
             sources.append(PairSource(path, split=split))

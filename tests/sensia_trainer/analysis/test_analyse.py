@@ -212,7 +212,7 @@ def _names():
     return {"source_language": "en", "target_language": "id"}
 
 
-def test_report_shows_the_numbers_and_the_papers(result, tmp_path):
+def test_report_shows_the_numbers_and_the_papers(result, tmp_path, real_pictures):
     result |= _names() | {"models": {"model": "adapted", "control": "lm-only", "base": "english"}}
     report = render_report([result, result | {"target_language": "sv"}])
     entry = result["topology"]["all"]["model"]
