@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+from scipy import linalg
 
 from ..utils.statistics import paired_bootstrap
 
@@ -24,8 +25,17 @@ def orthogonal_map(target, source):
 
     Returns:
         `np.ndarray` of shape `(d, d)`.
+
+    Raises:
+        `ValueError`: for vectors that are not finite.
     """
-    left, _, right = np.linalg.svd(target.T @ source)
+    product = target.T @ source
+    if not np.isfinite(product).all():
+        raise ValueError("The vectors of some word pairs are not finite: the model's senses overflow.")
+    try:
+        left, _, right = np.linalg.svd(product)
+    except np.linalg.LinAlgError:  # fewer pairs than dimensions; the slower algorithm converges
+        left, _, right = linalg.svd(product, lapack_driver="gesvd")
     return left @ right
 
 

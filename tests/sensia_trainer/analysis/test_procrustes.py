@@ -110,3 +110,18 @@ def test_bad_shapes_and_a_single_word_are_refused():
         procrustes(np.zeros((3, 4)), np.zeros((3, 5)))
     with pytest.raises(ValueError, match="two different groups"):
         procrustes(np.zeros((3, 4)), np.zeros((3, 4)), groups=["word"] * 3)
+
+
+def test_a_rotation_is_found_where_the_quick_algorithm_does_not_converge(monkeypatch):
+    generator = np.random.default_rng(0)
+    source = generator.normal(size=(9, 6))
+    target = source @ np.linalg.qr(generator.normal(size=(6, 6)))[0]
+    expected = orthogonal_map(target, source)
+
+    def fails(_):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", fails)
+    np.testing.assert_allclose(orthogonal_map(target, source), expected, atol=1e-10)
+    with pytest.raises(ValueError, match="are not finite"):
+        orthogonal_map(target * np.nan, source)
