@@ -186,7 +186,7 @@ def test_continuous_integration_calls_quality_and_tests():
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
     calls = re.findall(r"^make ([^>\n]+)", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE)
     called = [word for call in calls for word in call.split() if not word.startswith("--")]
-    assert called[0] == ".venv/.installed-torch"  # before what is installed beside the rest
+    assert called[0] == ".venv/.installed-test"  # torch, before what is installed beside the tests
     targets = [word for word in called if not word.startswith(".venv")]
     assert targets == ["quality", "test", "docs", "test-versions"]
     commands = subprocess.run(
