@@ -1,4 +1,5 @@
-"""What is left of a sentence when case and punctuation, and the values of numbers if asked, do not count; its key."""
+"""What is left of a sentence when case and punctuation, and the values of numbers if asked, do not count; its key; and
+which texts hold a sentence with one of some keys."""
 
 import hashlib
 import re

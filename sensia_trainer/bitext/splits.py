@@ -71,20 +71,19 @@ def without_sentences_of(pairs, held_out):
     return _where(pairs, keep)
 
 
-def without_texts(pairs, known: dict[str, np.ndarray], numbers: bool = True):
+def without_texts(pairs, known: dict[str, np.ndarray]):
     """The pairs that hold none of the known texts of a language.
 
     Args:
         pairs (`datasets.Dataset`): With a column `translation`.
-        known (`dict[str, np.ndarray]`): By code of the language, keys of texts ([`near_keys`]).
-        numbers (`bool`, *optional*, defaults to `True`): Whether values of numbers count in these keys.
+        known (`dict[str, np.ndarray]`): By code of the language, keys of texts ([`near_keys`], numbers counting).
 
     Raises:
         `ValueError`: if none is left.
     """
     keep = np.ones(len(pairs), dtype=bool)
     for code, keys in known.items():
-        keep &= ~np.isin(keys_of(pairs, code, numbers), keys)
+        keep &= ~np.isin(keys_of(pairs, code), keys)
     if not keep.any():
         raise ValueError(
             "Every pair holds a sentence that is reported on, or that another pair of languages holds out. Give other "
@@ -176,9 +175,9 @@ def _encoded(values: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     return np.concatenate([chunk.indices.to_numpy() for chunk in chunks]), chunks[0].dictionary
 
 
-def keys_of(pairs, side: str, numbers: bool = True) -> np.ndarray:
-    """Near keys of one side of a bitext, `(n,)` uint64."""
-    parts = [near_keys(chunk.to_pylist(), numbers) for chunk in texts(pairs, side).chunks]
+def keys_of(pairs, side: str) -> np.ndarray:
+    """Near keys of one side of a bitext, values of numbers counting, `(n,)` uint64."""
+    parts = [near_keys(chunk.to_pylist(), numbers=True) for chunk in texts(pairs, side).chunks]
     return np.concatenate(parts) if parts else np.zeros(0, np.uint64)
 
 

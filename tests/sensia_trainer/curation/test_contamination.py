@@ -206,8 +206,3 @@ def test_sentences_end_in_every_script(tmp_path, before, sentence, after):
     keys, _ = evaluation_keys((str(tmp_path / "test.txt"),))
     texts = [f"{before} {sentence}{after}", f"{before}{sentence}{after}", f"{before} {after}"]
     assert is_uncontaminated(texts, keys).tolist() == [False, False, True]
-
-
-def test_no_evaluation_sets_leave_everything():
-    shared = ["The man turned on the faucet."]
-    assert is_uncontaminated(shared, np.zeros(0, np.uint64)).all()
