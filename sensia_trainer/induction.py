@@ -41,7 +41,7 @@ AMBIGUOUS_WORDS = "bank bat cell charge court field light match rock scale seal 
 SHOWN_AMONG = 4096  # frequent tokens, for a card
 STUCK_GATE = 1e-4
 GATE_BLOCKS, GATE_SHARE = 32, 50  # blocks that tell how far the gate may be opened: so many, at most one of so many
-DOUBLINGS = 10  # of the gate; beyond 2^10 nothing is tried
+DOUBLINGS = HALVINGS = 10  # of the gate; beyond 2^10 and below 2^-10 nothing is tried
 SENSE_TEMPERATURE = 0.7  # of the sense probabilities whose entropy is watched, as in the paper
 
 
@@ -345,16 +345,19 @@ def widest(loss, start: float) -> float:
     if not start:
         return start
     low, high = start, 2 * start
-    for _ in range(10):
+    for _ in range(HALVINGS + 1):
         if loss(low) <= closed:
             break
         low, high = low / 2, low
     else:
         return start
-    for _ in range(DOUBLINGS if low == start else 0):
-        if loss(high) > closed:
-            break
-        low, high = high, 2 * high
+    if low == start:
+        for _ in range(DOUBLINGS):
+            if loss(high) > closed:
+                break
+            low, high = high, 2 * high
+        else:
+            return low
     for _ in range(8):
         middle = (low + high) / 2
         low, high = (middle, high) if loss(middle) <= closed else (low, middle)

@@ -223,7 +223,8 @@ def causal_sense_mask(attention_mask, query_positions, packed_positions=None, pr
             senses: the first key of the senses is the backbone's at this index.
     """
     if isinstance(attention_mask, dict):
-        attention_mask = attention_mask.get("full_attention")
+        # Where all layers slide, over a window that is no shorter than the cache, theirs is the full one.
+        attention_mask = attention_mask.get("full_attention", next(iter(attention_mask.values()), None))
     if attention_mask is not None and not isinstance(attention_mask, torch.Tensor):
         raise ValueError(
             f"`attention_mask` is a {type(attention_mask).__name__}, which the senses cannot read. "

@@ -168,7 +168,8 @@ class BackpackPreTrainedModel(PreTrainedModel):
         published = state_dict is None and name is not None and is_published_layout(name, **kwargs)
         if published:
             if config is None:
-                config_dict, kwargs = BackpackConfig.get_config_dict(name, **kwargs)
+                # What says which revision, and whose, is for the weights as well.
+                config_dict, _ = BackpackConfig.get_config_dict(name, **kwargs)
                 config, kwargs = BackpackConfig.from_dict(config_dict, return_unused_kwargs=True, **kwargs)
             elif isinstance(config, (str, os.PathLike)):
                 config = BackpackConfig.from_pretrained(config)
@@ -323,11 +324,12 @@ class BackpackModel(BackpackPreTrainedModel):
                 f"`vector` must have the shape ({self.config.hidden_size},) of one sense vector, got "
                 f"{tuple(vector.shape)}."
             )
-        changed = torch.as_tensor(token_ids, device=self.device).reshape(-1)
+        changed = torch.as_tensor(token_ids).reshape(-1)
         self._check_ids(changed.unique(), "token_ids")
 
         def intervention(senses, ids):
-            hit = torch.isin(ids, changed)[..., None] & (torch.arange(senses.shape[-2], device=ids.device) == sense)
+            is_sense = torch.arange(senses.shape[-2], device=ids.device) == sense
+            hit = torch.isin(ids, changed.to(ids.device))[..., None] & is_sense
             new = senses * scale if vector is None else vector.to(senses).expand_as(senses)
             return torch.where(hit[..., None], new, senses)
 
@@ -415,11 +417,13 @@ class BackpackModel(BackpackPreTrainedModel):
             **kwargs,
         )
         hidden_states = backbone_outputs.last_hidden_state
+        # A layer that is computed twice would fill the cache twice; those of the backbone leave it alone.
+        is_recomputed = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         mixture, sense_weights = self.sense_weight_net(
             hidden_states,
             senses,
             causal_sense_mask(attention_mask, query_positions, packed_positions, prefix_length),
-            past_key_values=past_key_values,
+            past_key_values=None if is_recomputed else past_key_values,
             output_weights=output_sense_weights,
         )
         return BackpackModelOutputWithPast(
@@ -621,7 +625,10 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         Returns:
             `torch.FloatTensor` of shape `(*token_ids.shape, num_senses, hidden_size)`.
         """
-        return self.backpack.compute_senses(torch.as_tensor(token_ids, device=self.device))
+        token_ids = torch.as_tensor(token_ids)
+        if self.device.type != "meta":  # offloaded: inputs go where the weights are fetched to
+            token_ids = token_ids.to(self.device)
+        return self.backpack.compute_senses(token_ids)
 
     def nearest_words(self, senses, top_k=10, tokenizer=None):
         """

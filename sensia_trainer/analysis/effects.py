@@ -36,8 +36,13 @@ def sense_effect(model, tokenizer, text: str, word: str, *, top_k=10) -> list[Se
         depends on.
 
     Raises:
-        `ValueError`: If the word is not in the text or the text is longer than the model.
+        `ValueError`: If the word is not in the text, the text is longer than the model, or its mixture is ablated.
     """
+    if model.config.mixture_mode != "full":
+        raise ValueError(
+            f"`mixture_mode` of the model is {model.config.mixture_mode!r}, an ablation, but effects are those of "
+            "senses in the full mixture: set it to 'full'."
+        )
     found = [item for item in segment_words(text) if item.text.casefold() == word.casefold()]
     if not found:
         raise ValueError(f"`word` {word!r} is not in {text!r}; its words are {[w.text for w in segment_words(text)]}.")

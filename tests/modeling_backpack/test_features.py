@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import TorchAoConfig
+from transformers import DynamicCache, TorchAoConfig
 
 import modeling_backpack.modeling_backpack
 from modeling_backpack import BackpackForCausalLM
@@ -62,7 +62,8 @@ def test_outputs(padded, backbone):
 
 @pytest.mark.parametrize("backbone", ["gpt2", "llama"])
 @pytest.mark.parametrize("use_reentrant", [True, False])
-def test_gradient_checkpointing(padded, backbone, use_reentrant):
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_gradient_checkpointing(padded, backbone, use_reentrant, with_cache):
     gradients = []
     for checkpointing in (False, True):
         model = tiny_backpack(backbone, resid_pdrop=0.0, embd_pdrop=0.0)
@@ -75,7 +76,8 @@ def test_gradient_checkpointing(padded, backbone, use_reentrant):
             assert model.backpack.sense_network.gradient_checkpointing
             assert model.backpack.sense_weight_net.gradient_checkpointing
         model.train()
-        model(**padded, labels=padded["input_ids"], use_cache=False).loss.backward()
+        cache = {"past_key_values": DynamicCache(config=model.config)} if with_cache else {"use_cache": False}
+        model(**padded, labels=padded["input_ids"], **cache).loss.backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=1e-6)
@@ -222,6 +224,14 @@ def test_device_map(tmp_path):
     )
     assert "disk" in {str(device) for device in split.hf_device_map.values()}
     torch.testing.assert_close(split(input_ids).logits, model(input_ids).logits, rtol=0, atol=1e-5)
+    # The words themselves on disk.
+    places = {"backpack.backbone": "disk", "backpack.sense_network": "cpu", "backpack.sense_weight_net": "cpu"}
+    places |= {"lm_head": "disk"}
+    aside = BackpackForCausalLM.from_pretrained(tmp_path, device_map=places, offload_folder=str(tmp_path / "words"))
+    torch.testing.assert_close(aside.get_senses([3, 5]), model.get_senses([3, 5]))
+    word = int(input_ids[0, 0])
+    with aside.intervene_on_senses([word], 1, scale=0.0), model.intervene_on_senses([word], 1, scale=0.0):
+        torch.testing.assert_close(aside(input_ids).logits, model(input_ids).logits, rtol=0, atol=1e-5)
     torch.testing.assert_close(
         split.generate(input_ids, max_new_tokens=3, do_sample=False, eos_token_id=-1),
         model.generate(input_ids, max_new_tokens=3, do_sample=False, eos_token_id=-1),
@@ -264,6 +274,14 @@ def test_attention_that_the_backbone_lacks():
     with pytest.raises(ValueError, match="GPT2Model does not support .*flex_attention"):
         tiny_backpack(attn_implementation="flex_attention")
     tiny_backpack("llama", attn_implementation="flex_attention")
+
+
+def test_padding_counts_where_all_layers_slide():
+    mask = torch.ones(1, 1, 3, 3, dtype=torch.bool).tril()
+    mask[..., 0] = False
+    kinds = "full_attention", "sliding_attention"
+    full, sliding = (causal_sense_mask({kind: mask}, torch.arange(3))(3) for kind in kinds)
+    assert not full[..., 0].any() and torch.equal(full, sliding)
 
 
 def test_masks_that_are_no_tensors():

@@ -173,6 +173,14 @@ def test_other_arguments_of_from_pretrained(tmp_path, state):
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
 
 
+def test_weights_are_of_the_place_that_the_configuration_is_of(tmp_path, state):
+    write(tmp_path, state, "safetensors")
+    write(tmp_path / "second", {name: tensor + 1 for name, tensor in state.items()}, "safetensors")
+    first, second = (BackpackForCausalLM.from_pretrained(tmp_path, subfolder=name) for name in ("", "second"))
+    expected = first.get_input_embeddings().weight + 1
+    torch.testing.assert_close(second.get_input_embeddings().weight, expected)
+
+
 def test_a_classifier_begins_with_a_checkpoint(tmp_path, state):
     write(tmp_path, state, "safetensors")
     model = BackpackForSequenceClassification.from_pretrained(tmp_path, num_labels=3)

@@ -151,7 +151,9 @@ def test_where_zero_is_better_the_start_stays(start):
 
 def test_nothing_is_tried_without_end():
     tried = []
-    assert widest(lambda x: tried.append(x) or 0.0, 1.0) >= 1024 and len(tried) < 30
+    assert widest(lambda x: tried.append(x) or 0.0, 1.0) == 1024 == max(tried) and len(tried) < 30
+    tried.clear()
+    assert widest(lambda x: tried.append(x) or float(x > 0), 1.0) == 1 and min(tried[1:]) == 2**-10
 
 
 def test_the_gate_is_opened_as_far_as_text_is_predicted_no_worse(tmp_path):

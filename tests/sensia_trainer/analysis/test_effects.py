@@ -47,3 +47,9 @@ def test_nearest_words_are_words(model, tokenizer):
     _, ids = model.nearest_words(senses, top_k=2)
     assert words[0][0][1] == [tokenizer.decode([i]).strip() for i in ids[0, 0, 1]]
     assert nearest_words(model, tokenizer, senses[0, 0, 0], top_k=2) == words[0][0][0]
+
+
+def test_effects_of_an_ablated_mixture_are_refused(model, tokenizer):
+    model.config.mixture_mode = "uniform"
+    with pytest.raises(ValueError, match="`mixture_mode` of the model is 'uniform', an ablation"):
+        sense_effect(model, tokenizer, "The cat will", "cat")
