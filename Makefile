@@ -22,7 +22,8 @@ export MALLOC_TRIM_THRESHOLD_ := 2147483647
 # Pip is quiet about its caches and indexes; errors are still shown.
 BIN := $(VENV)/bin
 TORCH := $(VENV)-torch
-# What is imported is compiled when it is; all of it, by pip, would take a minute.
+# What is imported is compiled when it is, and the compiled kept; all of it, by pip, would take a minute.
+export PYTHONDONTWRITEBYTECODE :=
 QUIET := -qq --disable-pip-version-check --no-compile
 PIP := $(BIN)/python -m pip install $(QUIET)
 PACKAGES := 'import site; print(site.getsitepackages()[0])'
@@ -68,6 +69,7 @@ $(VENV)/.created:
 	@echo "Creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || \
 	    { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -qq pip; }
+	@$(PIP) --upgrade pip || true  # the one that comes with Python takes twice as long, but will do
 	@touch $@
 
 # Torch is big: it is installed once, into an environment that the others read from.
