@@ -149,19 +149,20 @@ def adapt(folder, pairs, **fields):
     return logged
 
 
-def adapt_sharded(folder):
+def adapt_sharded(folder, pairs):
     allow_fsdp_on_cpu()
-    return adapt(folder, 4, fsdp=True, fsdp_config=yaml.safe_load(RECIPE.read_text())["fsdp_config"])
+    return adapt(folder, pairs, fsdp=True, fsdp_config=yaml.safe_load(RECIPE.read_text())["fsdp_config"])
 
 
 @pytest.mark.distributed
-def test_two_processes_with_sharded_weights_equal_one(tmp_path):
-    sharded, expected = run_on_processes(adapt_sharded, str(tmp_path / "sharded")), adapt(tmp_path / "one", 8)
+@pytest.mark.parametrize("function", [adapt, adapt_sharded])
+def test_two_processes_equal_one(tmp_path, function):
+    ranks, expected = run_on_processes(function, str(tmp_path / "two"), 4), adapt(tmp_path / "one", 8)
     for method, rows in expected.items():
-        for rank in sharded:
+        for rank in ranks:
             for row, expected_row in zip(rank[method], rows, strict=True):
                 assert row == pytest.approx(expected_row, rel=1e-4, abs=1e-5), method
-        folders = (tmp_path / name / method for name in ("sharded", "one"))
+        folders = (tmp_path / name / method for name in ("two", "one"))
         weights, expected_weights = (load_file(folder / "model.safetensors") for folder in folders)
         assert weights.keys() == expected_weights.keys()
         for name, weight in expected_weights.items():

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments
 
@@ -16,6 +17,7 @@ from sensia_trainer.training.pretraining import (
     collate_blocks,
 )
 from sensia_trainer.training.settings import PretrainingArguments, PretrainingData
+from tests.distributed import run_on_processes
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -196,3 +198,27 @@ def test_four_batches_of_two_are_one_of_eight_and_every_parameter_moves(tmp_path
     assert once == pytest.approx(in_parts, rel=1e-4)
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, rtol=1e-3, atol=2e-5)
+
+
+def pretrain_both(folder, blocks):
+    """A Backpack and a model without senses, with `blocks` blocks a batch on this process: what was logged."""
+    fields = {"per_device_train_batch_size": blocks, "max_steps": 4, "learning_rate": 1e-3, "logging_steps": 1}
+    logged = []
+    for senses in (True, False):
+        trainer = pretrained(folder, senses=senses, **fields)
+        trainer.train()
+        trainer.save_model(f"{folder}/{senses}")
+        logged += [[row["loss"], row["grad_norm"]] for row in trainer.state.log_history if "loss" in row]
+    return logged
+
+
+@pytest.mark.distributed
+def test_two_processes_equal_one(tmp_path):
+    expected = pretrain_both(tmp_path / "one", 8)
+    for rank in run_on_processes(pretrain_both, str(tmp_path / "two"), 4):
+        torch.testing.assert_close(torch.tensor(rank), torch.tensor(expected), rtol=1e-4, atol=1e-5)
+    for senses in (True, False):
+        weights, once = (load_file(tmp_path / name / str(senses) / "model.safetensors") for name in ("two", "one"))
+        assert weights.keys() == once.keys()
+        for key, value in once.items():
+            torch.testing.assert_close(weights[key], value, rtol=1e-3, atol=2e-5, msg=key)
