@@ -121,6 +121,7 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     assert (tmp_path / "outputs" / "first-steps" / "README.md").is_file()
 
 
+@pytest.mark.slow
 def test_python_snippets(tmp_path):
     pytest.importorskip("sentence_transformers")
     (tmp_path / "model_cards").symlink_to(ROOT / "model_cards")

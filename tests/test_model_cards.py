@@ -95,6 +95,7 @@ def snippet_of(folder):
     return snippet
 
 
+@pytest.mark.slow
 def test_the_snippets_of_the_cards_run_without_this_package(tmp_path):
     """All in one process that cannot import it, since importing the libraries takes longer than they do."""
     for folder in FOLDERS:

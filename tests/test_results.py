@@ -22,6 +22,7 @@ def test_reports_say_what_is_to_be_known_of_them_first(note):
     assert title.startswith("# ") and text == note.read_text(encoding="utf-8").strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REPORT.exists(), reason="results/RESULTS.md is not here")
 def test_the_report_is_rendered_from_the_results(tmp_path, monkeypatch):
     """By its own command, but that figures are not drawn, which takes most of its time."""

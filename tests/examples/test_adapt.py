@@ -58,6 +58,7 @@ def run(tmp_path_factory, tiny_model):
     return folder, arguments, done.stdout
 
 
+@pytest.mark.slow
 def test_the_folder_is_complete(run):
     folder, _, _ = run
     files = {path.name for path in (folder / "out").iterdir()}

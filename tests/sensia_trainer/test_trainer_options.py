@@ -75,6 +75,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, fields):
     assert losses(recomputed) == pytest.approx(losses(kept), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_compiled_training_is_that_of_the_plain_model(tmp_path):
     """Through the boundary of polish, with dropout off: compiled code draws its masks token by token."""
     plain = trained(tmp_path / "plain", dropout=0.0)

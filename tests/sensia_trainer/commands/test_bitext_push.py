@@ -32,6 +32,7 @@ print(json.dumps({"codes": codes, "loaded": loaded, "read": [pair["eng"] for pai
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_pairs_and_evaluation_texts_of_the_hub_come_back_to_it_as_a_bitext(tmp_path):
     recipe = {"source": "en", "target": "id", "semantic": None, "tokenizer": None, "contamination": ["owner/test:et"]}

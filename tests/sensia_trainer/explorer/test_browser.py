@@ -195,6 +195,7 @@ def texts(page, selector):
     return [one.text for one in page.find_elements(By.CSS_SELECTOR, selector)]
 
 
+@pytest.mark.slow
 def test_hostile_input_stays_text(page):
     for name in ("markup", "template", "long", "scripts"):
         open_tab(page, "Senses")

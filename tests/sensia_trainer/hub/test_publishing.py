@@ -524,6 +524,7 @@ print(json.dumps(loaded))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 @pytest.mark.timeout(900)
 def test_push_break_resume_push_again_and_load(world, tmp_path):
