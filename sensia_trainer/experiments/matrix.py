@@ -13,6 +13,7 @@ evaluation_fields: {target: id}
 axes:                               # the runs are the product of the axes
   variant: {full: {}, no-sense: {w_sense: 0}}
   seed: {s1: {seed: 1}, s2: {seed: 2}}
+leave_out: ["no-sense-s2"]          # runs of that product that are not wanted, by name or pattern; optional
 average: seed                       # shown as mean [95 % interval]; optional
 columns:
   - {label: PPL, metric: metrics.after.target_perplexity, digits: 2}
@@ -89,6 +90,7 @@ class Matrix:
     evaluation: str = ""
     evaluation_script: str = "evaluate"
     evaluation_fields: dict = field(default_factory=dict)
+    leave_out: list[str] = field(default_factory=list)
     average: str = ""
     paper: dict = field(default_factory=dict)
     claims: list = field(default_factory=list)
@@ -180,9 +182,9 @@ def load_matrix(path) -> Matrix:
 
 
 def expand(matrix: Matrix) -> list[Run]:
-    """The runs of a matrix: the product of its axes, the first axis slowest, named by their values.
+    """The runs of a matrix: the product of its axes, the first axis slowest, named by their values, less `leave_out`.
 
-    Where two axes set one field, the later axis wins.
+    Where two axes set one field, the later axis wins. `ValueError` for what is none.
     """
     read = {"": {}}
 
@@ -223,7 +225,8 @@ def expand(matrix: Matrix) -> list[Run]:
         )
         if not train and not runs[-1].evaluation.get("model"):
             raise ValueError(f"Run {runs[-1].name!r} has `train: false`, so its `evaluation` must name a `model`.")
-    return runs
+    left_out = select(runs, matrix.leave_out) if matrix.leave_out else []
+    return [run for run in runs if run not in left_out]
 
 
 def select(runs: list[Run], patterns: list[str]) -> list[Run]:

@@ -107,6 +107,13 @@ def test_the_product_of_the_axes_with_complete_recipes(matrix_file):
     assert licensed.fingerprint == runs[0].fingerprint  # what is said of the text makes no other run
 
 
+def test_some_runs_of_the_product_are_not_wanted(matrix_file):
+    names = [run.name for run in expand(load_matrix(matrix_file(leave_out=["no-*-s1", "full-s2"])))]
+    assert names == ["full-s1", "no-sense-s2"]
+    with pytest.raises(ValueError, match="No run is called 'no-sens-s1'; nearest: .'no-sense-s1'"):
+        expand(load_matrix(matrix_file(leave_out=["no-sens-s1"])))
+
+
 def test_a_value_may_bring_its_own_recipe_script_and_evaluation(matrix_file, tmp_path):
     (tmp_path / "other.yaml").write_text(yaml.safe_dump({"vocab_size": 7}))
     axes = {
