@@ -113,8 +113,10 @@ def data_card(statistics: dict) -> str:
         ]
     drawn = ", ".join(f"{name} {count:,}" for name, count in caps.items() if count)
     steps += [f"seeded draws ({statistics['seed']}): {drawn}"] if drawn else []
+    scripts = [one.replace("_", "-") for one in (source, target) if "_" in one]  # the Hub has none in `language`
     front = {
-        "language": [source, target],
+        "language": list(dict.fromkeys(one.partition("_")[0] for one in (source, target))),
+        **({"language_bcp47": scripts} if scripts else {}),
         "license": "other", "license_name": "see-the-corpora", "license_link": "README.md",
         "task_categories": ["translation"], "size_categories": [size], "pretty_name": f"{names} bitext",
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],

@@ -9,6 +9,7 @@ from ..vocabulary.section import vocabulary_section
 from .licences import BY_CORPUS, UNKNOWN
 
 
+MODEL_OF_DELTA = "MODEL"  # how the card of a delta calls the folder that it is put together to
 # Sentences of the snippets where the metrics bring none, in the order of `ENGLISH_EXAMPLES`.
 ENGLISH_EXAMPLES = ("The book is on the table.", "Where do you live?", "The file could not be opened.")
 PARAPHRASES = ("On the table is a book.", "Where is it that you live?", "He could not open the file.")
@@ -70,13 +71,29 @@ def data_text(data: dict, licence: dict, followed: dict) -> Markdown:
     elif licence.get("license_name") == BY_CORPUS["license_name"]:
         sentences.append(
             "The licences of the text and of the base model's text bind the weights in several ways at once "
-            "(share-alike, copyleft), so the weights have none of their own beside them: see which corpus has which."
+            "(share-alike, copyleft), so the weights have none of their own beside them."
         )
     else:
         said = f", as who released them states; from the terms above follows {escape(followed['license'])}"
         name = licence.get("license_name") or licence["license"]
         sentences.append(f"Licence of the weights: {escape(name)}{said if licence != followed else ''}.")
     return Markdown(" ".join(sentences))
+
+
+def delta_notice(facts: dict) -> str:
+    """What a folder is that holds no model, but what [`~sensia_trainer.hub.delta.make_delta`] wrote."""
+    about = facts.get("about_base")
+    return (
+        "## A delta\n\nThis folder does not hold the model, but what distinguishes it from its base, "
+        f"`{facts['base']}`{f' ({about})' if about else ''}. `sensia delta FOLDER BASE {MODEL_OF_DELTA}` puts both "
+        f"together into the folder `{MODEL_OF_DELTA}`, for which the rest of this card was written; another base is "
+        "refused.\n\n"
+    )
+
+
+def with_notice(text: str, facts: dict) -> str:
+    """A card that says first that the folder is a delta."""
+    return text.replace("## Use\n", f"{delta_notice(facts)}## Use\n", 1)
 
 
 def protocol(metrics: dict) -> Markdown:

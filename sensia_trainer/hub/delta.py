@@ -24,14 +24,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ..evaluation.vectors import SENTENCE_SETTINGS
 from ..training.parts import merge_updates
 from ..training.runs import METRICS_FILE, weights_fingerprint
-from ..utils.files import DELTA_FILE, portable, read_json, write_json, write_text
+from ..utils.files import DELTA_FILE, DELTA_WEIGHTS, portable, read_json, write_json, write_text
 from ..utils.models import load_model, load_tokenizer
 from ..vocabulary.extension import keep_report
+from .card_prose import MODEL_OF_DELTA, delta_notice, with_notice
 from .folders import FILE_SIZE, complete_folder
-from .model_card import config_facts, write_card
+from .model_card import config_facts, is_as_rendered, write_card
 
 
-WEIGHTS_FILE = "delta.safetensors"
 KEPT = ("*.md", "*.png", "*.svg", METRICS_FILE, SENTENCE_SETTINGS, "generation_config.json")
 # Singular values below this share of the largest are rounding: less than what float16 makes of the largest.
 RANK_TOLERANCE = 2.0**-12
@@ -66,7 +66,7 @@ def make_delta(folder, base, destination) -> Path:
         "about_base": _about(base),
     }
     with _written(destination) as written:
-        pattern = WEIGHTS_FILE.replace(".", "{suffix}.")
+        pattern = DELTA_WEIGHTS.replace(".", "{suffix}.")
         save_torch_state_dict(_in_pieces(parts), str(written), filename_pattern=pattern, max_shard_size=FILE_SIZE)
         model.config.save_pretrained(written)
         size = sum(weight.numel() for weight in _distinct(model).values())
@@ -75,7 +75,10 @@ def make_delta(folder, base, destination) -> Path:
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
         _complete(written)
-        _edit_card(written, lambda text: _with_notice(text, facts))
+        if is_as_rendered(folder):
+            write_card(written)
+        else:
+            _edit_card(written, lambda text: _loading(with_notice(text, facts), MODEL_OF_DELTA))
     return Path(destination)
 
 
@@ -126,7 +129,10 @@ def apply_delta(folder, base, destination) -> Path:
         _complete(written)
         metrics = read_json(written / METRICS_FILE) if (written / METRICS_FILE).is_file() else {}
         name = metrics.get("model_name") or Path(destination).name
-        _edit_card(written, lambda text: _loading(text.replace(_notice(facts), ""), name))
+        if is_as_rendered(folder):
+            write_card(written)
+        else:
+            _edit_card(written, lambda text: _loading(text.replace(delta_notice(facts), ""), name))
     return Path(destination)
 
 
@@ -134,15 +140,13 @@ def refresh_card(folder) -> Path:
     """Render the card of a delta again, from its `metrics.json`; returns its path."""
     folder = Path(folder)
     _complete(folder)
-    card = write_card(folder)
-    _edit_card(folder, lambda text: _with_notice(text, read_json(folder / DELTA_FILE)))
-    return card
+    return write_card(folder)
 
 
 def weight_files(folder) -> list[Path]:
     """The files that hold a delta's weights: one, or those that its index names."""
-    index = Path(folder, f"{WEIGHTS_FILE}.index.json")
-    names = set(read_json(index)["weight_map"].values()) if index.is_file() else {WEIGHTS_FILE}
+    index = Path(folder, f"{DELTA_WEIGHTS}.index.json")
+    names = set(read_json(index)["weight_map"].values()) if index.is_file() else {DELTA_WEIGHTS}
     return [Path(folder, name) for name in sorted(names)]
 
 
@@ -252,22 +256,9 @@ def _about(base) -> str:
     return next((" ".join(one.split()) for one in paragraphs if not one.startswith("#")), "")
 
 
-def _notice(facts):
-    about = facts.get("about_base")
-    return (
-        "## A delta\n\nThis folder does not hold the model, but what distinguishes it from its base, "
-        f"`{facts['base']}`{f' ({about})' if about else ''}. `sensia delta FOLDER BASE MODEL` puts both together into "
-        "the folder `MODEL`, for which the rest of this card was written; another base is refused.\n\n"
-    )
-
-
 def _complete(folder):
     metrics = folder / METRICS_FILE
     complete_folder(folder, read_json(metrics).get("config") if metrics.is_file() else None)
-
-
-def _with_notice(text, facts):
-    return _loading(text.replace("## Use\n", f"{_notice(facts)}## Use\n", 1), "MODEL")
 
 
 def _loading(text, repo):

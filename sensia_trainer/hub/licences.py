@@ -23,7 +23,7 @@ logger = logging.get_logger(__name__)
 OWN = "apache-2.0"
 UNKNOWN = "unknown"
 TEXTS = ("replay source", "monolingual target")  # entries of `data`: text beside the pairs, with its own `licence`
-# Terms that bind the weights in different ways at once: the card says which, corpus by corpus.
+# Terms that bind the weights in different ways at once: the card says which.
 BY_CORPUS = {
     "license": "other",
     "license_name": "see-the-training-data",

@@ -39,6 +39,7 @@ from ..utils.files import DELTA_FILE, read_json, without_folders, write_text
 from ..utils.markdown import Markdown, code, escape, number, quoted
 from .card_prose import (
     ENGLISH_EXAMPLES,
+    MODEL_OF_DELTA,
     PARAPHRASES,
     beginning,
     data_text,
@@ -46,6 +47,7 @@ from .card_prose import (
     file_name,
     protocol,
     vocabulary_text,
+    with_notice,
 )
 from .card_tables import (
     DATA_IN_PROSE,
@@ -206,6 +208,8 @@ def render_card(folder, metrics: dict | None = None, **changes) -> str:
     metrics.setdefault("parameters", metrics["model"].get("Parameters"))
     if "Adapter" in metrics["model"]:
         metrics["base_model_relation"] = "adapter"
+    if (folder / DELTA_FILE).is_file():
+        metrics["delta"] = read_json(folder / DELTA_FILE)
     if not metrics.get("figure"):
         figures = sorted(file.name for file in folder.glob("*.png"))
         metrics["figure"] = next((name for name in figures if "training" in name), None)
@@ -214,6 +218,15 @@ def render_card(folder, metrics: dict | None = None, **changes) -> str:
     if (folder / VOCABULARY_FIGURE).is_file():
         metrics["vocabulary_figure"] = VOCABULARY_FIGURE
     return RENDERERS[metrics["kind"]](metrics)
+
+
+def is_as_rendered(folder) -> bool:
+    """Whether the card of a folder is [`render_card`]'s, which nobody edited."""
+    card = Path(folder) / "README.md"
+    try:
+        return card.is_file() and card.read_text(encoding="utf-8") == render_card(folder)
+    except ValueError:  # without metrics, or with ones that lack what a card needs
+        return False
 
 
 def write_card(folder, repo_id: str | None = None, metrics: dict | None = None) -> Path:
@@ -323,12 +336,12 @@ def _card(
     followed = weights_licence(data, metrics.get("base_licence"))
     licence = {"license": metrics["license"]} if metrics.get("license") else followed
     parameters = metrics.get("parameters") or 0
-    is_adapter = metrics.get("base_model_relation") == "adapter"
-    has_vectors = uses_backpack and not is_adapter
+    is_adapter, delta = metrics.get("base_model_relation") == "adapter", metrics.get("delta")
+    has_vectors = uses_backpack and not is_adapter and not delta
     both_sides = bool((metrics.get("config") or {}).get("source_lm_weight"))
     values |= {
         "title": metrics.get("title") or made_title(metrics, source, target),
-        "repo": metrics.get("repo_id") or metrics["model_name"],
+        "repo": MODEL_OF_DELTA if delta else metrics.get("repo_id") or metrics["model_name"],
         "source": source.name,
         "target": target.name,
         "number": number,
@@ -368,14 +381,20 @@ def _card(
     loader = PackageLoader("sensia_trainer.hub")
     options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True, "finalize": escape}
     body = Environment(loader=loader, **options).get_template(template).render(values)
-    tags = tags + (BACKPACK_TAGS if uses_backpack else []) + (SENTENCE_TAGS if has_vectors else [])
+    body = with_notice(body, delta) if delta else body
+    tags = (
+        tags
+        + ["delta"] * bool(delta)
+        + (BACKPACK_TAGS if uses_backpack else [])
+        + (SENTENCE_TAGS if has_vectors else [])
+    )
     codes = [one.code for one in ((source, *languages_of_card(metrics)[1:]) if metrics.get("languages") else [source])]
     scripts = [code.replace("_", "-") for code in codes if "_" in code]  # the Hub has no scripts in `language`
     metadata |= {"language_bcp47": scripts} if scripts else {}
     card = ModelCardData(
         language=list(dict.fromkeys(code.partition("_")[0] for code in codes)),
         **licence,
-        library_name="peft" if is_adapter else "transformers",
+        library_name="sensia" if delta else "peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
         datasets=([hub_ids] if isinstance(hub_ids, str) else list(hub_ids)) or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,

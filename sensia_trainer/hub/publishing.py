@@ -9,22 +9,28 @@ from pathlib import Path
 
 import yaml
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, RepoCard
-from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from ..explorer.models import base_at_hand
 from ..explorer.space import space_files
 from ..utils.files import DELTA_FILE, portable, read_json
 from .folders import without_origin
-from .model_card import base_model_name, is_hub_id, render_card
+from .model_card import base_model_name, is_as_rendered, is_hub_id, render_card
 from .validation import check_uploads
 
 
 # How `datasets` saves a dataset; the Hub gets Parquet files instead.
 OF_DATASETS = ("*.arrow", "state.json", "dataset_info.json", "dataset_dict.json", "recipe.json")
 # What a run leaves behind for its own resumption, and no repository needs.
-LEFT_OUT = ("__pycache__", "checkpoint-*", "writing-*", "runs", "settings.json", "before.json", "given.json")
+LEFT_OUT = ("checkpoint-*", "writing-*", "runs", "settings.json", "before.json", "given.json")
 LEFT_OUT += ("damaged-*", "induced", "induced.txt", "induced.json", "vocabulary", "vocabulary-*")
-LEFT_OUT += (".*", "*.pyc", "*.lock", "*.part", "stages", "downloads")  # the last two: of `sensia bitext`
+OF_BITEXT = ("stages", "downloads")  # what `sensia bitext` leaves beside its data
+NOWHERE = (".*", "__pycache__", "*.pyc", "*.lock", "*.part")
 KEPT = (".gitattributes", ".eval_results")
 ROWS_A_FILE = 500_000  # of a dataset
 
@@ -136,12 +142,12 @@ def publish(
         return report | commit | {"changed": commit["commit"] != before}
 
 
-def collect(folder, repo_id: str, repo_type: str, scratch: Path, **changes) -> list[Upload]:
+def collect(folder, repo_id: str, repo_type: str, scratch: Path, *, is_all=True, **changes) -> list[Upload]:
     """The files of a folder as they will stand in the repository, sorted by path.
 
-    The card is that of `repo_id`, with `changes` (`license`, `base_model`, `title`); configurations and metrics do not
-    say where on this machine anything lay. A dataset saved by `datasets.save_to_disk` becomes Parquet files (in
-    `scratch`), which is what the Hub loads.
+    The card is that of `repo_id`, or of the folder where the repository has more than that (not `is_all`), with
+    `changes` (`license`, `base_model`, `title`); configurations and metrics do not say where on this machine anything
+    lay. A dataset saved by `datasets.save_to_disk` becomes Parquet files (in `scratch`), which is what the Hub loads.
 
     Raises:
         `ValueError`: if `folder` is none, or holds links that are not followed.
@@ -151,14 +157,14 @@ def collect(folder, repo_id: str, repo_type: str, scratch: Path, **changes) -> l
         raise ValueError(f"{str(folder)!r} is not a folder.")
     if repo_type == "dataset" and ((folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()):
         uploads = _parquet_files(folder, scratch)
-        files = [path for path in _walk(folder) if not any(path.match(pattern) for pattern in OF_DATASETS)]
+        files = [path for path in _walk(folder, repo_type) if not any(map(path.match, OF_DATASETS))]
     else:
-        uploads, files = [], _walk(folder)
+        uploads, files = [], _walk(folder, repo_type)
     _check_links(folder, files)
     uploads += [Upload(path.relative_to(folder).as_posix(), path) for path in files]
     if repo_type == "model":
         prepare = {
-            "README.md": lambda path: _card_of(folder, repo_id, changes).encode("utf-8"),
+            "README.md": lambda path: _card_of(folder, repo_id, is_all, changes).encode("utf-8"),
             "adapter_config.json": lambda path: _as_json(_adapter_config(folder, repo_id, changes["base_model"])),
             "config.json": lambda path: _as_json(without_origin(read_json(path))),
             "tokenizer_config.json": lambda path: _as_json(without_origin(read_json(path))),
@@ -184,7 +190,7 @@ def collect_space(folder, repo_id: str, scratch: Path, *, title=None, **changes)
             f"{str(folder)!r} is a delta, which no page can show: publish what `sensia delta DELTA BASE MODEL` puts "
             "together."
         )
-    model = collect(folder, repo_id, "model", scratch, title=None, **changes)
+    model = collect(folder, repo_id, "model", scratch, is_all=False, title=None, **changes)
     check_uploads(model, "model")
     card = next(upload for upload in model if upload.path == "README.md").read().decode("utf-8")
     name = folder.resolve().name
@@ -192,7 +198,7 @@ def collect_space(folder, repo_id: str, scratch: Path, *, title=None, **changes)
     base = base_at_hand(folder, read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {})
     if base is not None:
         models[Path(base).resolve().name] = collect(
-            base, repo_id, "model", scratch, **dict.fromkeys(changes), title=None
+            base, repo_id, "model", scratch, is_all=False, **dict.fromkeys(changes), title=None
         )
     page = space_files(name, ModelCard(card).data.to_dict(), title)
     uploads = [Upload(path, content) for path, content in page.items()]
@@ -210,37 +216,47 @@ def _as_json(content) -> bytes:
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def _card_of(folder: Path, repo_id: str, changes: dict) -> str:
+def _card_of(folder: Path, repo_id: str, is_all: bool, changes: dict) -> str:
     """The card of a repository: rendered again where it is as it was rendered; where somebody edited it, with its
-    snippets, licence and base model changed."""
+    snippets, licence, title and base model changed. Without the id of one that holds more than the folder."""
     text = (folder / "README.md").read_text(encoding="utf-8")
-    rendered = (folder / "metrics.json").is_file()
-    base = read_json(folder / "metrics.json").get("base_model") if rendered else None
     try:
         card = ModelCard(text, ignore_metadata_errors=True)
     except yaml.YAMLError:  # whose mending is said when it is checked
         return text
-    base = changes["base_model"] or _public_base(base or card.data.base_model, folder, repo_id)
-    try:
-        is_as_rendered = rendered and render_card(folder) == text
-    except ValueError:  # what is wrong with the folder is said when it is checked
-        is_as_rendered = False
-    if is_as_rendered:
-        return render_card(folder, repo_id=repo_id, **changes | {"base_model": base})
-    if not (folder / DELTA_FILE).is_file():  # whose snippets are for what it gives
+    named = card.data.base_model
+    if is_as_rendered(folder):
+        base = _public_base(read_json(folder / "metrics.json").get("base_model") or named, folder, repo_id)
+        return render_card(folder, repo_id=repo_id if is_all else None, **{"base_model": base} | _given(changes))
+    if is_all and not (folder / DELTA_FILE).is_file():  # whose snippets are for what it gives
         text = re.sub(r'^repo = ".*"$', f'repo = "{repo_id}"', text, flags=re.MULTILINE)
     if changes["title"]:
-        text = re.sub(r"^# .*$", lambda _: f"# {changes['title']}", text, count=1, flags=re.MULTILINE)
-    asked = {"license": changes["license"], "base_model": base if is_hub_id(base) else None}
+        front = re.match(r"---\n.*?\n---\n", text, flags=re.DOTALL)  # whose comments begin as a heading does
+        end = front.end() if front else 0
+        text = text[:end] + re.sub(
+            r"^# .*$", lambda _: f"# {changes['title']}", text[end:], count=1, flags=re.MULTILINE
+        )
+    metrics = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+    base = changes["base_model"]
+    if not base and not (isinstance(named, list) or is_hub_id(named or "")):  # one that somebody wrote there stays
+        base = _public_base(metrics.get("base_model") or named, folder, repo_id)
+    asked = {"license": changes["license"], "base_model": base if base and is_hub_id(base) else None}
     if any(value and value != card.data.get(name) for name, value in asked.items()):
         card = ModelCard(text, ignore_metadata_errors=True)
-        for name, value in asked.items():
-            if value:
-                setattr(card.data, name, value)
+        for name, value in _given(asked).items():
+            setattr(card.data, name, value)
+        if asked["license"] not in (None, "other"):
+            for name in ("license_name", "license_link"):  # of the one that was there
+                card.data.pop(name, None)
         if asked["base_model"] and not card.data.get("base_model_relation"):
-            card.data["base_model_relation"] = "finetune"
+            is_adapter = (folder / "adapter_config.json").is_file()
+            card.data["base_model_relation"] = "adapter" if is_adapter else "finetune"
         text = str(card)
     return text
+
+
+def _given(changes: dict) -> dict:
+    return {name: value for name, value in changes.items() if value}
 
 
 def _adapter_config(folder: Path, repo_id: str, base_model: str | None) -> dict:
@@ -260,10 +276,10 @@ def _public_base(base: str | None, folder: Path, repo_id: str) -> str | None:
 
 
 def _on_the_hub(api: HfApi, repo_id: str, repo_type: str, revision: str | None) -> tuple[str | None, set[str]]:
-    """The last commit of a repository and the paths it holds; none where there is no repository yet."""
+    """The last commit of a branch and the paths it holds; none where there is no repository or no branch yet."""
     try:
         info = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
-    except RepositoryNotFoundError:
+    except (RepositoryNotFoundError, RevisionNotFoundError):
         return None, set()
     return info.sha, {file.rfilename for file in info.siblings}
 
@@ -274,6 +290,8 @@ def _upload(api: HfApi, uploads, removed, repo_id, repo_type, private, revision,
     RepoCard(card.read().decode("utf-8")).validate(repo_type)
     sdk = {"space_sdk": "gradio"} if repo_type == "space" else {}
     url = api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **sdk)
+    if revision and not revision.startswith("refs/pr/"):
+        api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
     # Not `upload_folder`, which may spread a folder over several commits: code and weights belong together.
     operations = [
         CommitOperationAdd(upload.path, upload.content if isinstance(upload.content, bytes) else str(upload.content))
@@ -300,13 +318,19 @@ def _tag(api: HfApi, repo_id: str, repo_type: str, tag: str, commit: str) -> Non
         )
 
 
-def _walk(folder: Path) -> list[Path]:
-    """Every file and link under a folder, without what `LEFT_OUT` names."""
-    files = []
-    for path in folder.iterdir():
-        if path.name not in KEPT and any(path.match(pattern) for pattern in LEFT_OUT):
+def _walk(folder: Path, repo_type: str) -> list[Path]:
+    """Every file and link under a folder, without what machines leave there, at any depth, and what commands leave
+    beside what they make."""
+    left_out = OF_BITEXT if repo_type == "dataset" else LEFT_OUT
+    files, waiting = [], [path for path in folder.iterdir() if not any(map(path.match, left_out))]
+    while waiting:
+        path = waiting.pop()
+        if path.name not in KEPT and any(map(path.match, NOWHERE)):
             continue
-        files += _walk(path) if path.is_dir() and not path.is_symlink() else [path]
+        if path.is_dir() and not path.is_symlink():
+            waiting += path.iterdir()
+        else:
+            files.append(path)
     return files
 
 

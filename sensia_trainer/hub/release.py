@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ..evaluation.report import TITLES
 from ..evaluation.results import read_result
 from ..evaluation.tasks import TASKS
+from ..evaluation.vectors import SENTENCE_SETTINGS
 from ..languages import language
 from ..training.adaptation import evaluations
 from ..training.by_pair import draw_dynamics
@@ -28,6 +29,9 @@ from .licences import with_text_licence
 
 
 FIGURE = "training_dynamics"
+# What releases consist of where they have it; other files of a folder are somebody's own.
+RELEASED = ("*.safetensors*", "*_backpack.py", "modules.json", SENTENCE_SETTINGS, "vocabulary.*", "languages.*")
+RELEASED += (f"{FIGURE}.*", "chat_template.jinja", "generation_config.json")
 
 
 def release(run_folder, destination, dtype=None, license=None, text_licence=None, title=None, **evaluations) -> Path:
@@ -82,7 +86,7 @@ def release(run_folder, destination, dtype=None, license=None, text_licence=None
             keep_report(run_folder, written)
         refresh(written, text_licence)
         destination.mkdir(exist_ok=True)
-        for stale in [*destination.glob("*.safetensors*"), *destination.glob("*_backpack.py")]:
+        for stale in (file for pattern in RELEASED for file in destination.glob(pattern)):
             stale.unlink()
         for file in written.iterdir():
             shutil.move(file, destination / file.name)

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.dynamic_module_utils import get_relative_imports
 
 from ..languages import language
+from ..utils.files import DELTA_FILE, DELTA_WEIGHTS
 from ..utils.secrets import find_secrets
 from .licences import UNKNOWN
 from .model_card import is_hub_id
@@ -184,10 +185,19 @@ def _parquet_texts(upload) -> Iterator[bytes]:
             arrays = list(batch.columns)
             while arrays:
                 array = arrays.pop()
-                if pa.types.is_struct(array.type):
+                kind = array.type
+                if pa.types.is_dictionary(kind):
+                    arrays.append(array.dictionary)
+                elif pa.types.is_struct(kind):
                     arrays += array.flatten()
-                elif pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+                elif pa.types.is_map(kind):
+                    arrays += [array.keys, array.items]
+                elif pa.types.is_nested(kind):  # lists of every sort
+                    arrays.append(array.flatten())
+                elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
                     yield "\n".join(filter(None, array.to_pylist())).encode()
+                elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+                    yield b"\n".join(filter(None, array.to_pylist()))
 
 
 def _folders(upload) -> list[int]:
@@ -269,10 +279,16 @@ def _model_problems(contents: dict, is_readable: bool) -> list[str]:
             )
     missing_code = _missing_code(contents)
     problems += missing_code
-    index = contents.get("model.safetensors.index.json")
-    shards = sorted(set(json.loads(index.read())["weight_map"].values())) if index else ["model.safetensors"]
-    lost = [name for name in shards if name not in contents] if index else []
-    problems += [f"the weight file {name} is missing" for name in lost]
+    indexed = {
+        path: sorted(set(json.loads(upload.read())["weight_map"].values()))
+        for path, upload in contents.items()
+        if path.endswith(".safetensors.index.json")
+    }
+    shards = indexed.get("model.safetensors.index.json", ["model.safetensors"])
+    wanted = {name for names in indexed.values() for name in names}
+    if DELTA_FILE in contents and not indexed:
+        wanted.add(DELTA_WEIGHTS)
+    problems += [f"the weight file {name} is missing" for name in sorted(wanted - contents.keys())]
     if "config.json" in contents and is_readable and not missing_code and all(name in contents for name in shards):
         problems += _unfilled(json.loads(contents["config.json"].read()), [contents[name] for name in shards])
     return problems

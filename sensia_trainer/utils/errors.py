@@ -27,4 +27,4 @@ def explain(error) -> str | None:
             return None
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(" ".join([str(error), *getattr(error, "__notes__", [])]).split()) or type(error).__name__

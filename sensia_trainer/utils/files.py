@@ -16,6 +16,7 @@ from .secrets import REDACTED, is_secret_name, redact
 
 METRICS_FILE = "metrics.json"  # of a model's folder: what its training measured
 DELTA_FILE = "delta.json"  # in a folder that holds what distinguishes a model from its base
+DELTA_WEIGHTS = "delta.safetensors"
 # An absolute path up to its last part: of a Unix, of Windows, or under a variable. Not part of an address or a name.
 _FOLDERS = re.compile(
     r"(?:\bfile://|(?<![\w.:/$}~-])|(?<=[\w]:)(?!//))(?:/|~/)(?:[\w.+@-]+/)*(?=[\w.+@-])|\b[A-Za-z]:\\(?:[^\\\s\"']+\\)*"

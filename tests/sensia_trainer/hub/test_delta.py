@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer.commands.delta import main
 from sensia_trainer.hub import delta
-from sensia_trainer.hub.delta import WEIGHTS_FILE, make_delta
+from sensia_trainer.hub.delta import make_delta
 from sensia_trainer.hub.model_card import model_facts
-from sensia_trainer.hub.publishing import _card_of
+from sensia_trainer.hub.publishing import _card_of, publish
 from sensia_trainer.hub.release import refresh
 from sensia_trainer.training.parts import choose_parts, merge_updates
 from sensia_trainer.training.settings import TrainedParts
-from sensia_trainer.utils.files import DELTA_FILE
+from sensia_trainer.utils.files import DELTA_FILE, DELTA_WEIGHTS
 from sensia_trainer.vocabulary.extension import words_added
 from tests.tiny import tiny_tokenizer
 
@@ -61,7 +62,7 @@ def folders(request, tmp_path_factory):
 
 
 def test_a_delta_holds_what_changed_in_half_precision(folders):
-    parts = load_file(folders / "delta" / WEIGHTS_FILE)
+    parts = load_file(folders / "delta" / DELTA_WEIGHTS)
     kinds = {key.split(":")[1]: key.split(":")[0] for key in parts}
     assert kinds["backpack.backbone.ln_f.bias"] == "difference"
     assert kinds["backpack.backbone.wte.weight"] == "rows" and len(parts["rows:backpack.backbone.wte.weight"]) == 2
@@ -125,8 +126,8 @@ def test_a_damaged_delta_is_refused(folders, tmp_path):
     damaged.mkdir()
     for file in (folders / "delta").iterdir():
         (damaged / file.name).write_bytes(file.read_bytes())
-    (damaged / WEIGHTS_FILE).write_bytes((damaged / WEIGHTS_FILE).read_bytes()[:-100])
-    with pytest.raises(ValueError, match=f"{WEIGHTS_FILE} is damaged"):
+    (damaged / DELTA_WEIGHTS).write_bytes((damaged / DELTA_WEIGHTS).read_bytes()[:-100])
+    with pytest.raises(ValueError, match=f"{DELTA_WEIGHTS} is damaged"):
         main([str(damaged), str(folders / "base"), str(tmp_path / "again")])
     (damaged / DELTA_FILE).write_text("{")
     with pytest.raises(ValueError, match=DELTA_FILE):
@@ -180,8 +181,16 @@ def test_the_card_of_a_delta_is_rendered_again(folders, tmp_path):
     assert set(card.parent.iterdir()) == files
     # Its snippets load the folder that it makes, on the Hub too; that folder's load itself again.
     assert set(re.findall(r'^repo = "(.*)"$', before, re.MULTILINE)) == {"MODEL"}
-    published = _card_of(card.parent, "someone/delta", dict.fromkeys(("base_model", "license", "title")))
+    changes = {"base_model": None, "license": "mit", "title": None}
+    published = _card_of(card.parent, "someone/delta", True, changes)
+    data = ModelCard(published).data
+    assert data.license == "mit" and data.library_name == "sensia" and "sentence-transformers" not in data.tags
     assert set(re.findall(r'^repo = "(.*)"$', published, re.MULTILINE)) == {"MODEL"}
+    index = json.dumps({"weight_map": {"a": "delta-1.safetensors"}})
+    (card.parent / f"{DELTA_WEIGHTS}.index.json").write_text(index)
+    with pytest.raises(ValueError, match="the weight file delta-1.safetensors is missing"):
+        publish(card.parent, "someone/delta", license="mit", base_model="a/b", dry_run=True)
+    (card.parent / f"{DELTA_WEIGHTS}.index.json").unlink()
     main([str(card.parent), str(folders / "base"), str(tmp_path / "again")])
     assert (tmp_path / "again" / "README.md").read_text() == (adapted / "README.md").read_text()
 
@@ -199,7 +208,7 @@ def test_which_words_are_new_and_how_to_generate_go_along(folders, tmp_path):
 
 def test_parts_that_no_weight_takes_are_refused(folders, tmp_path):
     shutil.copytree(folders / "delta", tmp_path / "delta")
-    file = tmp_path / "delta" / WEIGHTS_FILE
+    file = tmp_path / "delta" / DELTA_WEIGHTS
     save_file(load_file(file) | {"whole:backpack.elsewhere": torch.zeros(2)}, file)
     with pytest.raises(ValueError, match="no place for \\(backpack.elsewhere\\)"):
         main([str(tmp_path / "delta"), str(folders / "base"), str(tmp_path / "again")])

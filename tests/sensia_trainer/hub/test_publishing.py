@@ -12,20 +12,25 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from huggingface_hub import ModelCard
+from huggingface_hub.errors import RevisionNotFoundError
 from peft import LoraConfig, get_peft_model
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import load_file, save_file
 
 from sensia_trainer.commands.publish import main
+from sensia_trainer.hub import publishing
 from sensia_trainer.hub.folders import finish_folder
 from sensia_trainer.hub.model_card import write_card
-from sensia_trainer.hub.publishing import collect, publish
+from sensia_trainer.hub.publishing import _card_of, collect, publish
 from sensia_trainer.utils.errors import UsageError
 from tests.hub_server import HubServer
 
@@ -271,6 +276,31 @@ def test_a_token_is_found_in_the_tables_of_a_dataset(tmp_path):
     assert "data/train-00000-of-00001.parquet, line 1, holds a Hugging Face token" in message
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([[{"role": "user", "content": TOKEN}]]),
+        pa.array([["a", TOKEN]], pa.large_list(pa.string())),
+        pa.array([[("key", TOKEN)]], pa.map_(pa.string(), pa.string())),
+        pa.array([TOKEN, "b", "b"]).dictionary_encode(),
+        pa.array([f"key {TOKEN}".encode()]),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_a_token_is_found_in_columns_of_every_type(tmp_path, column):
+    (tmp_path / "README.md").write_text(DATASET_CARD)
+    pq.write_table(pa.table({"column": column}), tmp_path / "rows.parquet")
+    assert "rows.parquet, line 1, holds a Hugging Face token" in refusal(tmp_path, repo_type="dataset")
+
+
+def test_data_goes_under_any_name(tmp_path):
+    names = ["README.md", "runs/a.csv", "settings.json", "vocabulary/words.csv"]
+    for name in [*names, "stages/1.json", "__pycache__/a.pyc", "data/.cache/x"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(DATASET_CARD if name == "README.md" else "a,b\n")
+    assert paths(publish(tmp_path, "owner/x", repo_type="dataset", dry_run=True)) == names
+
+
 def test_metrics_and_configurations_go_without_tokens_and_folders(model_folder):
     metrics = METRICS | {"hub_token": "anything", "command": f"sensia adapt --token {TOKEN}", "out": "/root/runs/x"}
     (model_folder / "metrics.json").write_text(json.dumps(metrics))
@@ -341,6 +371,42 @@ def test_an_unknown_licence_is_refused_and_can_be_given(model_folder, capsys):
     card = front_matter(model_folder, license="cc-by-4.0")
     assert card.data.license == "cc-by-4.0" and "A line of the author's own." in card.text
     assert "--license" in refusal(model_folder)
+
+
+def test_an_edited_card_keeps_its_base_and_takes_what_is_asked(model_folder):
+    edited = model_folder / "README.md"
+    rendered = edited.read_text()
+    edited.write_text(rendered.replace("---\n", "---\n# A heading of comments\nbase_model: someone/v2\n", 1))
+    card = front_matter(model_folder, title="Mine")
+    assert card.data.base_model == "someone/v2"
+    assert "\n# Mine\n" in card.text
+    other = "license: other\nlicense_name: mine\nlicense_link: README.md\n"
+    edited.write_text(re.sub(r"license: .*\n", other, rendered) + "\nMore.\n")
+    card = front_matter(model_folder, license="cc-by-4.0")
+    assert card.data.license == "cc-by-4.0" and not {"license_name", "license_link"} & card.data.to_dict().keys()
+    (model_folder / "adapter_config.json").write_text('{"peft_type": "LORA", "target_modules": []}')
+    text = _card_of(model_folder, "owner/x", True, {"base_model": "org/base", "license": None, "title": None})
+    assert ModelCard(text).data.base_model_relation == "adapter"
+
+
+def test_a_branch_that_is_not_there_is_made(model_folder, monkeypatch):
+    calls = []
+
+    class Api:
+        def __init__(self, token=None):
+            pass
+
+        def __getattr__(self, name):
+            return lambda *_, **given: calls.append((name, given)) or SimpleNamespace(oid="1")
+
+        def repo_info(self, *_, **given):
+            raise RevisionNotFoundError("no branch", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr(publishing, "HfApi", Api)
+    monkeypatch.setattr(publishing.RepoCard, "validate", lambda *_: None)
+    assert publish(model_folder, "owner/x", revision="trial")["changed"]
+    assert [name for name, _ in calls] == ["create_repo", "create_branch", "create_commit"]
+    assert calls[1][1]["branch"] == calls[2][1]["revision"] == "trial" and calls[1][1]["exist_ok"]
 
 
 def test_what_adapt_makes_is_published_as_it_is(model_folder, tmp_path):
@@ -433,7 +499,8 @@ import json, sys
 from pathlib import Path
 from datasets import load_dataset
 from huggingface_hub import HfApi
-from sensia_trainer.hub.publishing import collect, publish
+from sensia_trainer.hub import publishing
+from sensia_trainer.hub.publishing import _card_of, collect, publish
 
 world, data = sys.argv[1], Path("pairs")
 data.mkdir()
@@ -485,7 +552,8 @@ def test_what_is_gone_from_the_folder_goes_from_the_repository(world, tmp_path):
 
 PUBLISH_THE_REST = """
 import json, sys
-from sensia_trainer.hub.publishing import collect, publish
+from sensia_trainer.hub import publishing
+from sensia_trainer.hub.publishing import _card_of, collect, publish
 
 world = sys.argv[1]
 model = f"{world}/backpack-tiny"

@@ -155,7 +155,10 @@ def test_an_older_release_with_links_and_shards_is_replaced(run, tmp_path):
     (folder / "model-00001-of-00002.safetensors").write_bytes(b"old")
     (folder / "model.safetensors.index.json").write_text("{}")
     (folder / "notes.md").write_text("kept")
+    (folder / "languages.png").write_bytes(b"of another run")
+    (folder / "vocabulary.json").write_text('{"first_token": 1, "new_tokens": 2}')
     release(run, folder)
+    assert not (folder / "languages.png").exists() and not (folder / "vocabulary.json").exists()
     assert (code / "modeling_backpack.py").read_text() == "# somebody's own"
     assert [path.name for path in folder.glob("*.safetensors*")] == ["model.safetensors"]
     assert (folder / "notes.md").read_text() == "kept"
