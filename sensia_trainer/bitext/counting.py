@@ -52,4 +52,4 @@ def some_pairs(source, languages: tuple[str, str], number: int, apart: int = 50)
 
 def _dataset(source, languages):
     columns = {"source_column": source.source_column, "target_column": source.target_column}
-    return load_bitext(source.place, *languages, split=source.split, name=source.config_name, **columns)
+    return load_bitext(source.place, *languages, split=source.split or "train", name=source.config_name, **columns)

@@ -11,8 +11,11 @@ from .hub_data import hub_configurations, load_hub
 logger = logging.getLogger(__name__)
 
 PURPOSES = {"selection": "dev", "reporting": "devtest"}
-# FLORES+, which goes on from FLORES-200, names macrolanguages by the language that was translated.
-RENAMED = {"zho_Hans": "cmn_Hans", "zho_Hant": "cmn_Hant", "est_Latn": "ekk_Latn"}
+# FLORES+, which goes on from FLORES-200, names macrolanguages by the language that was translated (its CHANGELOG.md).
+RENAMED = {"zho_Hans": "cmn_Hans", "zho_Hant": "cmn_Hant", "est_Latn": "ekk_Latn", "grn_Latn": "gug_Latn"}
+RENAMED |= {"kon_Latn": "ktu_Latn", "tgl_Latn": "fil_Latn", "tzm_Tfng": "zgh_Tfng"}
+RENAMED |= {"ajp_Arab": "apc_Arab_sout3123", "apc_Arab": "apc_Arab_nort3139"}
+RENAMED |= {"aka_Latn": "twi_Latn_asan1239", "twi_Latn": "twi_Latn_akua1239"}
 
 
 def load_flores(path, split: str, languages, *, purpose: str) -> dict[str, list[str]]:

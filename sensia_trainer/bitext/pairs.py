@@ -67,7 +67,7 @@ class PairSource:
 
     path: str | list[str]
     name: str | None = None
-    split: str = "train"
+    split: str | None = None
     config_name: str | None = None
     source_column: str | None = None
     target_column: str | None = None
@@ -99,7 +99,7 @@ def parse_sources(entries: list, split: str = "train", argument: str = "bitext")
     Args:
         entries (`list`): A path or the fields of a [`PairSource`] (a mapping, or JSON) each. Two files of text a line
             that follow each other are one source, the source's language first.
-        split (`str`): Of entries that name none.
+        split (`str`): Of data sets that name none; files have none.
         argument (`str`): What errors call the list.
 
     Raises:
@@ -110,7 +110,7 @@ def parse_sources(entries: list, split: str = "train", argument: str = "bitext")
         if isinstance(entry, str) and entry.lstrip().startswith("{"):
             entry = parse_mapping(entry, argument)
         if isinstance(entry, dict):
-            sources.append(_source({"split": split} | entry, argument))
+            sources.append(_source(entry, argument))
             continue
         path = str(entry)
         place = Path(expand_variables(path)).expanduser()
@@ -119,16 +119,17 @@ def parse_sources(entries: list, split: str = "train", argument: str = "bitext")
         if "/" in path and "," not in path and is_of_a_language and not place.exists():  # no id of the Hub
             raise ValueError(f"`{argument}`: there is no file {path!r}; check the path.")
         if is_structured(expand_variables(path)):
-            sources.append(PairSource(path, split=split))
+            sources.append(PairSource(path))
         elif alone is None:
             alone = path
         else:
-            sources, alone = [*sources, PairSource([alone, path], split=split)], None
+            sources, alone = [*sources, PairSource([alone, path])], None
     if alone is not None:
         recognise(expand_variables(alone))  # has a word about unknown formats
         raise ValueError(f"`{argument}`: {alone} is one side of two line-aligned files; give the other one after it.")
     if not sources:
         raise ValueError(f"`{argument}` is empty; give at least one source of pairs.")
+    sources = [dataclasses.replace(one, split=one.split or split) if _is_dataset(one) else one for one in sources]
     labels = [source.label for source in sources]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -149,6 +150,13 @@ def parse_mapping(text: str, argument: str) -> dict:
         return json.loads(text, object_pairs_hook=once)
     except ValueError as error:
         raise ValueError(f"`{argument}`: {text!r} cannot be read as JSON ({error}).") from None
+
+
+def _is_dataset(source: PairSource) -> bool:
+    try:
+        return recognise(source.place)[0] in DATASETS
+    except ValueError:  # what is wrong with the place is told where it is read
+        return False
 
 
 def _source(values: dict, argument: str) -> PairSource:
@@ -217,9 +225,12 @@ def load_pairs(data, args, evaluated=None):
             are held out.
     """
     sources = parse_sources(data.bitext, data.bitext_split)
+    whole = [source.title for source in sources if data.bitext_split != "train" and not _is_dataset(source)]
+    if whole:
+        logger.warning("`bitext_split` is of data sets: %s have no splits and are read whole.", ", ".join(whole))
     if args.target_language is None:
         first = sources[0]
-        names = names_in(first.place, split=first.split, name=first.config_name)
+        names = names_in(first.place, split=first.split or "train", name=first.config_name)
         args.target_language = other_language(names, args.source_language, f"`bitext` ({first.label})")
     languages = args.source_language, args.target_language
     read = [read_source(source, languages) for source in sources]
@@ -259,8 +270,7 @@ def load_pairs(data, args, evaluated=None):
 
 def read_source(source: PairSource, languages) -> tuple[datasets.Dataset, dict]:
     columns = {"source_column": source.source_column, "target_column": source.target_column}
-    split = source.split if recognise(source.place)[0] in DATASETS else "train"
-    return read_bitext(source.place, *languages, split=split, name=source.config_name, **columns)
+    return read_bitext(source.place, *languages, split=source.split or "train", name=source.config_name, **columns)
 
 
 def _held_out(data, languages) -> tuple[datasets.Dataset | None, dict]:
@@ -367,12 +377,7 @@ def _described(pairs, held_out, sources, data, languages, problems) -> dict:
     }
     if len(known) > 1:
         facts["licences"] = {label: licence or "not stated" for label, licence in licences.items()}
-    for column, name in DESCRIBED.items():
-        if column in pairs.column_names and not pa.types.is_nested(pairs.data.schema.field(column).type):
-            counts = list(value_counts(pairs, column).items())
-            facts[name] = dict(counts[:SHOWN])
-            if len(counts) > SHOWN:
-                facts[name]["others"] = sum(count for _, count in counts[SHOWN:])
+    facts |= kinds_of(pairs)
     if problems:
         facts["met while reading"] = {name.replace("_", " "): count for name, count in problems.items()}
     rows = np.unique(np.linspace(0, len(pairs) - 1, JUDGED).astype(int))
@@ -381,6 +386,18 @@ def _described(pairs, held_out, sources, data, languages, problems) -> dict:
     if shares:
         facts[SHARES] = {code: round(share, 3) for code, share in shares.items()}
     return facts
+
+
+def kinds_of(pairs) -> dict[str, dict[str, int]]:
+    """How many pairs are of which corpus, domain and class of licence, where columns say so."""
+    found = {}
+    for column, name in DESCRIBED.items():
+        if column in pairs.column_names and not pa.types.is_nested(pairs.data.schema.field(column).type):
+            counts = list(value_counts(pairs, column).items())
+            found[name] = dict(counts[:SHOWN])
+            if len(counts) > SHOWN:
+                found[name]["others"] = sum(count for _, count in counts[SHOWN:])
+    return found
 
 
 def held_out_name(data) -> dict:

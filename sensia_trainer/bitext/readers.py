@@ -10,7 +10,7 @@ import csv
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..languages import NO_LANGUAGES, codes_of, find_language, in_language, language
@@ -79,16 +79,21 @@ def read_tsv(path: Path, source: str, target: str, source_column, target_column,
     refuse_other_encodings(path)
     with open_binary(path) as handle:
         lines = read_lines(handle, problems)
-        header = (next(lines, "") or "").split("\t")
-        all_quoted = all(len(name) > 2 and name[0] == name[-1] == '"' for name in header)
-        header = [unquoted(name) for name in header]
-
-        def fields(line):
-            cells = line.split("\t")
-            return [unquoted(cell) if all_quoted or '""' in cell else cell for cell in cells] if '"' in line else cells
-
+        header, fields = tsv_fields(next(lines, "") or "")
         table = ((number, number, fields(line) if line else None) for number, line in enumerate(lines, 2))
         yield from _table_rows(header, table, path, (source, target), (source_column, target_column), problems)
+
+
+def tsv_fields(header: str) -> tuple[list[str], Callable[[str], list[str]]]:
+    """The names in a header of tab-separated values, and what makes the fields of its lines (see [`read_tsv`])."""
+    names = header.split("\t")
+    all_quoted = all(len(name) > 2 and name[0] == name[-1] == '"' for name in names)
+
+    def fields(line: str) -> list[str]:
+        cells = line.split("\t")
+        return [unquoted(cell) if all_quoted or '""' in cell else cell for cell in cells] if '"' in line else cells
+
+    return [unquoted(name) for name in names], fields
 
 
 def read_csv(path: Path, source: str, target: str, source_column, target_column, problems: Problems) -> Iterator[Row]:

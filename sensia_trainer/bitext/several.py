@@ -13,7 +13,7 @@ import numpy as np
 
 from ..languages import language, parts_of
 from .columns import key_of, texts
-from .pairs import PairSource, load_pairs, names_languages, parse_sources
+from .pairs import PairSource, kinds_of, load_pairs, names_languages, parse_sources
 from .splits import fingerprint, keys_of, without_texts
 
 
@@ -133,7 +133,7 @@ def load_several(data, args, evaluated=None):
         kept = without_texts(train[name], known)
         if len(kept) < len(train[name]):
             train[name] = kept
-            facts[name]["pairs"], facts[name]["fingerprint"] = len(kept), fingerprint(kept)
+            facts[name] |= {"pairs": len(kept), "fingerprint": fingerprint(kept)} | kinds_of(kept)
             facts[name]["counts"]["share no sentence with what other pairs hold out"] = len(kept)
     return train, held_out, facts
 

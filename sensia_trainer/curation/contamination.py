@@ -86,7 +86,12 @@ def evaluation_files(entry: str) -> list[Path]:
     path = Path(entry).expanduser()
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     notes = ("LICENSE", "README", "METADATA")
-    return [file for file in files if file.is_file() and (file == path or not file.name.upper().startswith(notes))]
+    hidden = {file for file in files if any(part.startswith(".") for part in file.relative_to(path).parts)}
+    return [
+        file
+        for file in files
+        if file.is_file() and (file == path or not (file in hidden or file.name.upper().startswith(notes)))
+    ]
 
 
 def _texts(entry: str) -> Iterator[str]:

@@ -131,7 +131,8 @@ def read_corpus(source: Source, corpus: dict, recipe: BitextRecipe, output: Path
         for batch in _load_dataset(source, recipe).iter(10_000):
             others = [name for name in batch if name != "translation"]
             for pair, *values in zip(batch["translation"], *(batch[name] for name in others)):
-                yield pair[sides[0]] or "", pair[sides[1]] or "", dict(zip(others, values))
+                left, right = ((pair or {}).get(side) or "" for side in sides)
+                yield left, right, dict(zip(others, values))
     else:
         yield from iterate_rows(
             source.path, recipe.source, recipe.target, source.source_column, source.target_column, problems

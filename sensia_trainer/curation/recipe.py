@@ -99,6 +99,10 @@ class Semantic:
             raise ValueError(f"semantic.mode={self.mode!r}: give 'cosine' or 'margin'")
 
 
+# Columns of what is built, and of the stages before.
+TAKEN = {"translation", "corpus", "score", "source", "target", "exact_key", "near_key", "source_key"}
+
+
 @dataclass(frozen=True)
 class BitextRecipe:
     """
@@ -146,6 +150,11 @@ class BitextRecipe:
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"sources: two corpora are called {', '.join(twice)}; give each a `name` of its own")
+        if taken := sorted(set(self.keep_columns) & TAKEN):
+            raise ValueError(
+                f"keep_columns={list(self.keep_columns)!r}: the bitext has columns of its own called "
+                f"{', '.join(taken)}; rename those of the sources, or leave them out"
+            )
         for name in ("cap_per_corpus", "cap_total", "sample", "shard_size"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: give at least 1, or null for none")

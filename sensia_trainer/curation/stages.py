@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..bitext.near import near_keys, text_keys
 from ..bitext.readers import Row
-from ..bitext.sources import refuse_mostly_malformed
+from ..bitext.sources import recognise, refuse_mostly_malformed
 from ..bitext.streams import Problems, refuse_other_bytes
 from ..utils.files import read_json, write_json, written_atomically
 from .duplicates import KEPT, NAMES, count_parts, find_duplicates
@@ -44,7 +44,8 @@ def filter_corpora(
                 bar.update(read_json(done)["rows"])
                 continue
             problems = Problems()
-            rows = itertools.islice(read_corpus(source, corpus, recipe, stages.parent, problems), source.max_pairs)
+            everything = read_corpus(source, corpus, recipe, stages.parent, problems)
+            rows = itertools.islice(everything, source.max_pairs)
             shards = 0
 
             def tasks(rows=rows, number=number, source=source):
@@ -59,6 +60,9 @@ def filter_corpora(
             for count in bounded_map(_filter_shard, tasks(), num_proc):
                 bar.update(count)
                 shards, read = shards + 1, read + count
+            if source.path and recognise(source.path)[0] in ("aligned", "moses"):
+                for _ in everything:  # whose end tells whether lines fit each other
+                    pass
             if not read:
                 what = "; ".join(problems.described()) or "it is empty"
                 raise ValueError(f"corpus {source.label!r} holds no pairs ({what}); check it")

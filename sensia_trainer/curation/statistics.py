@@ -103,8 +103,9 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
             facts, source = read_facts(shard), described[int(shard.name[:3])]
             for corpus, counts in facts.get("read", {}).items():
                 entry = corpora.setdefault(
-                    corpus, {"read": 0, "normalised": 0, "dropped": Counter(), "kept": 0, "source": source}
+                    corpus, {"read": 0, "normalised": 0, "dropped": Counter(), "kept": 0, "sources": []}
                 )
+                entry["sources"] += [source] * (source not in entry["sources"])  # may share the names of their corpora
                 entry["read"] += counts["read"]
                 entry["normalised"] += counts.get("normalised", 0)
             for (corpus, name), count in counter_from_json(facts["dropped"]).items():
@@ -130,12 +131,13 @@ def collect(recipe, stages: Path, fingerprint: str, command: str) -> dict:
         "corpora": [
             {"name": corpus, "read": entry["read"], "normalised": entry["normalised"]}
             | {"dropped": _ordered(entry["dropped"]), "kept": entry["kept"]}
-            | {"licence": _licence(entry["source"]["licence"], corpus)}
+            | {"licence": _joined(_licence(source["licence"], corpus) for source in entry["sources"])}
             | {
                 name: value
-                for name, value in entry["source"].items()
-                if name in ("origin", "release", "codes", "pairs_in_index", "max_pairs", "where")
+                for name, value in entry["sources"][0].items()
+                if name in ("release", "codes", "pairs_in_index", "max_pairs", "where") and len(entry["sources"]) == 1
             }
+            | {"origin": _joined(source["origin"] for source in entry["sources"])}
             for corpus, entry in sorted(corpora.items())
         ],
         "missing": [{"name": one["name"], "reason": one["missing"]} for one in described if one.get("missing")],
@@ -173,6 +175,10 @@ def _add(total: dict, histogram: dict) -> None:
 
 def _licence(licence: str | dict, corpus: str) -> str:
     return licence.get(corpus, "not stated in the recipe") if isinstance(licence, dict) else licence
+
+
+def _joined(parts) -> str:
+    return "; ".join(dict.fromkeys(parts))
 
 
 def _ordered(counts: Counter) -> dict[str, int]:

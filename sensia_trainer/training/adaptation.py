@@ -214,17 +214,18 @@ def _places(data, name):
 
 def _files(places) -> list[Path]:
     """The files that text lies in; none of a data set of the Hub."""
+    files = [Path(place).expanduser() for place in places]
     repository = places[0].partition(":")[0]
     on_hub = is_hub_id(repository) and Path(plain_name(repository)).suffix not in TEXT_SUFFIXES
-    if len(places) == 1 and on_hub and not Path(places[0]).exists():
+    if len(places) == 1 and on_hub and not files[0].exists():
         return []
-    missing = [place for place in places if not Path(place).is_file()]
+    missing = [place for place, file in zip(places, files, strict=True) if not file.is_file()]
     if missing:
         raise ValueError(
             f"{missing[0]!r} is not a file. Give text files, or the id of one data set of the Hub (`owner/name`, or "
             "`owner/name:configuration`)."
         )
-    return list(map(Path, places))
+    return files
 
 
 def _read_texts(places, code):

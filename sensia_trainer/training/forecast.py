@@ -58,7 +58,7 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
         rate (`float`, *optional*): Operations a second of matrix products here; measured by default, for a second.
     """
     bitexts, place = _bitexts(data, args), base_model(data)
-    counts = {languages: [count_pairs(one, languages) for one in sources] for languages, sources in bitexts.items()}
+    counts = {languages: [_taken(one, languages) for one in sources] for languages, sources in bitexts.items()}
     pairs = None
     if not any(None in numbers for numbers in counts.values()):
         pairs = sum(min(sum(numbers), data.max_pairs or sum(numbers)) for numbers in counts.values())
@@ -127,6 +127,12 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
         )
     lines.append(f"GPUs are taken to reach {SHARE_OF_GPU:.0%} of their data sheets, which small models do not.")
     return "\n".join(lines)
+
+
+def _taken(source, languages) -> int | None:
+    """The pairs that are taken of a source at most; `None` where it must be fetched to count them."""
+    number = count_pairs(source, languages)
+    return number if number is None or source.max_pairs is None else min(number, source.max_pairs)
 
 
 def _epoch(counts, data, args, batch_size) -> int:

@@ -89,12 +89,13 @@ def rows_per_epoch(sizes: Sequence[int], temperature: float, multiple: int = 1) 
     Args:
         sizes (`Sequence[int]`): Rows of each pair.
         temperature (`float`): T.
-        multiple (`int`, *optional*, defaults to 1): Counts are multiples of it, one of it at least.
+        multiple (`int`, *optional*, defaults to 1): Counts are the nearest multiples of it, one of it at least.
     """
     wanted = shares(sizes, temperature)
-    most = min(size / share for size, share in zip(sizes, wanted, strict=True))
-    counts = [int(share * most + 1e-6) // multiple * multiple for share in wanted]
-    return [min(max(count, multiple), size // multiple * multiple) for count, size in zip(counts, sizes, strict=True)]
+    through = [size // multiple * multiple for size in sizes]
+    most = min(rows / share for rows, share in zip(through, wanted, strict=True))
+    counts = [int(share * most / multiple + (0.5 if multiple > 1 else 1e-6)) * multiple for share in wanted]
+    return [min(max(count, multiple), rows) for count, rows in zip(counts, through, strict=True)]
 
 
 def _generator(*numbers: int) -> torch.Generator:

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from transformers import GPT2Tokenizer
 from transformers.utils import logging
 
-from ..bitext.readers import without_surrogates
+from ..bitext.readers import tsv_fields, without_surrogates
 from ..bitext.streams import Problems, open_binary, plain_name, read_lines, refuse_other_encodings
 from ..utils.files import fingerprint, read_json, write_json
 from ..utils.recipes import expand_variables
@@ -81,7 +81,7 @@ def text_blocks(data: TextData, folder, *, tokenizer=None, vocab_size: int = 0, 
         `ValueError`: for files that are missing, damaged or hold no text ([`TooLittleText`]: too few blocks).
     """
     folder = Path(folder) / TEXT_FOLDER
-    files = [Path(expand_variables(path)) for path in data.text_files]
+    files = [Path(expand_variables(path)).expanduser() for path in data.text_files]
     for file in files:
         if not file.is_file():
             raise ValueError(f"`text_files` holds {str(file)!r}, which is not a file.")
@@ -207,13 +207,13 @@ def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, pro
             _, first = next(lines, (0, None))
             if first is None:
                 return
-            names = first.split("\t")
+            names, fields_of = tsv_fields(first)
             missing = [name for name in (tsv_column, *(tsv_keep or {})) if name not in names]
             if missing:
                 argument = "tsv_column" if tsv_column in missing else "tsv_keep"
                 raise ValueError(f"`{argument}`={missing[0]!r} is not a column of {path}: it has {names}.")
             for number, line in lines:
-                row = dict(zip(names, line.split("\t"))) if line else {}
+                row = dict(zip(names, fields_of(line))) if line else {}
                 if tsv_column not in row:
                     problems.add("malformed_lines", number)
                 elif all(row.get(name) == str(value) for name, value in (tsv_keep or {}).items()):

@@ -78,6 +78,7 @@ def test_hub(monkeypatch, column):
 
 def test_languages_that_the_hub_renamed(monkeypatch):
     monkeypatch.setattr("datasets.load_dataset", lambda path, config, split: Dataset.from_dict({"text": [config]}))
-    monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["cmn_Hans", "est_Latn"])
+    monkeypatch.setattr("datasets.get_dataset_config_names", lambda path: ["cmn_Hans", "est_Latn", "fil_Latn"])
     found = load_flores("some/flores", "dev", ["zh", "et"], purpose="selection")
     assert found == {"zh": ["cmn_Hans"], "et": ["est_Latn"]}  # whichever name the data set has
+    assert load_flores("some/flores", "dev", ["tl"], purpose="selection") == {"tl": ["fil_Latn"]}

@@ -200,6 +200,17 @@ def test_several_sources_each_with_its_own_options(several, monkeypatch):
     assert facts["licence"] is None and facts["licences"] == {"a": "CC0", "b": "not stated"}
 
 
+def test_a_split_is_of_a_data_set(several, caplog):
+    columns = {"source_column": "src", "target_column": "tgt"}
+    sources = [str(several / "a.tsv"), {"path": str(several / "saved"), "split": "train"} | columns]
+    data = AdaptationData(model="m", bitext=sources, held_out_pairs=2, bitext_split="train[:5]")
+    assert len(load_pairs(data, config(several / "run"))[0]) == 19
+    assert f"`bitext_split` is of data sets: {several}/a.tsv have no splits and are read whole." in caplog.text
+    data = AdaptationData(model="m", bitext={"path": str(several / "a.tsv"), "split": "nonsense"}, held_out_pairs=2)
+    with pytest.raises(ValueError, match="split='nonsense': .* is a file and has no splits"):
+        load_pairs(data, config(several / "run"))
+
+
 def test_structured_files_given_as_two_paths_are_concatenated(several):
     write(several / "d.tsv", ("en", "id"), numbered(50, 10))
     data = AdaptationData(model="m", bitext=[str(several / "a.tsv"), str(several / "d.tsv")], held_out_pairs=2)

@@ -1,5 +1,6 @@
 """Pairs of several languages: what a mapping names, what is refused, and that nothing held out is trained on."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -32,6 +33,15 @@ def files(tmp_path):
     }
     headers = {"id": ("en", "id"), "sw": ("en", "sw"), "id-sw": ("id", "sw")}
     return {name: write(tmp_path, f"{name}.tsv", rows[name], headers[name]) for name in rows}
+
+
+def with_kinds(files):
+    """With a class of licence for each pair."""
+    for file in map(Path, files.values()):
+        header, *rows = file.read_text(encoding="utf-8").splitlines()
+        rows = [f"{row}\t{'open' if n % 3 else 'nc'}" for n, row in enumerate(rows)]
+        file.write_text("\n".join([f"{header}\tlicence_class", *rows]) + "\n", encoding="utf-8")
+    return files
 
 
 def data(bitext, **fields):
@@ -116,7 +126,7 @@ def test_monolingual_text_needs_one_language(files):
 
 
 def test_nothing_held_out_in_one_pair_is_trained_on_in_another(files):
-    train, held_out, facts = load_several(data(files | {}), ARGS)
+    train, held_out, facts = load_several(data(with_kinds(files)), ARGS)
     assert list(train) == ["en-id", "en-sw", "id-sw"]
     held = {code: set() for code in ("en", "id", "sw")}
     for name, part in held_out.items():
@@ -127,6 +137,7 @@ def test_nothing_held_out_in_one_pair_is_trained_on_in_another(files):
         for code in name.split("-"):
             assert not held[code] & set(texts(part, code).to_pylist())
         assert len(part) == facts[name]["pairs"] == facts[name]["counts"][LEFT]
+        assert sum(facts[name]["licence_classes"].values()) == len(part)
     assert [len(part) for part in train.values()] != [55, 45, 35]  # the draws differ, or nothing would be tested
 
 

@@ -19,6 +19,9 @@ def test_texts_of_files_and_folders_and_their_sentences(tmp_path):
     (tmp_path / "flores").mkdir()
     (tmp_path / "flores/est_Latn.dev").write_text("See on lause siin.\nYes\n", encoding="utf-8")
     (tmp_path / "flores/README").write_text("Do not read this file\n")
+    (tmp_path / "flores/.DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1\xff")
+    (tmp_path / "flores/.git").mkdir()
+    (tmp_path / "flores/.git/index").write_bytes(b"DIRC\x00\xfe")
     with gzip.open(tmp_path / "belebele.jsonl.gz", "wt") as file:
         row = {
             "passage": "The first one is here. The second one is 12 km long.",

@@ -410,6 +410,25 @@ def test_a_column_that_some_lines_lack(fields, tmp_path, no_figure):
     assert statistics["dropped"]["where"] == 2
 
 
+def test_a_corpus_of_two_sources_has_the_licences_of_both(fields, tmp_path, no_figure):
+    sources = []
+    for n, licence in enumerate(["CC BY 4.0", "CC BY-NC 4.0"]):
+        rows = [f"{sentence(NUMBERS, 20 * n + i)}\t{sentence(ANGKA, 20 * n + i)}\ttatoeba" for i in range(9)]
+        (tmp_path / f"{n}.tsv").write_text("\n".join(["en\tid\tcorpus", *rows]))
+        sources.append({"path": str(tmp_path / f"{n}.tsv"), "corpus_column": "corpus", "licence": licence})
+    (corpus,) = build(fields | {"sources": sources}, tmp_path / "out")["corpora"]
+    assert corpus["read"] == 18
+    assert (corpus["licence"], corpus["origin"]) == ("CC BY 4.0; CC BY-NC 4.0", "0.tsv; 1.tsv")
+
+
+def test_aligned_files_of_different_lengths_are_refused_however_few_pairs_are_read(fields, tmp_path, no_figure):
+    paths = [str(tmp_path / "a.en"), str(tmp_path / "a.id")]
+    for path, words, number in zip(paths, (NUMBERS, ANGKA), (12, 11)):
+        Path(path).write_bytes(side(words, range(number)))
+    with pytest.raises(ValueError, match="different lengths"):
+        build(fields | {"sources": [{"path": paths, "max_pairs": 5}]}, tmp_path / "out")
+
+
 def test_two_line_aligned_files_as_a_list(fields, tmp_path, no_figure):
     paths = [str(tmp_path / "a.en"), str(tmp_path / "a.id")]
     for path, words in zip(paths, (NUMBERS, ANGKA)):
@@ -439,6 +458,11 @@ def test_a_saved_dataset_is_a_source(fields, tmp_path, no_figure):
     datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
     recipe = fields | {"sources": [{"path": str(tmp_path / "saved"), "max_pairs": 7}]}
     assert build(recipe, tmp_path / "out")["read"] == 7
+    kind = datasets.Features({"translation": {"en": datasets.Value("string"), "id": datasets.Value("string")}})
+    nested = datasets.Dataset.from_dict({"translation": [*rows, None]}, features=kind)
+    nested.save_to_disk(tmp_path / "nested")
+    statistics = build(fields | {"sources": [{"path": str(tmp_path / "nested")}]}, tmp_path / "out of nested")
+    assert statistics["read"] == 10 and statistics["pairs"] == 9
 
 
 # --- OPUS ------------------------------------------------------------------------------------------------------------

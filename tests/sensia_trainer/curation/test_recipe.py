@@ -95,10 +95,16 @@ def test_a_missing_field_and_a_file_without_a_recipe(tmp_path):
 def test_one_text_is_a_list_of_one_and_numbers_may_be_text():
     corpus = {"path": "a.tsv", "max_pairs": "100"}
     recipe = parse_recipe(
-        MINIMAL | {"sources": [corpus], "contamination": "./flores", "keep_columns": "corpus", "seed": "5"}
+        MINIMAL | {"sources": [corpus], "contamination": "./flores", "keep_columns": "domain", "seed": "5"}
     )
-    assert (recipe.contamination, recipe.keep_columns, recipe.seed) == (("./flores",), ("corpus",), 5)
+    assert (recipe.contamination, recipe.keep_columns, recipe.seed) == (("./flores",), ("domain",), 5)
     assert recipe.sources[0].max_pairs == 100
+
+
+@pytest.mark.parametrize("name", ["source", "corpus", "translation", "score", "near_key"])
+def test_columns_of_the_bitext_itself_are_no_further_ones(name):
+    with pytest.raises(ValueError, match=f"columns of its own called {name}; rename"):
+        parse_recipe(MINIMAL | {"keep_columns": ["domain", name]})
 
 
 def test_files_lie_beside_the_recipe_and_recipes_on_each_other(tmp_path, monkeypatch):

@@ -51,6 +51,13 @@ def test_the_numbers_are_those_of_the_formulas(tmp_path, bitext):
     assert all(f"\n{name} " in text for name in ("T4", "A100", "H100")) and "induction" not in text
 
 
+def test_a_source_gives_no_more_pairs_than_it_says(tmp_path, bitext):
+    data = AdaptationData(model="backpack-micro-en", bitext={"path": bitext, "max_pairs": 40})
+    args = settings(tmp_path, max_steps=-1, num_train_epochs=3, per_device_train_batch_size=10)
+    text = forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)
+    assert "40 at most;" in text and "12 steps of 10 pairs, 3 passes" in text
+
+
 def test_text_beside_the_pairs_is_counted(tmp_path, bitext):
     replayed = tmp_path / "english.txt"
     replayed.write_text("the old cat and the old dog\n" * 50 + "the cat " * 100, encoding="utf-8")

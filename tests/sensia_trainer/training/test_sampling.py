@@ -27,7 +27,10 @@ def test_shares_are_sizes_to_the_power_of_one_over_the_temperature(temperature):
 def test_rows_of_an_epoch_by_hand():
     assert rows_per_epoch([100, 10_000], 1.0) == [100, 10_000]
     assert rows_per_epoch([100, 10_000], 2.0) == [100, 1000]  # square roots: 10 and 100
-    assert rows_per_epoch([100, 10_000], 2.0, multiple=64) == [64, 960]
+    assert rows_per_epoch([100, 10_000], 2.0, multiple=64) == [64, 640]
+    # The smallest is what an epoch ends with: its whole batches count, not its rows.
+    assert rows_per_epoch([120, 600_000], 5.0, multiple=64) == [64, 320]
+    assert rows_per_epoch([3000, 60_000], 5.0, multiple=256) == [2816, 5120]
     assert rows_per_epoch([60_000] * 5, 5.0) == [60_000] * 5
     assert rows_per_epoch([64, 10_000_000], 1e9, multiple=64) == [64, 64]
 

@@ -12,6 +12,7 @@ from transformers import DataCollatorForLanguageModeling
 
 from sensia_trainer.bitext.streams import Problems
 from sensia_trainer.training import text as text_module
+from sensia_trainer.training.adaptation import _files
 from sensia_trainer.training.settings import TextData
 from sensia_trainer.training.text import frequent_tokens, pack, read_documents, text_blocks, train_tokenizer
 from tests.tiny import tiny_tokenizer
@@ -47,6 +48,13 @@ def test_kinds_of_files(tmp_path):
     problems = Problems()
     documents = list(text_module.distinct_documents(some, files, problems))
     assert documents == ["one", "two", "three", "four", '"five" it', "seven"] and not problems
+
+
+def test_quotes_of_spreadsheets_are_those_of_a_bitext(tmp_path):
+    (tmp_path / "a.tsv").write_text('en\tid\n"He said ""hello"" to me."\tx\n')
+    assert list(text_module.read_documents(tmp_path / "a.tsv")) == ['He said "hello" to me.']
+    (tmp_path / "b.tsv").write_text('"en"\t"id"\n"Good day."\t"x"\n')
+    assert list(text_module.read_documents(tmp_path / "b.tsv")) == ["Good day."]
 
 
 @pytest.mark.parametrize(
@@ -210,3 +218,10 @@ def test_a_damaged_note_is_not_trusted(tmp_path, file):
     for content in ("", "{", "[]", "{}", json.dumps({"sizes": 3})):
         (tmp_path / ".text" / "blocks.json").write_text(content)
         assert text_blocks(data(file), tmp_path, vocab_size=280)[2]["documents"] == 80
+
+
+def test_text_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("some words of a text that fill a block of their own and more\n" * 9)
+    assert _files(["~/a.txt"]) == [tmp_path / "a.txt"]
+    assert len(text_blocks(data("~/a.txt"), tmp_path / "run", vocab_size=280)[0])
