@@ -222,6 +222,6 @@ def test_a_damaged_note_is_not_trusted(tmp_path, file):
 
 def test_text_in_the_home_folder_is_found(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "a.txt").write_text("some words of a text that fill a block of their own and more\n" * 9)
+    (tmp_path / "a.txt").write_text("\n".join(LINES))
     assert _files(["~/a.txt"]) == [tmp_path / "a.txt"]
     assert len(text_blocks(data("~/a.txt"), tmp_path / "run", vocab_size=280)[0])
