@@ -143,6 +143,9 @@ class BackpackPreTrainedModel(PreTrainedModel):
             init.normal_(module.c_proj.weight, mean=0.0, std=std)
         elif isinstance(module, BackpackResidualGate):
             init.zeros_(module.weight)
+        elif hasattr(module, "scalar_embed_scale"):
+            # Of Gemma's embeddings, saved with none: its own `_init_weights` does not see those of the senses.
+            init.constant_(module.embed_scale, module.scalar_embed_scale)
 
     @classmethod
     def is_custom_code(cls):

@@ -37,7 +37,7 @@ def main(argv):
     from ..training.runs import run_folder, warn_of_one_process
 
     warn_of_one_process(args)
-    check_together(data, parts, args)
+    check_together(data, words, parts, args)
     if data.estimate:
         return estimate(data, words, parts, args)
     with run_folder(args, data=data, vocabulary=words, parts=parts) as run:
@@ -48,15 +48,24 @@ def main(argv):
             adapt(run, data, words, parts, args)
 
 
-def check_together(data, parts, args):
+def check_together(data, words, parts, args):
     """What does not go together, or is not installed, before anything is read: an induction or the learning of words
     may take hours."""
+    from ..bitext.pairs import names_languages
     from ..training.adaptation import base_model
     from ..training.inputs import check_sides
+    from ..vocabulary.translation import read_dictionary
 
     sides = {"source": data.replay_source, "target": data.monolingual_target}
     check_sides([side for side, given in sides.items() if given], args)
     base_model(data)
+    if words.vocabulary_dictionary:
+        read_dictionary(expand_variables(words.vocabulary_dictionary))
+    if words.vocabulary_languages and not names_languages(data.bitext):
+        raise UsageError(
+            "`vocabulary_languages` chooses among several languages, but `bitext` is of one pair, whose target gets "
+            "the words: leave it out."
+        )
     if parts.train == "lora" and find_spec("peft") is None:
         raise UsageError("`train` is 'lora', for which peft is not installed: `pip install peft`.")
 
@@ -255,9 +264,9 @@ def new_words(run, words, args, model, tokenizer, pairs):
     """
     from ..training.runs import on_first_process, tokenizer_fingerprint
     from ..utils.files import fingerprint
+    from ..utils.models import rows_needed
     from ..vocabulary.extension import (
         apply_extension,
-        first_new,
         learn_extension,
         learned_before,
         load_extension,
@@ -271,7 +280,7 @@ def new_words(run, words, args, model, tokenizer, pairs):
         folder = run.path / name
 
         def learn():
-            check_model(model, first_new(tokenizer))
+            check_model(model, rows_needed(tokenizer))
 
             def made():
                 return learn_extension(tokenizer, pairs, **settings, progress=not args.disable_tqdm)

@@ -14,6 +14,8 @@ from pathlib import Path
 from modeling_backpack import BackpackForCausalLM
 from modeling_backpack.conversion_backpack import inverse_layer_losses, set_inverse_layer_scaling
 
+from ..evaluation.vectors import keep_vectors
+from ..hub.folders import complete_folder
 from ..hub.licences import keep_licence
 from ..utils.arguments import Parser
 from ..utils.models import load_model, load_tokenizer
@@ -60,6 +62,8 @@ def main(argv):
     model.save_pretrained(partial)
     keep_report(args.checkpoint, partial)
     keep_licence(args.checkpoint, partial)
+    keep_vectors(args.checkpoint, partial)
+    complete_folder(partial)
     partial.rename(folder)
     scaling = {True: ", inverse-layer scaling on", False: ", inverse-layer scaling off", None: ""}
     print(f"Saved to {args.output_dir}{scaling[getattr(model.config.backbone_config, SCALING, None)]}")

@@ -81,8 +81,11 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
                 f"remove {folder}* to begin anew."
             )
 
+    class InducedText(InductionData):
+        NAMED = ()  # all that it names was compared just now, wherever it lies
+
     on_first_process(prepare)
-    data = InductionData(
+    data = InducedText(
         model=str(model),
         tokenizer=tokenizer,
         text_files=[str(text)],
@@ -113,6 +116,7 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
                     f"blocks of {data.block_size} tokens to measure on and one to train on. Give more pairs, or "
                     f"induce with more text (`sensia induce {model} --text_files ...`) and adapt what that gives."
                 ) from error
+    on_first_process(lambda: None)  # which saves it after the others are through
     return str(folder)
 
 

@@ -37,9 +37,17 @@ def main(argv):
     if folder.exists():
         raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
 
+    if args.dictionary and args.transfer != "translation":
+        raise ValueError(
+            f"`dictionary` is of translations, of which `transfer`={args.transfer!r} makes no use: leave one of them "
+            "out."
+        )
+
     from datasets import concatenate_datasets
 
     from ..bitext.pairs import chosen, parse_sources, read_source
+    from ..evaluation.vectors import keep_vectors
+    from ..hub.folders import complete_folder
     from ..hub.licences import keep_licence
     from ..languages import language
     from ..utils.files import check_writable, write_json
@@ -73,6 +81,8 @@ def main(argv):
     tokenizer.save_pretrained(partial)
     write_json(partial / "vocabulary.json", report)
     keep_licence(args.model, partial)
+    keep_vectors(args.model, partial)
+    complete_folder(partial)
     partial.rename(folder)
     for word in report["words"]:
         found = ", ".join(f"{text} {share:.2f}" for text, share in word.get("translations", []))

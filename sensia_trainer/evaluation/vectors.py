@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers.utils import cached_file, logging
 
-from ..utils.files import read_json
+from ..utils.files import read_json, write_json
 
 
 logger = logging.get_logger(__name__)
@@ -36,6 +36,12 @@ def vectors_of(model: str) -> dict:
     found = {name: config[key] for name, key in VECTOR_SETTINGS.items() if key in config}
     own = {} if found else _content(model, SENTENCE_SETTINGS)
     return found or {name: value for name, value in own.items() if name in VECTOR_SETTINGS}
+
+
+def keep_vectors(model: str, folder) -> None:
+    """Write into a folder that was made of a model what that one says of its vectors, if anything."""
+    if found := vectors_of(model):
+        write_json(Path(folder) / SENTENCE_SETTINGS, found)
 
 
 def _content(model: str, name: str) -> dict:

@@ -38,11 +38,10 @@ def vocabulary_text(metrics: dict, source: str, target: str) -> Markdown:
     """What the tokenizer became; empty where it stayed as it was."""
     report = metrics.get("vocabulary")
     if report and "languages" in report:
-        names = {code: language(code).name for code in report["languages"]}
-        sections = [
-            f"### {names[code]}\n\n{vocabulary_section(one, source, names[code])}"
-            for code, one in report["languages"].items()
-        ]
+        sections = []
+        for target_code, one in report["languages"].items():
+            name, of = language(target_code).name, language(one["source"]).name if "source" in one else source
+            sections.append(f"### {name}\n\n{vocabulary_section(one, of, name)}")
         return Markdown("\n\n".join(sections))
     return Markdown(vocabulary_section(report, source, target) if report else "")
 

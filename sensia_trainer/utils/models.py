@@ -113,7 +113,7 @@ def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kw
             f"every text ({type(tokenizer).__name__}, {len(tokenizer)} tokens): its files are missing or damaged. "
             "Name another folder or Hub id that holds the tokenizer of the model."
         )
-    if model is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
+    if model is not None and rows_needed(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ValueError(
             f"The tokenizer of {str(name_or_path)!r} has {len(tokenizer)} tokens, but the model has embeddings of "
             f"{model.get_input_embeddings().num_embeddings}: it is the tokenizer of another model. Name the model's "
@@ -127,6 +127,17 @@ def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kw
                 f"{known:,}: if it is not the model's own, the model reads other words than are written."
             )
     return tokenizer
+
+
+def rows_needed(tokenizer, below: int | None = None) -> int:
+    """Embeddings that texts need: as many as the tokenizer has tokens (of ids `below` a number), less special ones
+    behind all others that begin, end, pad and stand for nothing: Gemma 3 has no row for that of its images."""
+    used = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
+    spare = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special} - used
+    ids = sorted(id for id in tokenizer.get_vocab().values() if below is None or id < below)
+    while ids and ids[-1] in spare:
+        ids.pop()
+    return ids[-1] + 1 if ids else 0
 
 
 def _first(names: list[str], count: int = 3) -> str:

@@ -20,7 +20,7 @@ from ..bitext.columns import texts
 from ..evaluation.batching import evaluating
 from ..languages import language
 from ..utils.files import METRICS_FILE, read_json, write_json
-from ..utils.models import find_model
+from ..utils.models import find_model, rows_needed
 from .settings import METHODS
 from .tokenizer import continue_tokenizer
 from .transfer import add_rows, check_model, mixtures
@@ -37,8 +37,9 @@ SAMPLE = 5_000
 # A word is sure of its meaning where its best translation has at least so much of the probability.
 SURE = 0.5
 SHOWN_WORDS, SHOWN_TRANSLATIONS = 24, 5
-# Scripts that Unicode counts by their parts.
+# Scripts that Unicode counts by their parts, or as a kind of another.
 _SCRIPTS = {"Hans": "Hani", "Hant": "Hani", "Jpan": "Hani|Hira|Kana", "Kore": "Hang|Hani", "Aran": "Arab"}
+_SCRIPTS |= {"Cyrs": "Cyrl", "Latf": "Latn", "Latg": "Latn", "Syre": "Syrc", "Syrj": "Syrc", "Syrn": "Syrc"}
 
 
 class Extension(NamedTuple):
@@ -82,7 +83,7 @@ def extend_vocabulary(model, tokenizer, pairs, size, **settings):
         `ValueError`: for a tokenizer or a model that cannot be extended, or a dictionary without a word of the new
             vocabulary.
     """
-    check_model(model, first_new(tokenizer))
+    check_model(model, rows_needed(tokenizer))
     extension = learn_extension(tokenizer, pairs, size, **settings)
     apply_extension(model, extension)
     return extension.tokenizer, extension.report
@@ -91,7 +92,7 @@ def extend_vocabulary(model, tokenizer, pairs, size, **settings):
 def apply_extension(model, extension):
     """Give a model the rows of the words of an [`Extension`]; changed in place."""
     first = extension.report["first_token"]
-    check_model(model, first)
+    check_model(model, rows_needed(extension.tokenizer, below=first))
     add_rows(model, extension.mixture, first, extension.report["new_tokens"])
 
 
@@ -145,7 +146,7 @@ def learn_extension(
     warnings = _other_script(target, target_language)
 
     new, report = continue_tokenizer(
-        tokenizer, [*source, *protected], target, size, max_source_change=max_source_change, progress=progress
+        tokenizer, source, target, size, protected=protected, max_source_change=max_source_change, progress=progress
     )
     number = report["new_tokens"]
     if number < size:
@@ -155,9 +156,11 @@ def learn_extension(
     spellings = [[part.id for part in tokenizer.backend_tokenizer.model.tokenize(word)] for word in words]
 
     translations = None
-    report |= {"first_token": first, "method": method}
+    report |= {"first_token": first, "method": method, "source": source_language}
     if method == "translation":
-        known = [] if dictionary is None else _known_entries(new, read_dictionary(dictionary), first, dictionary)
+        known, entries = [], 0
+        if dictionary is not None:
+            known, entries = _known_entries(new, read_dictionary(dictionary), first, dictionary)
         rows = range(len(source)) if len(source) <= MAX_PAIRS else _drawn(len(source), seed)
         source_ids, target_ids = (_encode(new, [side[row] for row in rows]) for side in (source, target))
         table, facts = learn_translations(
@@ -172,6 +175,7 @@ def learn_extension(
         best = translations.max(axis=1).toarray().ravel()
         shares = {"translated_words": float(np.mean(best > 0)), "sure_words": float(np.mean(best >= SURE))}
         counts = np.histogram(best, bins=10, range=(0, 1))[0].tolist()
+        facts |= {"dictionary_entries": entries}  # in how many spellings however
         report |= {"translations": facts | shares | {"best_probability_counts": counts}}
         if leave_out:
             given = np.random.default_rng(seed).random(number) >= leave_out
@@ -179,10 +183,10 @@ def learn_extension(
             translations.eliminate_zeros()
             report["translations"] |= {"left_out_words": int(np.sum(~given & (best > 0)))}
         if len(source) < FEW_PAIRS:
+            more = "More pairs would help." if dictionary else "A dictionary of word pairs or more pairs would help."
             warnings.append(
                 f"The bitext has {len(source)} pairs, which teach little about the meanings of words: "
-                f"{np.sum(best >= SURE)} of {number} new words are sure of theirs. A dictionary "
-                "(`vocabulary_dictionary`) or more pairs would help."
+                f"{np.sum(best >= SURE)} of {number} new words are sure of theirs. {more}"
             )
     report |= {"words": _shown(new, tokens, translations), "warnings": warnings}
     for warning in warnings:
@@ -315,7 +319,10 @@ def _other_script(texts, code):
     row = language(code)
     names = "|".join(rf"\p{{Script={name}}}" for name in _SCRIPTS.get(row.script, row.script).split("|"))
     text = "".join(texts[:: -(-len(texts) // SAMPLE)])
-    letters, own = len(regex.findall(r"\p{L}", text)), len(regex.findall(rf"(?=\p{{L}})(?:{names})", text))
+    try:
+        letters, own = len(regex.findall(r"\p{L}", text)), len(regex.findall(rf"(?=\p{{L}})(?:{names})", text))
+    except regex.error:  # a script that Unicode has no letters of
+        return []
     if 2 * own >= letters:
         return []
     return [
@@ -339,17 +346,21 @@ def _encode(tokenizer, texts):
 
 
 def _known_entries(tokenizer, entries, first, path):
-    """Token ids of the entries of a dictionary whose target word is a new token, inside and at the start of a text."""
-    variants = [(" " + s, " " + t) for s, t in entries] + [(s, t) for s, t in entries]
-    variants += [(" " + s.capitalize(), " " + t.capitalize()) for s, t in entries]
-    source, target = (_encode(tokenizer, list(side)) for side in zip(*dict.fromkeys(variants), strict=True))
-    known = [(s, t) for s, t in zip(source, target, strict=True) if len(t) == 1 and t[0] >= first and len(s)]
+    """Token ids of the entries of a dictionary whose target word is a new token, inside a text, at its start or with a
+    capital; and the number of entries of which one is."""
+    rows: dict = {}  # of each spelling
+    for spell in (lambda word: f" {word}", str, lambda word: f" {word.capitalize()}"):
+        for row, (s, t) in enumerate(entries):
+            rows.setdefault((spell(s), spell(t)), row)
+    source, target = (_encode(tokenizer, list(side)) for side in zip(*rows, strict=True))
+    found = [(row, s, t) for row, s, t in zip(rows.values(), source, target, strict=True) if len(t) == 1 and len(s)]
+    known = [(row, s, t) for row, s, t in found if t[0] >= first]
     if not known:
         raise ValueError(
             f"The dictionary {str(path)!r} has no word of the new vocabulary. Its first column is the source "
             f"language, its second the target language; the first entry is {entries[0]}."
         )
-    return known
+    return [(s, t) for _, s, t in known], len({row for row, _, _ in known})
 
 
 def _shown(tokenizer, tokens, translations):

@@ -73,6 +73,16 @@ class VocabularySettings:
                 "vocabulary_leave_out": BELOW_ONE,
             },
         )
+        for name in ("vocabulary_dictionary", "vocabulary_leave_out"):
+            if getattr(self, name) and self.vocabulary_transfer != "translation":
+                raise ValueError(
+                    f"`{name}` is of translations, of which `vocabulary_transfer`={self.vocabulary_transfer!r} makes "
+                    "no use: leave one of them out."
+                )
+        if self.vocabulary_dictionary and not self.vocabulary_size:
+            raise ValueError(
+                "`vocabulary_dictionary` is of new words, but there are none: give their number as `vocabulary_size`."
+            )
         if self.vocabulary_languages is not None:
             self.vocabulary_languages = [language(code).code for code in self.vocabulary_languages]
         if self.vocabulary_transfer not in METHODS:

@@ -44,7 +44,9 @@ MARK_SHARE = 0.01  # of letters and marks, from which on a language writes with 
 WORDS_WITH_MARKS = r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 
 
-def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_source_change=0.0, progress=False):
+def continue_tokenizer(
+    tokenizer, source_texts, target_texts, size, *, protected=(), max_source_change=0.0, progress=False
+):
     """
     A tokenizer with `size` more tokens, learned on the target texts.
 
@@ -53,6 +55,7 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
             texts with byte fallback (Llama 2, Mistral, Gemma).
         source_texts (`Sequence[str]`): Text of the language that is to be cut as before.
         target_texts (`Sequence[str]`): Text of the language that gets tokens of its own.
+        protected (`Sequence[str]`, *optional*): Texts of further languages that are to be cut as before.
         size (`int`): Number of new tokens. Fewer are added where the text has no more that occur twice.
         max_source_change (`float`, *optional*, defaults to 0.0): Share of the source texts that may be cut
             differently. A few sentences that were left untranslated cost good tokens: .001 gives most of them back.
@@ -70,10 +73,11 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
     """
     state = continuable_state(tokenizer)
     _check(source_texts, target_texts, size, max_source_change)
+    kept_texts = [*source_texts, *protected]
     old, by_words = Tokenizer.from_str(json.dumps(state)), _is_byte_level(state)
-    if by_words and _writes_marks(target_texts):
+    if by_words and _writes_marks(target_texts) and _cuts_at_marks(old):
         kept = _with_marks(state)
-        changed = source_change(old, Tokenizer.from_str(json.dumps(kept)), source_texts) if kept != state else 1.0
+        changed = source_change(old, Tokenizer.from_str(json.dumps(kept)), kept_texts) if kept != state else 1.0
         if changed <= max_source_change:
             state = kept
         else:
@@ -88,13 +92,13 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
 
     learned = target_texts[:: -(-len(target_texts) // MAX_TEXTS)]
     if not by_words:
-        budget -= _add_characters(vocabulary, old, source_texts, learned, size // 2, budget)
+        budget -= _add_characters(vocabulary, old, kept_texts, learned, size // 2, budget)
     characters = vocabulary.added
     grown = Tokenizer.from_str(json.dumps(_grown(state, vocabulary)))
     joins = None if by_words else _joins(vocabulary)
     target_words = count_words(grown, learned, joins=joins, desc="reading target words" if progress else None)
     options = {"joins": joins, "desc": "reading source words" if progress else None}
-    source_words = _protected_words(grown, source_texts, target_words, budget, **options)
+    source_words = _protected_words(grown, kept_texts, target_words, budget, **options)
 
     looks_up = by_words and _has_spaces(learned)
     if looks_up:  # some tokens are made by no merge, and would be found where they were not before
@@ -115,7 +119,8 @@ def continue_tokenizer(tokenizer, source_texts, target_texts, size, *, max_sourc
     if vocabulary.added == 0:
         raise ValueError(
             "The target text yields no new token: nothing occurs twice in it that the tokenizer cuts and the source "
-            "text does not hold. Give more text, or a larger `max_source_change`."
+            "text does not hold. Give more text, or let more source sentences be cut otherwise (`--source_change` of "
+            "`sensia vocabulary`, `vocabulary_source_change` of `sensia adapt`)."
         )
 
     new = _load(tokenizer, _grown(state, vocabulary, looks_up))
@@ -188,6 +193,11 @@ def _writes_marks(texts) -> bool:
     return len(_MARK.findall(text)) > MARK_SHARE * max(1, len(_LETTER.findall(text)))
 
 
+def _cuts_at_marks(backend) -> bool:
+    """Whether a word with vowel signs is more than one word to a tokenizer."""
+    return backend.pre_tokenizer is not None and len(backend.pre_tokenizer.pre_tokenize_str(" किताब")) > 1
+
+
 def _with_marks(state):
     """The state of a byte-level tokenizer with a pre-tokenizer that leaves marks with their letters; as it is where
     that is of an unknown kind."""
@@ -233,7 +243,10 @@ def _load(tokenizer, state):
         (Path(folder) / "tokenizer.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
         settings_file = Path(folder) / "tokenizer_config.json"
         settings = json.loads(settings_file.read_text(encoding="utf-8")) | {
-            "tokenizer_class": "PreTrainedTokenizerFast"
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            # Those of some classes (Gemma's) are no settings of theirs.
+            "padding_side": tokenizer.padding_side,
+            "truncation_side": tokenizer.truncation_side,
         }
         settings.pop("auto_map", None)
         settings_file.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")

@@ -53,7 +53,7 @@ def check_model(model, first):
 
     Args:
         model (`PreTrainedModel`): A causal language model.
-        first (`int`): Number of tokens that its tokenizer knows.
+        first (`int`): Number of rows that its tokenizer needs.
 
     Raises:
         `ValueError`: for quantised weights, weights that are not in memory, an encoder-decoder, a model that reads
@@ -67,7 +67,7 @@ def check_model(model, first):
     rows = len(known["embeddings"].weight)
     if rows < first:
         raise ValueError(
-            f"The tokenizer knows {first} tokens, but the model has {rows} embedding rows: they do not belong "
+            f"The tokenizer needs {first} rows, but the model has {rows} embedding rows: they do not belong "
             "together. Give the tokenizer of this model."
         )
     for name, module in known.items():
@@ -140,6 +140,6 @@ def _mixed(weight, mixture, first, number):
     old = weight.detach()[:first].to("cpu", torch.float64)
     if mixture is None:
         rows = old.mean(dim=0).expand(number, *old.shape[1:])
-    else:
-        rows = torch.from_numpy(mixture @ old.numpy())
+    else:  # of tokens without a row (see `rows_needed`) none is made
+        rows = torch.from_numpy(mixture[:, : len(old)] @ old.numpy())
     return rows.to(weight)

@@ -170,6 +170,11 @@ def test_a_plain_model_is_adapted_in_one_command(tmp_path, base, capsys):
     assert f"in 2 steps on {trained_tokens(induced):,} tokens" in card
     assert 0 < metrics["vocabulary"]["new_tokens"] <= 12 and model.config.vocab_size > load_config(base).vocab_size
     assert main([*argv, "--induce_steps", "2", *words]) == 0 and "nothing is left to train" in capsys.readouterr().out
+    # Killed after the induction, moved, and started again.
+    moved = shutil.move(tmp_path / "out", tmp_path / "moved")
+    (moved / "metrics.json").unlink()
+    again = [str(moved) if word == str(tmp_path / "out") else word for word in argv]
+    assert main([*again, "--induce_steps", "2", *words]) == 0, capsys.readouterr().err
 
 
 def test_the_tokenizer_may_lie_elsewhere(tmp_path, base):

@@ -191,7 +191,7 @@ def test_senses_and_interventions():
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["llama-untied", "phi", "gemma3_text", "opt-projected"])
 @pytest.mark.parametrize("untied_senses", [False, True])
-def test_resize_token_embeddings(family, untied_senses):
+def test_resize_token_embeddings(family, untied_senses, tmp_path):
     model, input_ids = gated(family, gate=0.7), random_ids(2, 6)
     if untied_senses:
         before = model(input_ids).logits
@@ -202,6 +202,9 @@ def test_resize_token_embeddings(family, untied_senses):
     assert model.config.vocab_size == model.lm_head.out_features == 108
     torch.testing.assert_close(model(input_ids).logits[..., :97], before)
     assert model(input_ids + 10).logits.isfinite().all()
+    model.save_pretrained(tmp_path)
+    again = BackpackForCausalLM.from_pretrained(tmp_path).eval()
+    assert torch.equal(again(input_ids).logits, model(input_ids).logits)
     assert (model.lm_head.weight is model.get_input_embeddings().weight) == model.config.tie_word_embeddings
 
 

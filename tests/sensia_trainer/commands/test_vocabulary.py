@@ -6,6 +6,7 @@ from transformers import AutoTokenizer
 from modeling_backpack import BackpackForCausalLM
 from sensia_trainer import cli
 from sensia_trainer.commands.vocabulary import main
+from sensia_trainer.evaluation.vectors import vectors_of
 from sensia_trainer.vocabulary.extension import keep_report, words_added
 from tests.tiny import tiny_bitext, tiny_tokenizer
 
@@ -23,6 +24,7 @@ def arguments(tmp_path, tiny_model, monkeypatch):
 
 
 def test_the_folder_holds_a_model_with_new_words(arguments, tmp_path, capsys):
+    (tmp_path / "base" / "sentence_backpack.json").write_text('{"pooling": "mixture", "context_state": "combined"}')
     main(arguments)
     model, tokenizer = BackpackForCausalLM.from_pretrained("words"), AutoTokenizer.from_pretrained("words")
     report = json.loads((tmp_path / "words" / "vocabulary.json").read_text(encoding="utf-8"))
@@ -31,6 +33,9 @@ def test_the_folder_holds_a_model_with_new_words(arguments, tmp_path, capsys):
     assert words_added("words") == range(report["first_token"], len(tokenizer)) and not words_added("base")
     assert cli.main(["convert", "words", "converted", "--tokenizer", "words"]) == 0
     assert words_added("converted") == words_added("words")
+    for folder in ("words", "converted"):
+        assert vectors_of(folder) == {"pooling": "mixture", "context_state": "combined"}
+        assert (tmp_path / folder / "modules.json").is_file()
     assert "new words; " in capsys.readouterr().out
     with pytest.raises(ValueError, match="exists already"):
         main(arguments)
@@ -63,6 +68,8 @@ def test_pairs_are_of_any_sources_that_adaptation_takes(arguments, tmp_path):
 def test_an_error_writes_nothing(arguments, tmp_path):
     with pytest.raises(ValueError, match="is not a file"):
         main([*arguments, "--dictionary", "none.tsv"])
+    with pytest.raises(ValueError, match="`dictionary` is of translations, of which `transfer`='parts'"):
+        main([*arguments, "--dictionary", "none.tsv", "--transfer", "parts"])
     assert {path.name for path in tmp_path.iterdir()} == {"base", "pairs.tsv"}
 
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import logging
 
@@ -7,7 +8,9 @@ from datasets import Dataset
 from transformers import GPT2Config
 
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from sensia_trainer.utils.models import rows_needed
 from sensia_trainer.vocabulary.extension import (
+    _other_script,
     extend_vocabulary,
     learn_extension,
     learned_before,
@@ -85,6 +88,41 @@ def test_a_dictionary_tells_what_the_bitext_does_not(model, byte_level, pairs, t
     dictionary = str(tmp_path / "words.tsv")
     _, report = extend_vocabulary(model, byte_level, pairs, 20, target_language="id", dictionary=dictionary)
     assert report["translations"]["dictionary_entries"] == 1
+    (tmp_path / "more.tsv").write_text("small\tkecil\nlittle\tkecil\nhouse\trumah\n", encoding="utf-8")
+    report = learn_extension(byte_level, pairs, 60, target_language="id", dictionary=str(tmp_path / "more.tsv")).report
+    assert report["translations"]["dictionary_entries"] == 3  # in however many spellings
+
+
+def test_text_that_is_kept_as_well_is_not_told_as_the_source(byte_level, pairs):
+    plain = learn_extension(byte_level, pairs, 20, target_language="id").report
+    kept = learn_extension(byte_level, pairs, 20, target_language="id", protected=["qqq www zzz"] * 900).report
+    assert kept["source_bytes_per_token"]["before"] == plain["source_bytes_per_token"]["before"]
+    assert kept["source"] == "en"
+
+
+def test_a_special_token_without_a_row_is_none_that_texts_need(byte_level, pairs):
+    tokenizer = copy.deepcopy(byte_level)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    torch.manual_seed(0)
+    backbone = GPT2Config(vocab_size=len(byte_level), n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    model = BackpackForCausalLM(BackpackConfig(backbone_config=backbone, num_senses=4)).eval()
+    assert rows_needed(tokenizer) == len(byte_level) == len(tokenizer) - 1
+    words, report = extend_vocabulary(model, tokenizer, pairs, 20, target_language="id")
+    assert report["first_token"] == len(tokenizer) and model.config.vocab_size == len(words)
+    assert model(torch.tensor([words("rumah berjalan")["input_ids"]])).logits.isfinite().all()
+    plain = extend_vocabulary(_with_rows(model, len(byte_level)), byte_level, pairs, 20, target_language="id")[1]
+    assert [word["word"] for word in plain["words"]] == [word["word"] for word in report["words"]]
+
+
+def _with_rows(model, number):
+    model = copy.deepcopy(model)
+    model.resize_token_embeddings(number)
+    return model
+
+
+@pytest.mark.parametrize("code", ["cu_Cyrs", "de_Latf", "syc_Syre", "qaa_Qaaa"])
+def test_a_script_that_unicode_has_no_letters_of_is_no_error(code):
+    assert not _other_script([{"cu_Cyrs": "слово", "syc_Syre": "ܐܒܓ"}.get(code, "word")], code)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from sensia_trainer.vocabulary.tokenizer import _with_marks, bytes_per_token, continue_tokenizer
+from sensia_trainer.vocabulary.tokenizer import _with_marks, bytes_per_token, continuable_state, continue_tokenizer
 
 
 UNSEEN = ["Rumah kecil di tepi sungai, dan 3 anjing!", "我们 é\n\tx  🙂", "<|end|> a <s> b"]
@@ -94,6 +94,22 @@ def test_vowel_signs_and_tones_stay_with_their_letters(byte_level, bitext, tmp_p
         new.save_pretrained(tmp_path)
         again = AutoTokenizer.from_pretrained(tmp_path)
         assert cuts(again, target) == cuts(new, target) and again.decode(cuts(again, target)[0]) == target[0]
+
+
+def test_a_tokenizer_that_keeps_marks_already_is_not_complained_of(byte_level, bitext, caplog):
+    state = _with_marks(continuable_state(byte_level))
+    keeps_marks = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(state)), padding_side="left")
+    new, _ = continue_tokenizer(keeps_marks, bitext[0], HINDI, 12)
+    assert "writes vowels or tones" not in caplog.text and len(cuts(new, [" किताब"])[0]) == 1
+    assert new.padding_side == "left"
+
+
+def test_the_side_of_padding_stays(byte_level, bitext):
+    class Gemma(PreTrainedTokenizerFast):
+        padding_side = "left"
+
+    with_side = Gemma(tokenizer_object=byte_level.backend_tokenizer)
+    assert continue_tokenizer(with_side, *bitext, 12)[0].padding_side == "left"
 
 
 def test_a_language_without_marks_keeps_the_pre_tokenizer(byte_level, bitext):

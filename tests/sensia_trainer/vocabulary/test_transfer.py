@@ -135,7 +135,7 @@ def test_models_whose_rows_cannot_be_added_are_refused(change, message):
 
 
 def test_a_tokenizer_of_another_model_is_refused():
-    with pytest.raises(ValueError, match="25 tokens, but the model has 24"):
+    with pytest.raises(ValueError, match="25 rows, but the model has 24"):
         check_model(llama(), 25)
 
 
