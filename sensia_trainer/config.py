@@ -1,7 +1,6 @@
 """Every number of the method, as a field with the paper's value (Appendices B and C)."""
 
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import ClassVar
 
 from transformers import TrainingArguments
@@ -316,21 +315,7 @@ class SensiaConfig(TrainingArguments):
     @property
     def schedule(self):
         """The [`PhaseSchedule`] of these fields, constant weights in the place of the scheduled ones."""
-        return PhaseSchedule(
-            align_fraction=self.align_fraction,
-            joint_fraction=self.joint_fraction,
-            polish_fraction=self.polish_fraction,
-            phases=tuple(self.phases),
-            align_weights=self._with_constants(self.align_weights),
-            joint_weights=self._with_constants(self.joint_weights),
-            polish_weights=self._with_constants(self.polish_weights),
-            normalise_weights=self.normalise_weights,
-            tau_sense=self.tau_sense,
-            tau_sense_end=self.tau_sense_end,
-            tau_context=self.tau_context,
-            tau_context_end=self.tau_context_end,
-            tau_decay_end=self.tau_decay_end,
-        )
+        return PhaseSchedule.of(vars(self))
 
     def phase_state(self, progress):
         """The schedule's [`PhaseState`] at `progress` in [0, 1]."""
@@ -339,8 +324,3 @@ class SensiaConfig(TrainingArguments):
     def at_step(self, step, max_steps):
         """The [`PhaseState`] of a step, the first of which is 0; its progress counts from `count_steps_from`."""
         return self.phase_state((step + self.count_steps_from) / max_steps)
-
-    def _with_constants(self, weights):
-        # What has not the length of a triple is left to the schedule to refuse.
-        constants = zip_longest((self.w_sense, self.w_context, self.w_lm)[: len(weights)], weights)
-        return tuple(weight if constant is None else constant for constant, weight in constants)

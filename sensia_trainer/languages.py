@@ -209,33 +209,9 @@ def parts_of(name) -> list:
 
 
 # What files and columns are called that are codes of languages as well (Citak, Sardinian, Domung and others).
-NO_LANGUAGES = {
-    "txt",
-    "tsv",
-    "csv",
-    "xml",
-    "raw",
-    "src",
-    "tgt",
-    "trg",
-    "ref",
-    "dev",
-    "low",
-    "bpe",
-    "out",
-    "new",
-    "old",
-    "url",
-    "uri",
-    "key",
-    "num",
-    "idx",
-    "doc",
-    "len",
-    "tag",
-    "set",
-    "sim",
-}
+NO_LANGUAGES = frozenset(
+    "txt tsv csv xml raw src tgt trg ref dev low bpe out new old url uri key num idx doc len tag set sim".split()
+)
 
 
 def other_language(names: list, source: str, where: str) -> str:

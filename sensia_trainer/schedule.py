@@ -5,7 +5,8 @@ reads the same numbers as an uninterrupted one.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 
@@ -83,6 +84,19 @@ class PhaseSchedule:
     tau_decay_end: str = "joint"
     phases: tuple[str, ...] = PHASES
     normalise_weights: bool = False
+
+    @classmethod
+    def of(cls, settings: Mapping) -> "PhaseSchedule":
+        """The schedule that the settings of a run name, whatever else they hold: what `w_sense`, `w_context` and
+        `w_lm` set stands in the place of the scheduled weights."""
+        given = {one.name: settings[one.name] for one in fields(cls) if one.name in settings}
+        given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        constants = [settings.get(name) for name in ("w_sense", "w_context", "w_lm")]
+        for name in ("align_weights", "joint_weights", "polish_weights"):
+            scheduled = given.get(name, getattr(cls, name))
+            if len(scheduled) == len(constants):  # what is no triple is refused below
+                given[name] = tuple(w if one is None else one for w, one in zip(scheduled, constants, strict=True))
+        return cls(**given)
 
     def __post_init__(self):
         self._check_phases()

@@ -70,18 +70,3 @@ def sense_effect(model, tokenizer, text: str, word: str, *, top_k=10) -> list[Se
         ]
         effects.append(SenseEffect(sense, weights[sense].sum().item(), divergences[sense].item(), *shown))
     return effects
-
-
-def nearest_words(model, tokenizer, senses, *, top_k=10) -> list:
-    """The words that sense vectors vote for most, best first, as words.
-
-    Args:
-        senses (`torch.FloatTensor` of shape `(..., d)`): Sense vectors, as `model.get_senses` gives them.
-        top_k (`int`, *optional*, defaults to 10): Number of words.
-
-    Returns:
-        `list[str]` of one vector; of several, nested as they are.
-    """
-
-    with torch.no_grad():
-        return model.nearest_words(senses, top_k=top_k, tokenizer=tokenizer)

@@ -367,16 +367,13 @@ def batches(dataset: datasets.Dataset, size: int = 50_000) -> Iterator[pa.Table]
 def _described(pairs, held_out, sources, data, languages, problems) -> dict:
     """What the card says of the pairs."""
     licences = {one.label: one.licence or data.licence or package_licence(str(one.place)) for one in sources}
-    known = list(dict.fromkeys(licences.values()))
     facts = {
         "name": ", ".join(one.title for one in sources),
-        "licence": None if None in known else "; ".join(known),  # one that nobody stated makes the whole unknown
+        **licence_facts(licences),
         "pairs": len(pairs),
         "fingerprint": fingerprint(pairs),
         "held_out_fingerprint": fingerprint(held_out),
     }
-    if len(known) > 1:
-        facts["licences"] = {label: licence or "not stated" for label, licence in licences.items()}
     facts |= kinds_of(pairs)
     if problems:
         facts["met while reading"] = {name.replace("_", " "): count for name, count in problems.items()}
@@ -386,6 +383,13 @@ def _described(pairs, held_out, sources, data, languages, problems) -> dict:
     if shares:
         facts[SHARES] = {code: round(share, 3) for code, share in shares.items()}
     return facts
+
+
+def licence_facts(licences: dict[str, str | None]) -> dict:
+    """What a card says of the licences of several texts by name: one that nobody stated makes the whole unknown."""
+    known = list(dict.fromkeys(licences.values()))
+    facts: dict = {"licence": None if None in known else "; ".join(known)}
+    return facts | ({"licences": {k: v or "not stated" for k, v in licences.items()}} if len(known) > 1 else {})
 
 
 def kinds_of(pairs) -> dict[str, dict[str, int]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..languages import language, parts_of
 from .columns import key_of, texts
-from .pairs import PairSource, kinds_of, load_pairs, names_languages, parse_sources
+from .pairs import PairSource, kinds_of, licence_facts, load_pairs, names_languages, parse_sources
 from .splits import fingerprint, keys_of, without_texts
 
 
@@ -146,18 +146,14 @@ def languages_of(names: list[str], source_language: str) -> dict:
 
 def facts_of_all(facts: dict[str, dict]) -> dict:
     """What a card says of all pairs together, from the facts of each ([`load_several`])."""
-    licences = {name: one["licence"] for name, one in facts.items()}
-    known = list(dict.fromkeys(licences.values()))
     joined = {
         "name": ", ".join(dict.fromkeys(one["name"] for one in facts.values())),
-        "licence": None if None in known else "; ".join(known),  # one that nobody stated makes the whole unknown
+        **licence_facts({name: one["licence"] for name, one in facts.items()}),
         "pairs": sum(one["pairs"] for one in facts.values()),
         "pairs by languages": {name: one["pairs"] for name, one in facts.items()},
     }
     for key in ("fingerprint", "held_out_fingerprint"):
         joined[key] = hashlib.sha256("".join(one[key] for one in facts.values()).encode()).hexdigest()
-    if len(known) > 1:
-        joined["licences"] = {name: licence or "not stated" for name, licence in licences.items()}
     classes: dict[str, int] = {}
     for one in facts.values():
         for name, count in one.get("licence_classes", {}).items():

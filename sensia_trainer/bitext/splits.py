@@ -128,10 +128,18 @@ def cap_per_group(dataset: datasets.Dataset, column: str, maximum: int, seed: in
         raise ValueError(f"maximum={maximum}: give at least 1 row a group")
     order = np.random.default_rng(seed).permutation(len(dataset))
     values = _column(dataset, column)[0][order]
-    groups = np.argsort(values, kind="stable")
-    starts = np.flatnonzero(np.r_[True, values[groups][1:] != values[groups][:-1]])
-    rank = np.arange(len(groups)) - np.repeat(starts, np.diff(np.r_[starts, len(groups)]))
-    return dataset.select(np.sort(order[groups[rank < maximum]]))
+    return dataset.select(np.sort(order[ranks(values) < maximum]))
+
+
+def ranks(keys: np.ndarray) -> np.ndarray:
+    """How many equal keys come before each key, (n,) int64."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    is_first = np.r_[True, ordered[1:] != ordered[:-1]] if len(keys) else np.zeros(0, bool)
+    starts = np.flatnonzero(is_first)
+    result = np.empty(len(keys), np.int64)
+    result[order] = np.arange(len(keys)) - np.repeat(starts, np.diff(np.r_[starts, len(keys)]))
+    return result
 
 
 def drawn(dataset: datasets.Dataset, maximum: int, seed: int) -> datasets.Dataset:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from ..bitext.splits import ranks
+
 
 KEPT, DUPLICATE, NEAR_DUPLICATE, MANY_TARGETS = range(4)
 NAMES = {DUPLICATE: "duplicate", NEAR_DUPLICATE: "near_duplicate", MANY_TARGETS: "many_targets"}
@@ -56,14 +58,3 @@ def _gather(arrays: Iterable[np.ndarray], found: np.ndarray, part: int, parts: i
         positions.append(mine + start)
         start += len(array)
     return np.concatenate(keys), np.concatenate(positions)
-
-
-def ranks(keys: np.ndarray) -> np.ndarray:
-    """How many equal keys come before each key, (n,) int64."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    is_first = np.r_[True, ordered[1:] != ordered[:-1]] if len(keys) else np.zeros(0, bool)
-    starts = np.flatnonzero(is_first)
-    result = np.empty(len(keys), np.int64)
-    result[order] = np.arange(len(keys)) - np.repeat(starts, np.diff(np.r_[starts, len(keys)]))
-    return result

@@ -18,7 +18,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ..bitext.splits import fingerprint
-from ..utils.files import read_json, write_json, written_atomically
+from ..utils.files import plain, read_json, write_json, write_text
 from . import data_card, statistics
 from .contamination import evaluation_keys
 from .fetch import changed_files, digests, input_files, look_up, retrieve
@@ -116,7 +116,7 @@ def _claim(output: Path, recipe: BitextRecipe) -> bool:
     other = {"files": {}} | (read_json(there) if there.is_file() else {})
     files = input_files(recipe)
     resolved = dataclasses.replace(recipe, filters=with_length_bounds(recipe.filters, *recipe.sides))
-    mine = _plain(dataclasses.asdict(resolved)) | {"files": digests(files)}
+    mine = plain(resolved) | {"files": digests(files)}
     if is_done:  # its files may be gone; those that are there must be the same
         other["files"] = {name: digest for name, digest in other["files"].items() if name in files}
     different = [name for name in mine if mine[name] != other.get(name)]
@@ -151,13 +151,6 @@ def _filter_context(recipe: BitextRecipe, stages: Path) -> FilterContext:
     return context
 
 
-def _plain(value):
-    """Tuples as lists, as they come back from JSON."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
-
-
 def _export(recipe: BitextRecipe, output: Path, command: str) -> None:
     """Write the `datasets` folder, the statistics, the figure and the card; `state.json` comes last and seals it."""
     stages = output / "stages"
@@ -180,8 +173,7 @@ def _export(recipe: BitextRecipe, output: Path, command: str) -> None:
     shutil.rmtree(saved, ignore_errors=True)
     joined.save_to_disk(saved, num_shards=max(1, -(-len(joined) // 500_000)))
     data_card.write_report(statistics.collect(recipe, stages, digest, command), output)
-    with written_atomically(output / "recipe.yaml") as partial:
-        partial.write_text(recipe_yaml(shareable(recipe)), encoding="utf-8")
+    write_text(output / "recipe.yaml", recipe_yaml(shareable(recipe)))
     for file in sorted(saved.iterdir(), key=lambda path: path.name == "state.json"):
         shutil.copyfile(file, stages / "copy")
         (stages / "copy").replace(output / file.name)

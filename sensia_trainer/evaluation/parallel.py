@@ -44,34 +44,31 @@ class ManyLanguages(NamedTuple):
 
 def flores_languages(codes: list[str], *, data_dir=None, purpose="reporting", max_items=None) -> ManyLanguages:
     """FLORES-200 in several languages; the split as for [`flores_pairs`]."""
-    path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
-    split = PURPOSES.get(purpose, purpose)
-    texts = load_flores(path, split, codes, purpose=purpose)
-    ((other_purpose, other),) = (item for item in PURPOSES.items() if item[1] != split)
-    try:  # only to count in how many sentences a token is, for its overlap
-        counted = load_flores(path, other, codes, purpose=other_purpose)
-    except ValueError:
-        logger.warning(f"FLORES {other} is not there: document frequencies are counted on {split} itself.")
-        counted = {}
+    texts, counted, facts = _flores(codes, data_dir, purpose)
     sentences = {language(code).code: texts[code][:max_items] for code in codes}
-    return ManyLanguages(
-        sentences, {"split": split, "purpose": purpose}, [text for side in counted.values() for text in side]
-    )
+    return ManyLanguages(sentences, facts, [text for side in counted or () for text in side])
 
 
 def flores_pairs(source: str, target: str, *, data_dir=None, purpose="reporting", max_items=None) -> Pairs:
     """The split of FLORES-200 that `purpose` may read (see `load_flores`), from `data_dir/flores200` or the Hub."""
+    codes = (source, target)
+    texts, counted, facts = _flores(codes, data_dir, purpose)
+    return Pairs("flores", codes, *(texts[code][:max_items] for code in codes), facts, counted)
+
+
+def _flores(codes, data_dir, purpose):
+    """The sentences of a split by language; those of the other one as a list for each, on which only tokens are
+    counted, for their overlap, or None where it is not there; and what a result says of them."""
     path = Path(data_dir) / "flores200" if data_dir else HUB_FLORES
-    codes, split = (source, target), PURPOSES.get(purpose, purpose)
+    split = PURPOSES.get(purpose, purpose)
     texts = load_flores(path, split, codes, purpose=purpose)
     ((other_purpose, other),) = (item for item in PURPOSES.items() if item[1] != split)
-    try:  # only to count in how many sentences a token is, for its overlap
+    try:
         counted = [*load_flores(path, other, codes, purpose=other_purpose).values()]
     except ValueError:
         logger.warning(f"FLORES {other} is not there: document frequencies are counted on {split} itself.")
         counted = None
-    facts = {"split": split, "purpose": purpose}
-    return Pairs("flores", codes, *(texts[code][:max_items] for code in codes), facts, counted)
+    return texts, counted, {"split": split, "purpose": purpose}
 
 
 def tatoeba_pairs(source: str, target: str, *, data_dir=None, max_items=None) -> Pairs:

@@ -4,9 +4,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
-from ..utils.files import read_json, write_json
+from ..utils.files import write_json
+from ..utils.models import json_of
 
 
 logger = logging.get_logger(__name__)
@@ -30,11 +31,11 @@ def vectors_of(model: str) -> dict:
     Returns:
         `dict`: of the keys of `VECTOR_SETTINGS` those that it names; none for a model that was not aligned.
     """
-    config = _content(model, "metrics.json").get("config") or {}
+    config = json_of(model, "metrics.json").get("config") or {}
     if not config and re.fullmatch(r"checkpoint-\d+", Path(model).name):  # the run's settings are above it
-        config = _content(str(Path(model).parent), "settings.json").get("training") or {}
+        config = json_of(str(Path(model).parent), "settings.json").get("training") or {}
     found = {name: config[key] for name, key in VECTOR_SETTINGS.items() if key in config}
-    own = {} if found else _content(model, SENTENCE_SETTINGS)
+    own = {} if found else json_of(model, SENTENCE_SETTINGS)
     return found or {name: value for name, value in own.items() if name in VECTOR_SETTINGS}
 
 
@@ -42,16 +43,6 @@ def keep_vectors(model: str, folder) -> None:
     """Write into a folder that was made of a model what that one says of its vectors, if anything."""
     if found := vectors_of(model):
         write_json(Path(folder) / SENTENCE_SETTINGS, found)
-
-
-def _content(model: str, name: str) -> dict:
-    """What a JSON file of a folder, or of a repository on the Hub, holds; empty where it is not there."""
-    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    try:
-        file = Path(model) / name if Path(model).is_dir() else cached_file(model, name, **quiet)
-    except (OSError, ValueError):  # loading the model says what is wrong
-        file = None
-    return read_json(file) if file and Path(file).is_file() else {}
 
 
 def with_vectors(config):

@@ -1,18 +1,17 @@
 """The models that the page shows: loaded whole, with their languages, their words and the model they began as."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from huggingface_hub.errors import HFValidationError
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from modeling_backpack.sentence_backpack import SETTINGS_FILE, BackpackSentenceVectors
 
 from ..analysis.words import word_senses
 from ..languages import language
-from ..utils.models import load_model, load_tokenizer
+from ..utils.files import METRICS_FILE
+from ..utils.models import json_of, load_model, load_tokenizer
 from ..utils.recipes import find_model
 from .words import SOURCE, word_pairs
 
@@ -77,7 +76,7 @@ def load_explored(names, *, target_language=None, words=None, base=None) -> tupl
     Raises:
         `ValueError`: for what is no model or has no senses.
     """
-    facts = {name: _metrics(name) for name in names}
+    facts = {name: json_of(name, METRICS_FILE) for name in names}
     target = target_language or next(filter(None, map(_target, facts.values())), None)
     source = next(((fact.get("languages") or {}).get("source") for fact in facts.values() if fact), None) or SOURCE
     explored = []
@@ -114,7 +113,7 @@ def _load(name, languages, words) -> Explored:
         logger.warning(
             f"The package has no words of {language(languages[1]).name} to compare with: name a file by `--words`."
         )
-    settings = _json_of(name, SETTINGS_FILE)
+    settings = json_of(name, SETTINGS_FILE)
     return Explored(Path(find_model(name)).name, model, tokenizer, languages, pairs, settings)
 
 
@@ -122,21 +121,6 @@ def _target(metrics: dict) -> str | None:
     """The target language that a model's results name; of several, the first."""
     languages = metrics.get("languages") or {}
     return languages.get("target") or next(iter(languages.get("targets") or []), None)
-
-
-def _metrics(name) -> dict:
-    return _json_of(name, "metrics.json")
-
-
-def _json_of(name, file) -> dict:
-    """A JSON file of a model folder or Hub repository; empty where it has none."""
-    kinds = ("missing_entries", "connection_errors", "gated_repo")
-    try:
-        path = cached_file(find_model(name), file, **{f"_raise_exceptions_for_{kind}": False for kind in kinds})
-        content = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError, HFValidationError):  # a model that cannot be had says so when it is loaded
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def base_at_hand(name, metrics: dict) -> str | None:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..analysis.effects import nearest_words
 from ..analysis.procrustes import normalise_rows
 from ..analysis.senses import sense_neighbours
 from ..analysis.words import UNSPACED_WORD, segment_words, word_positions, word_senses
@@ -100,7 +99,8 @@ def senses_of(explored: Explored, word: str, count=NEIGHBOURS) -> list[WordSense
     tensor = torch.from_numpy(senses)
     shares = sense_probs(tensor[None], temperature=explored.sentences.settings["temperature"])[0, 0].tolist()
     # More than are shown: some tokens are pieces that print as nothing.
-    voted = nearest_words(model, tokenizer, tensor[0].to(model.lm_head.weight), top_k=3 * count)
+    with torch.no_grad():
+        voted = model.nearest_words(tensor[0].to(model.lm_head.weight), top_k=3 * count, tokenizer=tokenizer)
     rows = zip(shares, zip(*found), voted)
     return [
         WordSense(sense, share, list(neighbours), printable(words, tokenizer.all_special_tokens)[:count])

@@ -64,7 +64,7 @@ TITLED = {"before": "before", "after": "this model", "control": "control"}
 WEIGHTS = {"w_sense": "w sense", "w_context": "w context", "w_lm": "w LM"}
 OF_SEVERAL_LANGUAGES = ("language_temperature", "batch_languages")
 RATIOS = {"replay_ratio": "replay source", "monolingual_ratio": "monolingual target"}  # and the text that each is of
-SCHEDULE_FIELDS = {field.name for field in fields(PhaseSchedule)} | set(WEIGHTS) | {"phases"}
+SCHEDULE_FIELDS = {field.name for field in fields(PhaseSchedule)} | set(WEIGHTS)
 # Entries of `data` that stand in sentences, metadata or tables of their own.
 DATA_IN_PROSE = ("name", "description", "licence", "hub_id", "sources", "counts", "filters", "corpora")
 
@@ -77,7 +77,6 @@ def two_columns(values: dict, left: str, right: str = "value") -> Markdown:
 
 def phase_table(config: dict) -> Markdown:
     """The schedule of a run: steps, weights and temperatures of each phase (Appendix B)."""
-    constant = {name: config.get(name) for name in WEIGHTS}  # set: instead of the scheduled weight
     schedule = _schedule(config)
     if schedule is None:
         return Markdown("")
@@ -91,10 +90,7 @@ def phase_table(config: dict) -> Markdown:
         inside = 1e-9 * (end - start)  # the boundary itself belongs to one of the two phases
         first, last = schedule.at(start + inside), schedule.at(end - inside)
         row = [phase, f"{round(start * steps):,}–{round(end * steps):,}" if steps > 0 else f"{end - start:.0%}"]
-        for name in WEIGHTS:
-            scheduled = _from_to(getattr(first, name), getattr(last, name))
-            row.append(scheduled if constant[name] is None else number(constant[name]))
-        row += [_from_to(getattr(first, tau), getattr(last, tau)) for tau in ("tau_sense", "tau_context")]
+        row += [_from_to(getattr(first, name), getattr(last, name)) for name in (*WEIGHTS, "tau_sense", "tau_context")]
         rows.append([*row, "frozen" if phase == "polish" and frozen else "trained"])
     return table(["phase", "steps", *WEIGHTS.values(), "τ sense", "τ context", "senses and their weights"], rows)
 
@@ -105,15 +101,12 @@ def constant_weights(config: dict) -> bool:
     if schedule is None:
         return False
     states = [schedule.at(progress) for progress in (0.0, *schedule.boundaries, 1.0)]
-    scheduled = [name for name in WEIGHTS if config.get(name) is None]
-    return all(math.isclose(getattr(state, name), getattr(states[0], name)) for state in states for name in scheduled)
+    return all(math.isclose(getattr(state, name), getattr(states[0], name)) for state in states for name in WEIGHTS)
 
 
 def _schedule(config: dict) -> PhaseSchedule | None:
     """The schedule of a run; `None` where its settings name none."""
-    names = {field.name for field in fields(PhaseSchedule)}
-    given = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items() if name in names}
-    return PhaseSchedule(**given) if given else None
+    return PhaseSchedule.of(config) if SCHEDULE_FIELDS & config.keys() else None
 
 
 def settings_table(metrics: dict) -> Markdown:

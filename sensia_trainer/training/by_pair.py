@@ -1,7 +1,5 @@
 """What a run with several pairs of languages measured of each: a mapping by pair, made of flat logs; its summary."""
 
-from dataclasses import fields
-
 from transformers.utils import logging
 
 from ..evaluation.dynamics import training_dynamics, training_dynamics_of_several
@@ -127,11 +125,7 @@ def closing_words(metrics: dict) -> list[str]:
 def phase_starts(config: dict) -> list[int]:
     """The steps at which the joint and the polish phase of a run begin, from its configuration; none where the phases
     are alike: the same weights and temperatures in all of them, and nothing frozen in polish."""
-    given = {one.name: config[one.name] for one in fields(PhaseSchedule) if one.name in config}
-    constants = [config.get(name) for name in ("w_sense", "w_context", "w_lm")]
-    for name in given.keys() & {"align_weights", "joint_weights", "polish_weights"}:
-        given[name] = [given[name][k] if one is None else one for k, one in enumerate(constants)]
-    schedule = PhaseSchedule(**{key: tuple(one) if isinstance(one, list) else one for key, one in given.items()})
+    schedule = PhaseSchedule.of(config)
     states = [schedule.at(boundary)[1:] for boundary in (0.0, *schedule.boundaries, 1.0)]
     if len(set(states)) == 1 and config.get("polish_freeze") == "none":
         return []

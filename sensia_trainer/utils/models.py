@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import cached_file, logging
 
 from modeling_backpack import BackpackForCausalLM, is_published_layout
 from modeling_backpack.conversion_backpack import wrong_weights
 
-from .files import DELTA_FILE
+from .files import DELTA_FILE, read_json
 from .recipes import find_model
 
 
@@ -127,6 +127,18 @@ def load_tokenizer(name_or_path: str, model: PreTrainedModel | None = None, **kw
                 f"{known:,}: if it is not the model's own, the model reads other words than are written."
             )
     return tokenizer
+
+
+def json_of(model, name: str) -> dict:
+    """What a JSON file of a model (folder, Hub id, or one that comes with the package) holds; nothing where there is
+    none, or where the Hub does not give it. `ValueError` for a damaged one."""
+    kinds = ("missing_entries", "connection_errors", "gated_repo")
+    try:
+        file = cached_file(find_model(model), name, **{f"_raise_exceptions_for_{kind}": False for kind in kinds})
+    except (OSError, ValueError):  # loading the model says what is wrong
+        file = None
+    content = read_json(file) if file else {}
+    return content if isinstance(content, dict) else {}
 
 
 def rows_needed(tokenizer, below: int | None = None) -> int:

@@ -14,13 +14,13 @@ from filelock import FileLock
 from safetensors.numpy import load_file, save_file
 from scipy import sparse
 from transformers import PreTrainedTokenizerFast
-from transformers.utils import cached_file, logging
+from transformers.utils import logging
 
 from ..bitext.columns import texts
 from ..evaluation.batching import evaluating
 from ..languages import language
 from ..utils.files import METRICS_FILE, read_json, write_json
-from ..utils.models import find_model, rows_needed
+from ..utils.models import json_of, rows_needed
 from .settings import METHODS
 from .tokenizer import continue_tokenizer
 from .transfer import add_rows, check_model, mixtures
@@ -261,13 +261,7 @@ def keep_report(model, folder) -> None:
 
 def _report_of(model) -> dict:
     """What a model knows of its new words: the report of `sensia vocabulary`, or that in an adaptation's metrics."""
-    place = str(find_model(model))
-    for name in (REPORT_FILE, METRICS_FILE):
-        try:
-            content = read_json(cached_file(place, name))
-        except (OSError, ValueError):  # there is none, or none of this project
-            continue
-        report = content if name == REPORT_FILE else isinstance(content, dict) and content.get("vocabulary")
+    for report in (json_of(model, REPORT_FILE), json_of(model, METRICS_FILE).get("vocabulary")):
         if isinstance(report, dict) and "first_token" in report:
             return report
     return {}

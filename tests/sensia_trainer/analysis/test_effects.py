@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from modeling_backpack import BackpackForCausalLM
-from sensia_trainer.analysis.effects import nearest_words, sense_effect
+from sensia_trainer.analysis.effects import sense_effect
 
 
 @pytest.fixture(params=["plain", "gated"])
@@ -39,14 +39,6 @@ def test_the_last_occurrence_is_meant_and_a_missing_word_named(model, tokenizer)
     assert len(sense_effect(model, tokenizer, "cat and Cat", "cat")) == 4
     with pytest.raises(ValueError, match=r"`word` 'dog' is not in 'The cat'; its words are \['The', 'cat'\]"):
         sense_effect(model, tokenizer, "The cat", "dog")
-
-
-def test_nearest_words_are_words(model, tokenizer):
-    senses = model.get_senses(tokenizer(" cat", return_tensors="pt")["input_ids"])  # (1, subwords, K, d)
-    words = nearest_words(model, tokenizer, senses, top_k=2)
-    _, ids = model.nearest_words(senses, top_k=2)
-    assert words[0][0][1] == [tokenizer.decode([i]).strip() for i in ids[0, 0, 1]]
-    assert nearest_words(model, tokenizer, senses[0, 0, 0], top_k=2) == words[0][0][0]
 
 
 def test_effects_of_an_ablated_mixture_are_refused(model, tokenizer):

@@ -2,11 +2,13 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from sensia_trainer.evaluation.settings import EvaluationConfig
 from sensia_trainer.evaluation.vectors import DEFAULTS, vectors_of, with_vectors
+from sensia_trainer.utils.recipes import find_model
 
 
 TRAINED = {"sense_pooling": "mixture", "sense_pool_temperature": 0.5, "context_state": "combined", "context_layer": 1}
@@ -37,7 +39,7 @@ def test_a_checkpoint_has_those_of_its_run(tmp_path):
 def test_those_of_a_repository_are_asked_for(tmp_path, monkeypatch, name, content):
     (tmp_path / name).write_text(json.dumps(content))
     found = {name: str(tmp_path / name)}
-    monkeypatch.setattr("sensia_trainer.evaluation.vectors.cached_file", lambda model, file, **_: found.get(file))
+    monkeypatch.setattr("sensia_trainer.utils.models.cached_file", lambda model, file, **_: found.get(file))
     assert vectors_of("owner/name") == OWN
 
 
@@ -60,3 +62,10 @@ def test_a_model_that_says_nothing_has_those_of_the_paper(tmp_path, content, cap
 
 def test_a_model_that_is_nowhere_is_told_by_its_loading():
     assert vectors_of("nowhere/at-all") == vectors_of("no such//name") == {}
+
+
+def test_those_of_a_packaged_model_are_in_its_folder(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sensia_trainer.utils.models.cached_file", lambda model, file, **_: asked.append(Path(model)))
+    vectors_of("backpack-micro-en")
+    assert set(asked) == {Path(find_model("backpack-micro-en"))}  # no repository of that name

@@ -31,6 +31,7 @@ from sensia_trainer.hub.model_card import (
     write_card,
 )
 from sensia_trainer.hub.validation import MODEL_FIELDS, MODEL_SECTIONS, validate_card
+from sensia_trainer.schedule import PhaseSchedule
 
 
 ADAPTATION = {
@@ -238,6 +239,12 @@ def test_phase_table_shows_steps_weights_and_freezing(metrics):
     assert lines[3] == "| joint | 200–500 | 0.4 → 0.15 | 0.4 → 0.15 | 0.2 → 0.7 | 0.05 | 0.07 | trained |"
     assert lines[4] == "| polish | 500–1,000 | 0.15 | 0.15 | 0.7 | 0.05 | 0.07 | frozen |"
     constant = phase_table(metrics["config"] | {"w_sense": 0.0}).splitlines()
+    # A constant weight is one of those that are divided by their sum, in the table as in training.
+    config = metrics["config"] | {"w_lm": 2.0, "normalise_weights": True}
+    first = phase_table(config).splitlines()[2].split(" | ")
+    state = PhaseSchedule.of(config).at(1e-6)
+    assert first[2].startswith(f"{state.w_sense:.3g}") and first[4].startswith(f"{state.w_lm:.3g}")
+    assert state.w_lm == pytest.approx(2 / (0.54 + 0.44 + 2), rel=1e-3)
     assert constant[3] == "| joint | 200–500 | 0 | 0.4 → 0.15 | 0.2 → 0.7 | 0.05 | 0.07 | trained |"
     without_polish = {"phases": ["align", "joint"], "polish_freeze": "modules"}
     assert [line.split(" | ")[1] for line in phase_table(without_polish).splitlines()[2:]] == ["40%", "60%"]
