@@ -8,7 +8,6 @@ Some checkpoints claim GPT-2's inverse-layer attention scaling but were trained 
 words of plain text that the model should know, decides: the setting with the lower loss is kept.
 """
 
-import os
 from pathlib import Path
 
 from modeling_backpack import BackpackForCausalLM
@@ -18,6 +17,7 @@ from ..evaluation.vectors import keep_vectors
 from ..hub.folders import complete_folder
 from ..hub.licences import keep_licence
 from ..utils.arguments import Parser
+from ..utils.files import check_new, written_folder
 from ..utils.models import load_model, load_tokenizer
 from ..vocabulary.extension import keep_report
 
@@ -39,8 +39,7 @@ def main(argv):
     if args.text and not args.tokenizer:
         parser().error("--text needs --tokenizer")
 
-    if Path(args.output_dir).exists():
-        raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
+    check_new(args.output_dir)
     model = load_model(args.checkpoint)
     if not isinstance(model, BackpackForCausalLM):
         raise ValueError(
@@ -55,16 +54,14 @@ def main(argv):
         losses = losses_of_scaling(model, tokenizer, args.text)
         print(f"loss with inverse-layer scaling {losses[True]:.4f}, without {losses[False]:.4f} nats a token")
         set_inverse_layer_scaling(model, losses[True] <= losses[False])
-    folder = Path(args.output_dir)
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    if tokenizer is not None:
-        tokenizer.save_pretrained(partial)
-    model.save_pretrained(partial)
-    keep_report(args.checkpoint, partial)
-    keep_licence(args.checkpoint, partial)
-    keep_vectors(args.checkpoint, partial)
-    complete_folder(partial)
-    partial.rename(folder)
+    with written_folder(args.output_dir) as written:
+        if tokenizer is not None:
+            tokenizer.save_pretrained(written)
+        model.save_pretrained(written)
+        keep_report(args.checkpoint, written)
+        keep_licence(args.checkpoint, written)
+        keep_vectors(args.checkpoint, written)
+        complete_folder(written)
     scaling = {True: ", inverse-layer scaling on", False: ", inverse-layer scaling off", None: ""}
     print(f"Saved to {args.output_dir}{scaling[getattr(model.config.backbone_config, SCALING, None)]}")
 

@@ -10,6 +10,7 @@ A model adapted by parts (`train: lora`) needs a small one. Another base than th
 from pathlib import Path
 
 from ..utils.arguments import Parser
+from ..utils.files import DELTA_FILE, check_new
 
 
 def parser():
@@ -22,10 +23,9 @@ def parser():
 
 def main(argv):
     args = parser().parse_args(argv)
-    if Path(args.output_dir).exists():
-        raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
+    check_new(args.output_dir)
 
-    from ..hub.delta import DELTA_FILE, apply_delta, make_delta, weight_files
+    from ..hub.delta import apply_delta, make_delta, weight_files
 
     if (Path(args.folder) / DELTA_FILE).is_file():
         print(f"model folder: {apply_delta(args.folder, args.base, args.output_dir)}")

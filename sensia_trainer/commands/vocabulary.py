@@ -8,9 +8,8 @@ the senses, of its translations. The folder holds a model to adapt or to use; `v
 `sensia adapt --vocabulary_size` does the same before the first step.
 """
 
-from pathlib import Path
-
 from ..utils.arguments import Parser
+from ..utils.files import check_new
 from ..vocabulary.settings import METHODS
 
 
@@ -33,9 +32,7 @@ def parser():
 
 def main(argv):
     args = parser().parse_args(argv)
-    folder = Path(args.output_dir)
-    if folder.exists():
-        raise ValueError(f"`output_dir` {args.output_dir!r} exists already: name a new folder.")
+    check_new(args.output_dir)
 
     if args.dictionary and args.transfer != "translation":
         raise ValueError(
@@ -50,14 +47,12 @@ def main(argv):
     from ..hub.folders import complete_folder
     from ..hub.licences import keep_licence
     from ..languages import language
-    from ..utils.files import check_writable, write_json
+    from ..utils.files import check_writable, write_json, written_folder
     from ..utils.models import load_model, load_tokenizer
     from ..utils.recipes import expand_variables
     from ..vocabulary.extension import extend_vocabulary, with_earlier_words, with_votes
 
-    partial = folder.with_name(folder.name + ".partial")
-    if not partial.is_dir():  # of a call that was interrupted
-        check_writable(partial)  # before hours of learning
+    check_writable(args.output_dir)  # before hours of learning
     languages = [language(code).code for code in (args.source_language, args.target_language)]
     read = [(read_source(source, languages)[0], source) for source in parse_sources(args.bitext)]
     parts = [chosen(one, source, args.seed).select_columns("translation") for one, source in read]
@@ -77,13 +72,13 @@ def main(argv):
         progress=True,
     )
     report = with_earlier_words(with_votes(report, model, tokenizer, "before"), args.model)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    write_json(partial / "vocabulary.json", report)
-    keep_licence(args.model, partial)
-    keep_vectors(args.model, partial)
-    complete_folder(partial)
-    partial.rename(folder)
+    with written_folder(args.output_dir) as written:
+        model.save_pretrained(written)
+        tokenizer.save_pretrained(written)
+        write_json(written / "vocabulary.json", report)
+        keep_licence(args.model, written)
+        keep_vectors(args.model, written)
+        complete_folder(written)
     for word in report["words"]:
         found = ", ".join(f"{text} {share:.2f}" for text, share in word.get("translations", []))
         print(f"{word['word']:<20} {found}")
@@ -92,4 +87,4 @@ def main(argv):
         f"{report['new_tokens']} new words; {sizes['before']:.2f} bytes a token of the target language before, "
         f"{sizes['after']:.2f} after; {report['source_change']:.2%} of the source sentences are cut differently."
     )
-    print(f"model folder: {folder}")
+    print(f"model folder: {args.output_dir}")

@@ -9,10 +9,7 @@ needs to be told how the model was trained.
 
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from huggingface_hub import ModelCard, save_torch_state_dict
@@ -24,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ..evaluation.vectors import SENTENCE_SETTINGS
 from ..training.parts import merge_updates
 from ..training.runs import METRICS_FILE, weights_fingerprint
-from ..utils.files import DELTA_FILE, DELTA_WEIGHTS, portable, read_json, write_json, write_text
+from ..utils.files import DELTA_FILE, DELTA_WEIGHTS, portable, read_json, write_json, write_text, written_folder
 from ..utils.models import load_model, load_tokenizer
 from ..vocabulary.extension import keep_report
 from .card_prose import MODEL_OF_DELTA, delta_notice, with_notice
@@ -65,7 +62,7 @@ def make_delta(folder, base, destination) -> Path:
         "base_fingerprint": weights_fingerprint(original),
         "about_base": _about(base),
     }
-    with _written(destination) as written:
+    with written_folder(destination) as written:
         pattern = DELTA_WEIGHTS.replace(".", "{suffix}.")
         save_torch_state_dict(_in_pieces(parts), str(written), filename_pattern=pattern, max_shard_size=FILE_SIZE)
         model.config.save_pretrained(written)
@@ -122,7 +119,7 @@ def apply_delta(folder, base, destination) -> Path:
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(_restored(name, weight.shape, known.get(name), parts))
-    with _written(destination) as written:
+    with written_folder(destination) as written:
         model.save_pretrained(written)
         load_tokenizer(folder).save_pretrained(written)
         _copy(folder, written)
@@ -276,17 +273,3 @@ def _copy(folder, written):
         for file in Path(folder).glob(pattern):
             shutil.copyfile(file, written / file.name)
     keep_report(folder, written)
-
-
-@contextmanager
-def _written(destination) -> Iterator[Path]:
-    """A folder beside the destination that becomes it when the block ends without an error."""
-    destination = Path(destination)
-    if destination.exists():
-        raise ValueError(f"{str(destination)!r} exists already: name a new folder.")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=destination.parent, prefix="writing-") as temporary:
-        made = Path(temporary) / "made"
-        made.mkdir()
-        yield made
-        made.rename(destination)

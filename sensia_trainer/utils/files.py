@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from enum import Enum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .secrets import REDACTED, is_secret_name, redact
 
@@ -88,6 +89,30 @@ def check_writable(path) -> None:
             raise PermissionError(0, "it is write-protected")
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be written: {error.strerror}. Give another file.") from None
+
+
+def check_new(folder) -> None:
+    """`ValueError` where a folder that is to be written exists already."""
+    if Path(folder).exists():
+        raise ValueError(f"{str(folder)!r} exists already: name a new folder.")
+
+
+@contextmanager
+def written_folder(folder) -> Iterator[Path]:
+    """
+    A folder beside `folder` that becomes it when the block ends without an error, and else leaves nothing.
+
+    Raises:
+        `ValueError`: where `folder` exists already.
+    """
+    folder = Path(folder)
+    check_new(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix="writing-") as temporary:
+        made = Path(temporary) / "made"
+        made.mkdir()
+        yield made
+        made.rename(folder)
 
 
 def write_text(path, text: str) -> None:
