@@ -17,7 +17,9 @@ from .evaluation.overlap import token_idf
 from .hub.licences import licence_of_model
 from .losses import head_of, info_nce, last_state, next_token_loss, next_token_losses
 from .schedule import PHASES
+from .training.adaptation import last_evaluation
 from .training.batches import SIDES, longest_lengths, select_labelled, select_pairs
+from .training.by_pair import by_pair, mean_of_pairs
 from .training.checkpointing import ResumableTrainer
 from .training.estimate import is_chunked, pairs_at_once, step_batch
 from .training.grad_cache import cached_backward
@@ -418,8 +420,12 @@ class BitextTrainer(ResumableTrainer):
     # ---- Publishing ----
 
     def card_metrics(self):
-        evaluations = [row for row in self.state.log_history if "eval_target_perplexity" in row]
-        last = evaluations[-1] if evaluations else {}
+        after = {key[5:]: value for key, value in last_evaluation(self.state.log_history).items()}
+        shown = {}
+        if self.pairs and after:
+            of_pairs = by_pair(after, self.pairs)
+            shown["by_pair"] = {name: {"after": one} for name, one in of_pairs.items()}
+            after = mean_of_pairs(of_pairs)
         return run_metrics(
             self.args,
             kind=self.card_kind,
@@ -428,8 +434,9 @@ class BitextTrainer(ResumableTrainer):
             base_licence=licence_of_model(self.base_model),
             languages=languages_of(self.pairs, self.args.source_language) if self.pairs else self.args.languages,
             data={"pairs": len(self.train_dataset), "truncated pairs": self.truncated_pairs},
-            after={key[5:]: value for key, value in last.items() if key.startswith("eval_")},
+            after=after,
             state=self.state,
+            **shown,
         )
 
     # ---- Checkpoints ----

@@ -6,7 +6,9 @@ import pytest
 import torch
 from datasets import Dataset
 
+from sensia_trainer.hub.model_card import render_card
 from sensia_trainer.training.by_pair import by_pair
+from sensia_trainer.utils.files import plain
 from tests.tiny import KeepsRows, tiny_languages, tiny_texts, tiny_trainer
 
 
@@ -50,6 +52,18 @@ def test_terms_of_each_pair_are_logged_and_every_weight_moves(runs, batches):
         if batches == "one":
             assert len(set(names)) == 1
             assert row[f"loss_lm_{names[0]}"] == pytest.approx(row["loss_lm"], rel=1e-5)
+
+
+def test_the_card_has_what_was_measured_of_each_pair(runs, tmp_path):
+    trainer, *_ = runs["mixed"]
+    metrics = trainer.card_metrics()
+    assert list(metrics["by_pair"]) == ["en-id", "en-sw", "id-sw"]
+    recalls = [one["after"]["sense_recall_source_to_target"] for one in metrics["by_pair"].values()]
+    assert metrics["after"]["sense_recall_source_to_target"] == pytest.approx(sum(recalls) / 3)
+    trainer.save_model(tmp_path)
+    trainer.processing_class.save_pretrained(tmp_path)
+    card = render_card(tmp_path, plain(metrics | {"model_name": "tiny", "base_model": "base"}))
+    assert "| English–Swahili | this model |" in card
 
 
 def test_mixed_batches_have_several_languages(runs):
