@@ -82,8 +82,8 @@ def read_bitext(
     What a file holds is kept in the cache of `datasets`, and read from there as long as the file is the same.
 
     Args:
-        path: What to read, told apart by what is there: a Hub dataset id; a folder saved by `datasets`; a TSV (header,
-            no quoting), CSV, JSONL, Parquet or TMX file; two line-aligned files (a list, or joined by a comma, the
+        path: What to read, told apart by what is there: a Hub dataset id; a folder saved by `datasets`; a TSV (with a
+            header), CSV, JSONL, Parquet or TMX file; two line-aligned files (a list, or joined by a comma, the
             source's first), or a zip of them as OPUS has it; a gettext catalogue, a folder of catalogues, or a Python
             package that carries catalogues. What text is compressed with is told by its content.
         source, target (`str`): Language codes of any kind; the sides are called by their ISO 639-1 codes.

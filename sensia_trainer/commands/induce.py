@@ -159,7 +159,7 @@ def induce(run, data, args):
     frequent = frequent_tokens(blocks, SHOWN_AMONG).to(args.device)
     split = blocks.train_test_split(test_size=data.held_out_blocks, seed=args.seed)
     # What a gate is opened beside, the language model, changes where parts of it are trained.
-    opens = args.open_gate and not (args.train_backbone or args.train_embeddings or args.train_head)
+    opens = args.open_gate and not args.base_parts_trained
     trained_on, for_gate = part_for_gate(split["train"]) if opens else (split["train"], None)
     check_batches({"train": trained_on}, args)
     trainer = InductionTrainer(

@@ -32,7 +32,7 @@ from .references import evaluate_writing, load_writing
 from .results import Parts, items_file, parts_file, write_result
 from .scoring import SCORINGS, accuracy, grid_search, interpolate, paper_parameters, scores
 from .settings import GENERATION_TASKS, KNOWN_TASKS, PAIR_TASKS, EvaluationConfig
-from .tasks import TASKS, TEMPLATES, TaskData, can_ask, load_task, make_items
+from .tasks import QUESTIONS, TASKS, TEMPLATES, TaskData, can_ask, load_task, make_items
 from .vectors import with_vectors
 
 
@@ -94,7 +94,7 @@ def check_config(config: EvaluationConfig) -> None:
             raise ValueError(
                 f"`{name}` must be letters, digits, - and _, and no name of a known task (got {value!r})."
             )
-    for name, allowed in (("questions", ("corrected", "published")), ("flores_purpose", tuple(PURPOSES))):
+    for name, allowed in (("questions", QUESTIONS), ("flores_purpose", tuple(PURPOSES))):
         if getattr(config, name) not in allowed:
             raise ValueError(f"`{name}` must be one of {allowed} (got {getattr(config, name)!r}).")
     for name, least in (("max_items", 1), ("batch_size", 1), ("max_length", 2), ("bootstrap", 0)):

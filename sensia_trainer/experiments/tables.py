@@ -16,11 +16,10 @@ from ..utils.statistics import difference_interval
 from .matrix import Matrix, Run, differing, result_file
 
 
-# Panels of a figure beside each other.
 # Fields of an evaluation on which its numbers depend, wherever its data lie.
 MEASURED_ON = ("source", "target", "flores_purpose", "tasks", "templates", "questions", "max_items", "max_length")
 MEASURED_ON += ("pooling", "temperature", "context_state", "context_layer")
-PANELS = 4
+PANELS = 4  # of a figure beside each other
 # What a claim may compare a row with, besides another row and `ZERO`, which differences are compared with.
 YARDSTICKS = ("overlap", "random")
 ZERO = (0.0, [0.0, 0.0])

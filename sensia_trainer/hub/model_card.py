@@ -117,7 +117,7 @@ def adaptation_card(metrics: dict) -> str:
         "hard_negatives": (metrics.get("config") or {}).get("hard_negative_weight", 0) > 0,
     }
     tags = ["backpack", "sensia", "cross-lingual"]
-    return _card("adaptation.md", metrics, source, target, values, _base_metadata(base, relation, metrics), tags)
+    return _card("adaptation.md", metrics, source, target, values, _base_metadata(base, relation), tags)
 
 
 def pretraining_card(metrics: dict) -> str:
@@ -140,7 +140,7 @@ def baseline_card(metrics: dict) -> str:
     source, target = _languages(metrics)
     base = base_model_name(metrics["base_model"], metrics.get("base_is_folder", False))
     values = {"base_model": _model_link(base), "aligned": metrics["config"].get("w_context") != 0}
-    metadata = _base_metadata(base, "finetune", metrics)
+    metadata = _base_metadata(base, "finetune")
     return _card("baseline.md", metrics, source, target, values, metadata, ["baseline", "cross-lingual"], False)
 
 
@@ -165,7 +165,7 @@ def induction_card(metrics: dict) -> str:
     }
     tokens = trained_tokens(metrics)
     data = (metrics.get("data") or {}) | ({"tokens_trained_on": tokens} if tokens else {})
-    metadata = _base_metadata(base, "finetune", metrics)
+    metadata = _base_metadata(base, "finetune")
     return _card("induction.md", metrics | {"data": data}, source, source, values, metadata, ["backpack", "senses"])
 
 
@@ -428,7 +428,7 @@ def _model_link(name: str) -> Markdown:
     return Markdown(f"[{name}](https://huggingface.co/{name})") if is_hub_id(name) else code(name)
 
 
-def _base_metadata(base: str, relation: str, metrics: dict) -> dict:
+def _base_metadata(base: str, relation: str) -> dict:
     """What tells the Hub of the base model: its id. One that is not on the Hub stands in the body alone."""
     return {"base_model": base, "base_model_relation": relation} if is_hub_id(base) else {}
 

@@ -7,6 +7,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from ..schedule import PHASES
 from .estimate import (
     FROZEN_BYTES,
     SHARE_OF_CPU,
@@ -75,7 +76,7 @@ class ProgressLines(TrainerCallback):
             )
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        line = log_line(logs, state.max_steps) if state.is_world_process_zero else None
+        line = log_line(logs) if state.is_world_process_zero else None
         line = line and f"step {state.global_step:,}: {line}"
         if line and line != self._last:  # the evaluation behind the last step repeats that at it
             self._say(line)
@@ -124,8 +125,8 @@ def cost_line(
         cost (`tuple[float, float]`, *optional*): Operations of a step and bytes of memory; nothing is said without.
         steps (`int`): Steps that are left.
         device (`torch.device`): What computes; time is told where it is the processor.
-        rate (`float`, *optional*): Operations a second of its matrix products; measured for a moment by default, in
-        half (`bool`): bfloat16 or in float32.
+        rate (`float`, *optional*): Operations a second of its matrix products; measured for a moment by default.
+        half (`bool`): Whether these are in bfloat16, not in float32.
         used (`int`): Bytes that the process has had in use already; it takes no less.
     """
     if cost is None or not steps:
@@ -177,11 +178,11 @@ def trained_of(model) -> Trained:
     )
 
 
-def log_line(logs: dict, max_steps: int) -> str | None:
+def log_line(logs: dict) -> str | None:
     """A logged row in a few words, or nothing where there is nothing to say; all of it is in `metrics.json`."""
     if "loss" in logs:
         terms = [f"{name[5:].replace('_', ' ')} {logs[name]:.2f}" for name in logs if name.startswith("loss_")]
-        phase = {0: ", align", 1: ", joint", 2: ", polish"}.get(logs.get("phase"), "")
+        phase = f", {PHASES[int(logs['phase'])]}" if "phase" in logs else ""
         rate = f", {logs['tokens_per_second']:,.0f} tokens/s" if "tokens_per_second" in logs else ""
         gate = f", gate {logs['gate']:.3f}" if "gate" in logs else ""
         return f"loss {logs['loss']:.2f}" + (f" ({', '.join(terms)})" if terms else "") + gate + phase + rate

@@ -256,7 +256,7 @@ def run_metrics(args, *, kind, model, state, method=None, **content):
 
     Args:
         args (`TrainingArguments`): Training arguments.
-        kind (`str`): `"pretraining"`, `"adaptation"` or `"baseline"`.
+        kind (`str`): `"pretraining"`, `"induction"`, `"adaptation"` or `"baseline"`.
         model (`PreTrainedModel`): The model, for its size.
         state (`TrainerState`): Steps, time and logged history.
         method (`dict`, *optional*): Settings of the method that `args` do not hold.

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sensia_trainer import analysis, representations
 from sensia_trainer.representations import (
     context_hidden_state,
     context_sentence_vectors,
@@ -232,3 +233,8 @@ def test_which_state_is_the_context():
     assert context_hidden_state(gated, "mixture", 1) == 4
     with pytest.raises(ValueError, match="`context_state` is 'last'"):
         context_hidden_state(plain, "last")
+
+
+def test_what_an_analysis_may_ask_for_is_what_there_is():
+    """Named twice, for `--help` has no time to import torch."""
+    assert analysis.DEFINITIONS == representations.DEFINITIONS

@@ -116,7 +116,7 @@ def test_what_learns_is_read_off_the_model():
     ],
 )  # fmt: skip
 def test_a_row_of_logs_in_a_few_words(logs, line):
-    assert log_line(logs, 500) == line
+    assert log_line(logs) == line
 
 
 def test_quantities():
