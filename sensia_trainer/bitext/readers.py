@@ -59,6 +59,22 @@ def find_column(columns: list[str], code: str, given: str | None, argument: str,
             f"{where} has {len(same)} columns for {argument} language {code!r}: {_shown(same)}. Name one with "
             f"{argument}_column=... where that can be given, or rename the one to use to {language(code).code!r}"
         )
+    if not any(str(column).strip() for column in columns):
+        raise ValueError(f"{where} is empty, or its first line is: give a file with a line of names of columns.")
+    if len(columns) == 1 and re.search(r"[,;]", str(columns[0])):
+        raise ValueError(
+            f"{where} has one column for {argument}, {_shown(columns)}: its first line has no tab. Call it `.csv` "
+            "where commas or semicolons part its columns."
+        )
+    others = [] if given else [str(column) for column in columns if find_language(str(column))]
+    others = [column for column in others if argument == "target" and language(column) != language("en")]
+    if len(others) == 1:
+        raise ValueError(
+            f"{where} has no column for {argument} language {code!r}, but one for {others[0]!r}: say which language "
+            f"it is, by `--target_language {others[0]}`. Its columns are: {_shown(columns)}; where one is "
+            f"{language(code).name}, rename it to {code!r}, or name it with {argument}_column=... where that can be "
+            "given"
+        )
     wanted = repr(given) if given else f"language {code!r} (tried {', '.join(codes_of(code))})"
     raise ValueError(
         f"{where} has no column for {argument} {wanted}; its columns are: {_shown(columns)}. "

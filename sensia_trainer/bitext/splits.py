@@ -170,7 +170,10 @@ def fingerprint(dataset: datasets.Dataset) -> str:
 def _column(dataset: datasets.Dataset, column: str) -> tuple[np.ndarray, list[str]]:
     """The column as (index of the value of each row, the distinct values as text)."""
     if column not in dataset.column_names:
-        raise ValueError(f"column={column!r} is not in the dataset; its columns: {', '.join(dataset.column_names)}")
+        raise ValueError(
+            f"column={column!r} is not in the dataset, whose columns are {', '.join(dataset.column_names)}: rows are "
+            "kept and capped by columns that it has (`bitext_keep`, `bitext_cap`; null where a recipe sets them)"
+        )
     indices, values = _encoded(values_of(dataset, column).cast(pa.string()).fill_null("None"))
     return indices, values.to_pylist()
 

@@ -4,12 +4,13 @@ Adapt an English Backpack to another language on parallel sentences.
     sensia adapt quickstart
     sensia adapt quickstart --target_language tr --output_dir outputs/tr
     sensia adapt --model MODEL --induce_steps 500 --bitext pairs.tsv --max_steps 2400 --output_dir outputs/my-model
-    sensia adapt adapt_paper --num_processes 8 --config_file one_node_ddp
+    sensia adapt adapt_paper --num_processes 8 --config_file one_node_ddp --per_device_train_batch_size 8
     sensia adapt quickstart --estimate
 
 Without a recipe it is the recommended one, `adapt`; `adapt_paper` is the paper's text and `reference` its published
-code. Every field can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run
-that was interrupted goes on from its last checkpoint when the same command is given again.
+code. The defaults below are the paper's; what `adapt` sets in their place says docs/hyperparameters.md. Every field
+can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run that was interrupted
+goes on from its last checkpoint when the same command is given again.
 """
 
 import hashlib
@@ -22,6 +23,11 @@ from ..utils.arguments import recipe_parser
 from ..utils.errors import UsageError
 from ..utils.recipes import expand_variables, parse_recipe
 from ..vocabulary.settings import VocabularySettings
+
+
+# What runs may be told to, and the packages of which one is needed.
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX"), "trackio": ("trackio",), "wandb": ("wandb",)}
+TRACKERS |= {"mlflow": ("mlflow",)}
 
 
 def parser():
@@ -68,6 +74,11 @@ def check_together(data, words, parts, args):
         )
     if parts.train == "lora" and find_spec("peft") is None:
         raise UsageError("`train` is 'lora', for which peft is not installed: `pip install peft`.")
+    for tracker in args.report_to:
+        if tracker in TRACKERS and not any(find_spec(package) for package in TRACKERS[tracker]):
+            raise UsageError(
+                f"`report_to` names {tracker!r}, which is not installed: `pip install {TRACKERS[tracker][0]}`."
+            )
 
 
 def estimate(data, words, parts, args):

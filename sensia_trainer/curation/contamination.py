@@ -177,8 +177,8 @@ def _hub_texts(entry: str) -> Iterator[str]:
         splits = load_hub(path, config or None)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise ValueError(
-            f"contamination: {entry!r} is not a file or folder here, and as a Hub dataset it failed ({error}); "
-            "give its texts as a folder, or drop it from the recipe"
+            f"contamination: the evaluation set {entry!r} is not a file or folder here, and as a Hub dataset it "
+            f"failed ({error}); give its texts as a folder, or leave it out"
         ) from error
     for split in splits.values():
         for row in split:

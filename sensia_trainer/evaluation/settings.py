@@ -34,7 +34,10 @@ class EvaluationConfig:
     flores_purpose: str = field(default="reporting", metadata={"help": "reporting (devtest) or selection (dev)."})
     tasks: list[str] = field(
         default_factory=lambda: ["xcopa", "xstorycloze", "belebele"],
-        metadata={"help": f"Of {', '.join(KNOWN_TASKS)}; in another language as task:code, e.g. copa:en; or none."},
+        metadata={
+            "help": f"Of {', '.join(KNOWN_TASKS)}; in another language as task:code, e.g. copa:en; none of them where "
+            "nothing follows."
+        },
     )
     bitext: list[str] = field(
         default_factory=list,

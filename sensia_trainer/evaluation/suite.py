@@ -129,7 +129,9 @@ def run(config: EvaluationConfig) -> dict:
     many = _load_languages(config, data_dir) if config.languages else None
     prompts = prompts_for(config.target) if config.generate else []
     if config.generate and not prompts:
-        logger.warning(f"No continuations are sampled: there are no prompts in {language(config.target).name}.")
+        logger.warning(
+            f"No continuations of Appendix F are shown: it has no prompts in {language(config.target).name}."
+        )
     model, tokenizer = load_model(config)
     settings = portable(asdict(config))
     decisive = {key: value for key, value in settings.items() if key not in FREE}

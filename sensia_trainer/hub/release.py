@@ -18,7 +18,7 @@ from ..evaluation.vectors import SENTENCE_SETTINGS
 from ..languages import language
 from ..training.adaptation import evaluations
 from ..training.by_pair import draw_dynamics
-from ..training.runs import METRICS_FILE
+from ..training.runs import METRICS_FILE, SETTINGS_FILE
 from ..utils.files import DELTA_FILE, portable, read_json, write_json
 from ..utils.models import load_model, load_tokenizer
 from ..vocabulary.extension import keep_report
@@ -53,12 +53,18 @@ def release(run_folder, destination, dtype=None, license=None, text_licence=None
         The destination (`Path`).
 
     Raises:
-        `ValueError`: if `run_folder` holds no finished run, or is the destination; for another `dtype`, or one that
+        `ValueError`: if `run_folder` holds no finished run, or is the destination; for a destination that holds a
+            run; for another `dtype`, or one that
             makes infinity of a weight; for weights that are missing, or not finite.
     """
     run_folder, destination = Path(run_folder), Path(destination)
     if destination.resolve() == run_folder.resolve():
         raise ValueError(f"The destination {str(destination)!r} is the run's own folder: give another one.")
+    if (destination / SETTINGS_FILE).is_file():
+        raise ValueError(
+            f"The destination {str(destination)!r} is the folder of a run, which would lose its weights: give another "
+            "one."
+        )
     if not (run_folder / METRICS_FILE).is_file():
         raise ValueError(f"{run_folder} has no {METRICS_FILE}: the run is not finished. Start its command again.")
     metrics = read_json(run_folder / METRICS_FILE)

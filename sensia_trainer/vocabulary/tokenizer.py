@@ -120,7 +120,8 @@ def continue_tokenizer(
         raise ValueError(
             "The target text yields no new token: nothing occurs twice in it that the tokenizer cuts and the source "
             "text does not hold. Give more text, or let more source sentences be cut otherwise (`--source_change` of "
-            "`sensia vocabulary`, `vocabulary_source_change` of `sensia adapt`)."
+            "`sensia vocabulary`, `vocabulary_source_change` of `sensia adapt`); a model that has words of the "
+            "language needs no more (size 0)."
         )
 
     new = _load(tokenizer, _grown(state, vocabulary, looks_up))

@@ -9,7 +9,7 @@ import polib
 import pytest
 
 from sensia_trainer.bitext import cap_per_group, fingerprint, hub_data, keep_rows, load_bitext
-from sensia_trainer.bitext.sources import is_hub_id, is_structured, names_in
+from sensia_trainer.bitext.sources import is_hub_id, is_structured, names_in, read_bitext
 from sensia_trainer.languages import language
 
 
@@ -303,7 +303,7 @@ def test_saved_dataset(tmp_path, flat):
     assert texts(load_bitext(tmp_path / "saved", "en", "id")) == PAIRS
     with pytest.raises(ValueError, match="split='dev'.*splits are: train"):
         load_bitext(tmp_path / "saved", "en", "id", split="dev")
-    with pytest.raises(ValueError, match="target.*'tr'.*its columns are: eng, ind.*target_column"):
+    with pytest.raises(ValueError, match="target.*'tr'.*Its columns are: eng, ind.*target_column"):
         load_bitext(tmp_path / "saved", "en", "tr")
     assert texts(load_bitext(tmp_path / "saved", "en", "tr", target_column="ind"), target="tr") == PAIRS
 
@@ -365,7 +365,7 @@ def test_errors_say_what_is_there_and_the_way_out(tmp_path):
     (tmp_path / "empty.tsv").write_text("en\tid\n")
     with pytest.raises(ValueError, match="holds no en-id pairs"):
         load_bitext(tmp_path / "empty.tsv", "en", "id")
-    with pytest.raises(ValueError, match="no column for target language 'tr'.*its columns are: en, id.*target_column"):
+    with pytest.raises(ValueError, match="no column for target language 'tr'.*Its columns are: en, id.*target_column"):
         load_bitext(tmp_path / "empty.tsv", "en", "tr")
     (tmp_path / "a.docx").write_text("x")
     with pytest.raises(ValueError, match="unknown format '.docx'; give a Hub dataset id"):
@@ -391,7 +391,7 @@ def test_keep_rows():
     assert texts(keep_rows(toy().select(range(8)), {"corpus": "small"})) == [("e0", "i0"), ("e4", "i4")]
     with pytest.raises(ValueError, match=r"'small' \(10\)"):
         keep_rows(toy(), {"corpus": "none"})
-    with pytest.raises(ValueError, match="its columns: translation, corpus"):
+    with pytest.raises(ValueError, match="whose columns are translation, corpus"):
         keep_rows(toy(), {"colour": "red"})
 
 
@@ -417,3 +417,17 @@ def test_aligned_files_in_the_wrong_order(tmp_path):
     assert load_bitext(files, "en", "sw")[0]["translation"] == {"en": "sun", "sw": "jua"}
     with pytest.raises(ValueError, match="give the file of 'en' first"):
         load_bitext(files[::-1], "en", "sw")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.tsv", "en\thaw\nhello\taloha\n", "no column for target language 'id', but one for 'haw': say which"),
+        ("a.tsv", "en,id\nhello,halo\n", "has one column for source, en,id: its first line has no tab"),
+        ("a.tsv", "\n", "is empty, or its first line is"),
+    ],
+)
+def test_what_is_wrong_with_the_columns_is_told(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_bitext(tmp_path / name, "en", "id")

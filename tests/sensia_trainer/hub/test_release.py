@@ -222,6 +222,14 @@ def test_a_model_without_senses(tmp_path, tokenizer):
     assert "trust_remote_code" not in card and "get_senses" not in card and "custom_code" not in card
 
 
+def test_the_folder_of_another_run_is_not_written_over(run, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "settings.json").write_text("{}")
+    with pytest.raises(ValueError, match="is the folder of a run, which would lose its weights"):
+        release(run, tmp_path / "other")
+    assert [file.name for file in (tmp_path / "other").iterdir()] == ["settings.json"]
+
+
 def test_what_cannot_be_released(run, tmp_path):
     with pytest.raises(ValueError, match="`dtype` is 'int8'"):
         release(run, tmp_path / "a", "int8")
