@@ -143,8 +143,10 @@ def load_language_model(pretrained_model_name_or_path, **kwargs):
         `ValueError`: for a Backpack, a model that is not a decoder of text, quantised weights, missing or unexpected
         weights, and a head that is not one linear layer over the vocabulary of the embeddings.
     """
-    if hasattr(pretrained_model_name_or_path, "peft_config"):
-        refuse_adapters(pretrained_model_name_or_path)
+    given = pretrained_model_name_or_path
+    if hasattr(given, "peft_config"):  # old releases of peft leave it in a model whose adapter was merged
+        if hasattr(given, "get_base_model") or any(hasattr(layer, "base_layer") for layer in given.modules()):
+            refuse_adapters(given)
     if isinstance(pretrained_model_name_or_path, PreTrainedModel):
         model = pretrained_model_name_or_path
         refuse_unfit_model(model.config.to_dict(), model.config)
