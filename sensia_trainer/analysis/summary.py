@@ -276,7 +276,8 @@ def _beyond_the_dictionary(results):
 def _neighbours(results):
     sections = [
         "## Nearest target words of frequent source words, sense by sense",
-        "Same sense on both sides, words that share no subword with their translation; all senses are in the figure.",
+        "Same sense on both sides, words that share no subword with their translation; all senses of "
+        "the first of them are in the figure, but for languages that its font has no letters for.",
         "![Nearest target words by sense](figures/neighbours.png)",
     ]
     for r in results:

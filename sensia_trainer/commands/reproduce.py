@@ -2,7 +2,7 @@
 
     sensia reproduce table6 --results_dir results --runs_dir runs --list
     sensia reproduce table6 --results_dir results --runs_dir runs
-    sensia reproduce micro/id --results_dir results --runs_dir runs --only "id-*"
+    sensia reproduce micro/id --results_dir results --runs_dir runs --only "sensia-*"
     sensia reproduce table6 --results_dir results --render_only
     sensia reproduce sensia_trainer/recipes/micro/*.yaml --results_dir results --render_only \\
         --report results/RESULTS.md --preface sensia_trainer/recipes/micro/preface.md --again results/again

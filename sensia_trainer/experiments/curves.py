@@ -25,10 +25,11 @@ def draw_curves(matrix: Matrix, runs: list[Run], results: dict[str, dict], path)
     panels = [(panel, found) for panel, found in drawn if found]
     if not panels:
         return []
+    names = list(dict.fromkeys(name for _, found in panels for name in found))  # one colour in all panels
     figure = Figure(figsize=(4.2 * len(panels) + 1.8, 3.6), layout="constrained")
     for plot, (panel, found) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for number, (name, points) in enumerate(found.items()):
-            _draw_line(plot, name, points, COLOURS[number % len(COLOURS)])
+        for name, points in found.items():
+            _draw_line(plot, name, points, COLOURS[names.index(name) % len(COLOURS)])
         plot.set_xscale("log")
         plot.set_xlabel(panel["x"], fontsize=8)
         plot.set_title(panel["y"], fontsize=9)
@@ -36,7 +37,8 @@ def draw_curves(matrix: Matrix, runs: list[Run], results: dict[str, dict], path)
         plot.grid(linewidth=0.4, color="#dddddd")
         plot.spines[["top", "right"]].set_visible(False)
         plot.xaxis.set_major_formatter("{x:,.0f}")
-    handles = figure.axes[0].get_legend_handles_labels()[0]
+    drawn_lines = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels())}
+    handles = [drawn_lines[name] for name in names if name in drawn_lines]
     handles += [Line2D([], [], color="0.35", linestyle=style, label=label) for style, label in YARDSTICKS.values()]
     figure.legend(handles=handles, loc="outside right center", fontsize=7, frameon=False)
     return save_figure(figure, path)

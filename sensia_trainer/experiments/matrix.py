@@ -113,11 +113,11 @@ class Matrix:
                 if not isinstance(entry, dict):
                     raise ValueError(f"`{name}` must be a list of mappings, got {entry!r} in it.")
         for column in self.columns:
-            unknown = set(column) - {"label", "metric", "task", "template", "scoring", "digits"}
+            unknown = set(column) - {"label", "metric", "task", "language", "template", "scoring", "digits"}
             if "label" not in column or ("metric" in column) == ("task" in column) or unknown:
                 raise ValueError(
-                    f"A column needs `label` and either `metric` (a dotted path) or `task` (with `template` and "
-                    f"`scoring`), and may have `digits`; got {column!r}."
+                    f"A column needs `label` and either `metric` (a dotted path) or `task` (with `language`, "
+                    f"`template` and `scoring`), and may have `digits`; got {column!r}."
                 )
         labels = {column["label"] for column in self.columns}
         for claim in self.claims:

@@ -8,9 +8,12 @@ from statistics import mean, variance
 from matplotlib.figure import Figure
 from scipy.stats import t as student_t
 
+from ..evaluation.settings import EvaluationConfig
+from ..evaluation.vectors import DEFAULTS
 from ..training.by_pair import with_drift
+from ..training.runs import defaults_of
 from ..utils.figures import save_figure
-from ..utils.files import portable, read_json
+from ..utils.files import plain, portable, read_json
 from ..utils.markdown import bold, escape, table, with_interval
 from ..utils.statistics import difference_interval
 from .matrix import Matrix, Run, differing, result_file
@@ -34,14 +37,15 @@ def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]
         results_dir (`str` or `Path`): Where their results are.
         yardsticks (`str`, *optional*): An evaluation of their base model, beside `results_dir` (if it is there). Where
             the runs were evaluated on the same sentences without yardsticks, its overlap, which the tokenizer alone
-            decides, is theirs where they kept the tokenizer; its recall with random weights is that of a Backpack. How
-            a Backpack's base predicts the source sentences stands as `base` beside a run that was evaluated on the
-            same ones.
+            decides, is theirs where they kept the tokenizer; its recall with random weights is that of a Backpack that
+            is measured by the same vectors. How a Backpack's base predicts the source sentences stands as `base`
+            beside a run that was evaluated on the same ones.
     """
     files = {run.name: result_file(results_dir, run) for run in runs}
     results = {name: read_json(file) for name, file in files.items() if file.is_file()}
     file = Path(results_dir).parent / yardsticks
-    of_base = read_json(file)["flores"] if yardsticks and file.is_file() else {}
+    evaluation = read_json(file) if yardsticks and file.is_file() else {}
+    of_base = evaluation.get("flores", {})
     for result in results.values():
         found, metrics = result.get("evaluation", {}).get("flores"), with_drift(result.get("metrics", {}))
         result |= {"metrics": metrics} if metrics else {}
@@ -49,11 +53,18 @@ def load_results(runs: list[Run], results_dir, yardsticks="") -> dict[str, dict]
             continue
         is_backpack = metrics.get("kind") == "adaptation"
         if "vocabulary" not in metrics and _are_equal(found, of_base, "fingerprint"):
-            kinds = ("overlap_", "random_") if is_backpack else ("overlap_",)
+            alike = is_backpack and _vectors(result["evaluation"]) == _vectors(evaluation)
+            kinds = ("overlap_", "random_") if alike else ("overlap_",)
             found |= {key: value for key, value in of_base.items() if key.startswith(kinds) and key not in found}
         if is_backpack and _are_equal(found, of_base, "source", "split"):
             result["base"] = {key: value for key, value in of_base.items() if key.startswith("source_")}
     return results
+
+
+def _vectors(evaluation: dict) -> dict:
+    """By which vectors an evaluation measured."""
+    config = evaluation.get("config") or {}
+    return {name: default if config.get(name) is None else config[name] for name, default in DEFAULTS.items()}
 
 
 def _are_equal(one: dict, other: dict, *keys: str) -> bool:
@@ -180,10 +191,15 @@ def of_an_earlier_recipe(runs: list[Run], results: dict[str, dict]) -> list[str]
     """The runs whose result is by a recipe, or an evaluation, that differs in a field that decides something."""
     recipes = {run.name: (run.recipe, results.get(run.name, {}).get("recipe")) for run in runs}
     earlier = {name for name, (now, then) in recipes.items() if then and differing(portable(now), then)}
+    defaults = plain(defaults_of(EvaluationConfig))
     for run in runs:
         then = (results.get(run.name, {}).get("evaluation") or {}).get("config") or {}
-        now = {name: value for name, value in portable(run.evaluation or {}).items() if name in MEASURED_ON}
-        earlier |= {run.name for name, value in now.items() if name in then and then[name] != value}
+        now = portable(run.evaluation or {})
+        # What a recipe leaves out has its default, but vectors, which are those of the model.
+        asked = {
+            name: now.get(name, defaults.get(name)) for name in MEASURED_ON if name in now or name not in DEFAULTS
+        }
+        earlier |= {run.name for name, value in asked.items() if name in then and then[name] != value}
     return [run.name for run in runs if run.name in earlier]
 
 

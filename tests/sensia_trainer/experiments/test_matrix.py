@@ -107,6 +107,11 @@ def test_the_product_of_the_axes_with_complete_recipes(matrix_file):
     assert licensed.fingerprint == runs[0].fingerprint  # what is said of the text makes no other run
 
 
+def test_a_column_may_be_of_a_task_in_one_language(matrix_file):
+    columns = [{"label": "XStoryCloze, English", "task": "xstorycloze", "language": "en"}]
+    assert load_matrix(matrix_file(columns=columns)).columns == columns
+
+
 def test_some_runs_of_the_product_are_not_wanted(matrix_file):
     names = [run.name for run in expand(load_matrix(matrix_file(leave_out=["no-*-s1", "full-s2"])))]
     assert names == ["full-s1", "no-sense-s2"]

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from sensia_trainer.experiments.matrix import Matrix, expand, load_matrix
+from sensia_trainer.experiments.matrix import Matrix, Run, expand, load_matrix, result_file
 from sensia_trainer.experiments.tables import (
     agreement,
     draw_table,
     judge,
+    load_results,
     measured,
     of_an_earlier_recipe,
     render_agreement,
@@ -21,6 +22,7 @@ from sensia_trainer.experiments.tables import (
     table_rows,
     yardstick,
 )
+from sensia_trainer.utils.files import write_json
 from sensia_trainer.utils.recipes import RECIPES
 
 
@@ -268,3 +270,27 @@ def test_a_report_of_all_tables():
         "# Results\n\nRead this first.\n\n## A\n\ntable\n\n![The table above as a figure](a/table.png)\n\n## B\n\n"
         "Every row a point.\n\n![Every row a point.](b.png)\n"
     )
+
+
+def test_an_evaluation_of_fewer_items_than_now_is_of_an_earlier_recipe():
+    """What a recipe no longer names has its default; vectors, which it leaves to the model, may be any."""
+    run = Run("a", {}, "adapt", {}, "evaluate", {"target": "id"}, True)
+    config = {"target": "id", "max_items": None, "pooling": "mixture"}
+    result = {"recipe": {}, "evaluation": {"config": config}}
+    assert of_an_earlier_recipe([run], {"a": result}) == []
+    result["evaluation"]["config"] = config | {"max_items": 100}
+    assert of_an_earlier_recipe([run], {"a": result}) == ["a"]
+
+
+def test_yardsticks_of_random_weights_are_of_the_same_vectors(tmp_path):
+    run = Run("a", {}, "adapt", {}, "evaluate", {"target": "id"}, True)
+    flores = {"fingerprint": "x", "source": "en", "split": "dev"}
+    base = {"flores": flores | {"random_context_recall": 0.1, "overlap_recall": 0.5}, "config": {"pooling": None}}
+    write_json(tmp_path / "base.json", base)
+    for state, shown in ((None, True), ("mixture", True), ("backbone", False)):
+        evaluation = {"flores": dict(flores), "config": {"context_state": state}}
+        write_json(
+            result_file(tmp_path / "results", run), {"metrics": {"kind": "adaptation"}, "evaluation": evaluation}
+        )
+        found = load_results([run], tmp_path / "results", "base.json")["a"]["evaluation"]["flores"]
+        assert ("random_context_recall" in found) == shown and found["overlap_recall"] == 0.5
