@@ -7,10 +7,9 @@ Adapt an English Backpack to another language on parallel sentences.
     sensia adapt adapt_paper --num_processes 8 --config_file one_node_ddp --per_device_train_batch_size 8
     sensia adapt quickstart --estimate
 
-Without a recipe it is the recommended one, `adapt`; `adapt_paper` is the paper's text and `reference` its published
-code. The defaults below are the paper's; what `adapt` sets in their place says docs/hyperparameters.md. Every field
-can be overridden on the command line; arguments of `accelerate launch` pass through to it. A run that was interrupted
-goes on from its last checkpoint when the same command is given again.
+Without a recipe it is the recommended one, `adapt`, which sets some defaults below, the paper's, otherwise, and
+`reference` is the published code. Every field can be overridden, arguments of `accelerate launch` pass through, and
+the same command goes on with an interrupted run from its last checkpoint. More: docs/hyperparameters.md.
 """
 
 import hashlib
