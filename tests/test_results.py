@@ -34,3 +34,8 @@ def test_the_report_is_rendered_from_the_results(tmp_path, monkeypatch):
     moved = [re.sub("^results", f"{tmp_path}/results", word) for word in command[1:]]
     assert moved[0] == "examples/reproduce.py" and main(["reproduce", *moved[1:]]) == 0
     assert (tmp_path / "results" / "RESULTS.md").read_text(encoding="utf-8") == text
+
+
+def test_no_picture_is_large():
+    pictures = [file for folder in ("results", "docs", "model_cards") for file in (ROOT / folder).rglob("*.png")]
+    assert len(pictures) > 50 and not [file for file in pictures if file.stat().st_size >= 1_000_000]

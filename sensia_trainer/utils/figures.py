@@ -7,6 +7,7 @@ from matplotlib import rc_context
 from .files import written_atomically
 
 
+DOTS, LONGEST = 150, 4000  # an inch, and of a side: a table of very many rows would make a picture of a megabyte
 SUFFIXES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 
 
@@ -16,8 +17,9 @@ def save_figure(figure, path) -> list[Path]:
     path = Path(path)
     stem = path.stem if path.suffix.lower() in SUFFIXES else path.name
     files = [path.with_name(stem + suffix) for suffix in (".png", ".svg")]
+    dpi = min(DOTS, LONGEST / max(figure.get_size_inches()))
     # A fixed hash salt, no date and no version: the same numbers give the same file.
     for file, metadata in zip(files, ({"Software": None}, {"Date": None}), strict=True):
         with rc_context({"svg.hashsalt": "sensia"}), written_atomically(file) as partial:
-            figure.savefig(partial, format=file.suffix[1:], dpi=150, bbox_inches="tight", metadata=metadata)
+            figure.savefig(partial, format=file.suffix[1:], dpi=dpi, bbox_inches="tight", metadata=metadata)
     return files
