@@ -90,12 +90,14 @@ def name_of(result):
 
 
 def recipe_of(result):
-    """Whether a run was by the recommended recipe, by what that was before hard negatives, or by the paper's."""
+    """Whether a run was by the recommended recipe, by what that was before some of its choices, or by the paper's."""
     recipe, recommended = result["recipe"], read_recipe("adapt")
-    kept = ("source_lm_weight", "polish_freeze", "align_weights", "joint_weights", "polish_weights")
-    if any(recipe.get(name) != recommended[name] for name in kept):
+    if any(recipe.get(name) != recommended[name] for name in ("source_lm_weight", "polish_freeze")):
         return "paper's"
-    return "recommended" if recipe.get("hard_negative_weight") else "without hard negatives"
+    if not recipe.get("hard_negative_weight"):
+        return "without hard negatives"
+    warm = all(recipe.get(name) == recommended[name] for name in ("tau_sense", "tau_context"))
+    return "recommended" if warm else "paper's temperatures"
 
 
 # ---- Tables ----

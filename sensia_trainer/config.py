@@ -32,11 +32,13 @@ POLISH_FREEZES = ("modules", "vectors", "none")
 NON_FINITE_LOSSES = ("stop", "skip")
 # SENSIA and what it is compared with, each as the defaults in which it differs: language modelling alone (the
 # control), the same for a model without senses, and dense alignment of such a model (Li et al., 2024: its last token
-# after the first block, temperature 0.05, one direction). Data, steps and batches are the recipe's, so that two
-# methods of one recipe see the same pairs in the same order.
+# after the first block, temperature 0.05, one direction, negatives that all count the same). Data, steps and batches
+# are the recipe's, so that two methods of one recipe see the same pairs in the same order.
 LM_ONLY = {"w_sense": 0.0, "w_context": 0.0, "w_lm": 1.0, "polish_freeze": "none"}
 MCL = {"w_sense": 0.0, "w_context": 1.0, "w_lm": 1.5, "tau_context": 0.05, "symmetric": False, "context_layer": 1}
-METHODS = {"sensia": {}, "lm-only": LM_ONLY, "fine-tuning": LM_ONLY, "mcl": MCL | {"polish_freeze": "none"}}
+MCL |= {"hard_negative_weight": 0.0, "polish_freeze": "none"}
+METHODS = {"sensia": {}, "lm-only": LM_ONLY, "fine-tuning": LM_ONLY, "mcl": MCL}
+PRESETS = {"method": METHODS}  # as recipes take them
 METHODS_WITHOUT_SENSES = ("fine-tuning", "mcl")  # they adapt a model that has none
 
 

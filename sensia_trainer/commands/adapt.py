@@ -16,7 +16,7 @@ import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..config import METHODS, METHODS_WITHOUT_SENSES, SensiaConfig
+from ..config import METHODS_WITHOUT_SENSES, PRESETS, SensiaConfig
 from ..training.settings import AdaptationData, TrainedParts
 from ..utils.arguments import recipe_parser
 from ..utils.errors import UsageError
@@ -36,7 +36,7 @@ def parser():
 
 
 def main(argv):
-    data, words, parts, args = parse_recipe(parser(), argv, presets={"method": METHODS}, default="adapt")
+    data, words, parts, args = parse_recipe(parser(), argv, presets=PRESETS, default="adapt")
 
     from ..training.pushing import push_again
     from ..training.runs import run_folder, warn_of_one_process

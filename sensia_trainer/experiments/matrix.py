@@ -55,7 +55,7 @@ from pathlib import Path
 import yaml
 from filelock import FileLock, Timeout
 
-from ..config import SensiaConfig
+from ..config import PRESETS, SensiaConfig
 from ..evaluation.results import is_whole
 from ..training.runs import METRICS_FILE, decides, defaults_of
 from ..training.settings import AdaptationData, TrainedParts
@@ -63,7 +63,7 @@ from ..utils.arguments import hints_of, typed
 from ..utils.errors import UsageError, did_you_mean
 from ..utils.files import fingerprint, plain, portable, read_json, write_json, write_text
 from ..utils.launching import EXIT_INTERRUPTED, EXIT_PREEMPTED
-from ..utils.recipes import expand_variables, find_model, find_recipe, read_recipe
+from ..utils.recipes import expand_variables, find_model, find_recipe, merge_layers, read_layers, read_recipe
 from ..vocabulary.settings import VocabularySettings
 
 
@@ -186,11 +186,11 @@ def expand(matrix: Matrix) -> list[Run]:
 
     Where two axes set one field, the later axis wins. `ValueError` for what is none.
     """
-    read = {"": {}}
+    read = {"": []}
 
     def base(name):
         if name not in read:
-            read[name] = read_recipe(Path(matrix.folder) / name)
+            read[name] = read_layers(Path(matrix.folder) / name)
         return read[name]
 
     runs = []
@@ -217,9 +217,11 @@ def expand(matrix: Matrix) -> list[Run]:
                 name="-".join(labels.values()),
                 labels=labels,
                 script=_command(special.get("script", matrix.script), TRAINING),
-                recipe=base(special.get("recipe", matrix.recipe)) | matrix.fields | merged if train else {},
+                recipe=merge_layers([*base(special.get("recipe", matrix.recipe)), matrix.fields, merged], PRESETS)
+                if train
+                else {},
                 evaluation_script=_command(matrix.evaluation_script, EVALUATION),
-                evaluation=base(matrix.evaluation) | evaluation_fields if matrix.evaluation else {},
+                evaluation=merge_layers([*base(matrix.evaluation), evaluation_fields]) if matrix.evaluation else {},
                 train=train,
             )
         )
@@ -282,11 +284,23 @@ def is_finished(run: Run, results_dir, ledger: dict) -> bool:
 
 
 def differing(now: dict, then: dict) -> list[str]:
-    """The fields of two recipes that decide something and differ; one that a recipe leaves out has its default."""
+    """The fields of two recipes that decide something and differ; one that a recipe leaves out has its default, or its
+    method's."""
     groups = (SensiaConfig, AdaptationData, VocabularySettings, TrainedParts)
     defaults = plain({name: value for group in groups for name, value in defaults_of(group).items()})
-    names = [name for name in {*now, *then} if decides(name) and name not in TOLD]
-    return sorted(name for name in names if now.get(name, defaults.get(name)) != then.get(name, defaults.get(name)))
+    now, then = (merge_layers([defaults, recipe], PRESETS) for recipe in (now, then))
+    told = {*TOLD} | (idle_fields(now) & idle_fields(then))
+    return sorted(name for name in {*now, *then} - told if decides(name) and now.get(name) != then.get(name))
+
+
+def idle_fields(recipe: dict) -> set[str]:
+    """The fields of a recipe, with its defaults, that decide nothing since what they set has no weight: a control's
+    temperatures do not tell it from another's."""
+    constant = [recipe.get(name) for name in ("w_sense", "w_context", "w_lm")]
+    idle = {"align_weights", "joint_weights", "polish_weights"} if None not in constant else set()
+    for weight, name in zip(constant, ("tau_sense", "tau_context")):
+        idle |= {name, f"{name}_end"} if weight == 0 else set()
+    return idle | ({"hard_negative_weight", "noisy_pair_exponent"} if constant[:2] == [0, 0] else set())
 
 
 def launch_with(launcher: str) -> Launch:

@@ -37,7 +37,7 @@ def find_model(name) -> str:
     return name
 
 
-def read_recipe(name):
+def read_recipe(name) -> dict:
     """
     The mapping in a YAML file, see [`find_recipe`], and beneath it those of the recipes that it names as `based_on`
     (one or a list, the later over the earlier; beside it or by name).
@@ -45,7 +45,28 @@ def read_recipe(name):
     Raises:
         `ValueError`: for a file that is missing or not a mapping, and recipes that are based on each other.
     """
+    return merge_layers(read_layers(name))
+
+
+def read_layers(name) -> list[dict]:
+    """The mappings that [`read_recipe`] merges, the lowest first and the recipe's own last."""
     return _read(find_recipe(name), ())
+
+
+def merge_layers(layers: list[dict], presets: dict | None = None) -> dict:
+    """
+    The layers as one mapping, the later over the earlier.
+
+    With presets (see [`parse_recipe`]) those of a field's value lie right beneath the last layer that names the field:
+    a method's own numbers go before those of a recipe that it is named over, and what is said beside it before them.
+    """
+    layers = list(layers)
+    for field, choices in (presets or {}).items():
+        named = [place for place, layer in enumerate(layers) if field in layer]
+        value = layers[named[-1]][field] if named else None
+        if isinstance(value, str):
+            layers.insert(named[-1], choices.get(value, {}))
+    return {name: value for layer in layers for name, value in layer.items()}
 
 
 def _read(path, above):
@@ -60,11 +81,11 @@ def _read(path, above):
             f"The recipe {str(path)!r} must be a mapping of fields to values, got {type(recipe).__name__}."
         )
     bases = recipe.pop("based_on", None) or []
-    beneath: dict = {}
+    layers = []
     for base in [bases] if isinstance(bases, str) else bases:
         beside = [path.parent / name for name in (str(base), f"{base}.yaml")]
-        beneath |= _read(next((file for file in beside if file.is_file()), None) or find_recipe(base), (*above, path))
-    return beneath | recipe
+        layers += _read(next((file for file in beside if file.is_file()), None) or find_recipe(base), (*above, path))
+    return [*layers, recipe]
 
 
 class _EachKeyOnce(yaml.SafeLoader):
@@ -88,7 +109,8 @@ def parse_recipe(parser, argv, presets=None, default=None):
         parser: What [`recipe_parser`] gives.
         argv (`list[str]`): The arguments.
         presets (`dict`, *optional*): `{field: {value: {name: default}}}`: a value of that field brings its own
-            defaults of others; what the recipe or the command line gives goes before them.
+            values of others. They go before what the recipes say that this one is based on or the command line names
+            it over; what is said beside it goes before them.
         default (`str`, *optional*): The recipe where `argv` names none.
 
     Returns:
@@ -103,14 +125,14 @@ def parse_recipe(parser, argv, presets=None, default=None):
         parser.print_help(everything="--help_all" in argv)
         raise SystemExit(0)
     name = argv.pop(0) if argv and not argv[0].startswith("-") else default
-    recipe = _typed_recipe(name, hints) if name else {}
+    layers = _typed_layers(name, hints) if name else []
+    recipe = merge_layers(layers)
     for action in parser._actions:
         action.required = action.required and action.dest not in recipe
         action.default = SUPPRESS  # what nobody gives is the dataclass's own default
     given = vars(parser.parse_args(argv))
-    values = recipe | {name: typed(name, value, hints[name]) for name, value in given.items()}
-    for field, choices in (presets or {}).items():
-        values = choices.get(values.get(field), {}) | values
+    given = {name: typed(name, value, hints[name]) for name, value in given.items()}
+    values = merge_layers([*layers, given], presets)
     _check_variables(values)
     own = [hints_of([cls]) for cls in parser.dataclass_types]
     return tuple(
@@ -140,17 +162,18 @@ def expand_variables(value):
     return re.sub(r"\$\{(\w+)\}", look_up, value)
 
 
-def _typed_recipe(name, hints):
+def _typed_layers(name, hints):
     path = find_recipe(name)
-    values = {}
-    for field, value in read_recipe(path).items():
+
+    def checked(field, value):
         if field not in hints:
             raise UsageError(f"The recipe {str(path)!r} has an unknown field {field!r}.{did_you_mean(field, hints)}")
         try:
-            values[field] = beside(path.parent, field, typed(field, value, hints[field]))
+            return beside(path.parent, field, typed(field, value, hints[field]))
         except UsageError as error:
             raise UsageError(f"The recipe {str(path)!r}: {error}") from None
-    return values
+
+    return [{field: checked(field, value) for field, value in layer.items()} for layer in read_layers(path)]
 
 
 def beside(folder, name, value):

@@ -8,11 +8,12 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from sensia_trainer.baselines import DenseTrainer
-from sensia_trainer.config import METHODS, SensiaConfig
+from sensia_trainer.config import METHODS, PRESETS, SensiaConfig
 from sensia_trainer.training.settings import AdaptationData
 from sensia_trainer.utils.arguments import recipe_parser
 from sensia_trainer.utils.recipes import RECIPES as RECIPES_FOLDER
 from sensia_trainer.utils.recipes import parse_recipe
+from sensia_trainer.vocabulary.settings import VocabularySettings
 from tests.distributed import allow_fsdp_on_cpu, run_on_processes
 from tests.reference import losses as reference
 from tests.tiny import tiny_bitext, tiny_tokenizer, tiny_trainer
@@ -65,7 +66,7 @@ def test_what_is_given_goes_before_what_a_method_brings(tmp_path):
 
     def parse(*options):
         parser = recipe_parser((AdaptationData, SensiaConfig))
-        return parse_recipe(parser, [str(recipe), *options], presets={"method": METHODS})
+        return parse_recipe(parser, [str(recipe), *options], presets=PRESETS)
 
     data, args = parse()
     assert data.method == "mcl" and args.symmetric is True
@@ -76,6 +77,30 @@ def test_what_is_given_goes_before_what_a_method_brings(tmp_path):
     assert parse("--w_context", "0.3", "--polish_freeze", "modules")[1].polish_freeze == "modules"
     with pytest.raises(ValueError, match="`method` is 'simcse'"):
         parse("--method", "simcse")
+
+
+@pytest.mark.parametrize("place", ["command line", "recipe above", "recipe beneath"])
+def test_a_method_goes_before_the_recipe_that_it_is_named_over(tmp_path, place):
+    """What `adapt` says of temperatures and negatives is for SENSIA, not for dense alignment as it was published."""
+    above = "based_on: adapt\nmodel: base\nbitext: pairs.tsv\ntarget_language: id\nuse_cpu: true\noutput_dir: x\n"
+    if place != "command line":
+        above += "method: mcl\n"
+    (tmp_path / "mine.yaml").write_text(above)
+    (tmp_path / "over.yaml").write_text("based_on: mine\nmethod: sensia\nsymmetric: false\n")
+
+    def parse(name, *options):
+        parser = recipe_parser((AdaptationData, VocabularySettings, SensiaConfig))
+        return parse_recipe(parser, [str(tmp_path / name), *options], presets=PRESETS)[2]
+
+    args = parse("mine.yaml", *(["--method", "mcl"] if place == "command line" else []))
+    if place == "recipe beneath":  # SENSIA again: nothing of the other method is left
+        args = parse("over.yaml")
+        assert (args.tau_context, args.hard_negative_weight, args.w_sense, args.symmetric) == (0.1, 1.0, None, False)
+        return
+    assert (args.tau_context, args.hard_negative_weight, args.w_sense, args.symmetric) == (0.05, 0.0, 0.0, False)
+    assert (args.source_lm_weight, args.polish_freeze) == (1.0, "none")  # the recipe's
+    beside = ["--method", "mcl", "--tau_context", "0.2"]
+    assert parse("mine.yaml", *beside).tau_context == 0.2
 
 
 @pytest.mark.parametrize(("layer", "packed"), [(0, True), (1, False), (2, True), (None, True), (None, False)])

@@ -20,6 +20,7 @@ from sensia_trainer.experiments import matrix
 from sensia_trainer.experiments.matrix import (
     _set_aside_another,
     check_runs,
+    differing,
     execute,
     expand,
     is_finished,
@@ -253,6 +254,34 @@ def test_a_run_whose_recipe_came_to_tell_more_of_its_text_is_finished(matrix_fil
         assert bool(list((tmp_path / "run" / str(same)).glob("superseded-*"))) != same
     other = replace(then, evaluation=then.evaluation | {"seed": 7})
     assert not is_finished(other, tmp_path, ledger)
+
+
+def test_what_has_no_weight_does_not_tell_runs_apart():
+    warm = {"tau_sense": 0.1, "tau_context": 0.1, "hard_negative_weight": 1.0, "align_weights": [0.05, 0.25, 0.7]}
+    assert differing(warm, {}) == ["align_weights", "hard_negative_weight", "tau_context", "tau_sense"]
+    for method in ("lm-only", "fine-tuning"):
+        control = {"method": method}
+        assert differing(control | warm, control) == []
+        assert differing(control | {"learning_rate": 1.0}, control) == ["learning_rate"]
+    # A method's own numbers are what a recipe has that leaves them out.
+    mcl = {"method": "mcl"}
+    assert differing(mcl | {"tau_context": 0.05, "tau_sense": 0.1}, mcl) == []
+    assert differing(mcl | warm, mcl) == ["hard_negative_weight", "tau_context"]
+    assert differing({"method": "lm-only", "w_sense": 1} | warm, {"method": "lm-only", "w_sense": 1}) == [
+        "hard_negative_weight",
+        "tau_sense",
+    ]
+
+
+def test_a_method_of_an_axis_goes_before_the_recipe(matrix_file, tmp_path):
+    (tmp_path / "warm.yaml").write_text("tau_context: 0.1\nsymmetric: true\nsource_lm_weight: 1.0\n")
+    axes = {"method": {"mcl": {"method": "mcl"}, "warm-mcl": {"method": "mcl", "tau_context": 0.3}, "sensia": {}}}
+    mcl, warm, sensia = expand(
+        replace(load_matrix(matrix_file()), recipe=str(tmp_path / "warm.yaml"), axes=axes, average="")
+    )
+    assert (mcl.recipe["tau_context"], mcl.recipe["symmetric"], mcl.recipe["source_lm_weight"]) == (0.05, False, 1.0)
+    assert warm.recipe["tau_context"] == 0.3
+    assert (sensia.recipe["tau_context"], sensia.recipe["symmetric"]) == (0.1, True)
 
 
 def write_recipe(folder, recipe):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 
-from sensia_trainer.config import METHODS, SensiaConfig
+from sensia_trainer.config import PRESETS, SensiaConfig
 from sensia_trainer.training.settings import AdaptationData, PretrainingData, TrainedParts
 from sensia_trainer.utils.arguments import recipe_parser
 from sensia_trainer.utils.recipes import RECIPES, expand_variables, find_recipe, parse_recipe, read_recipe
@@ -166,7 +166,7 @@ def test_baselines_of_the_paper_differ_from_its_recipe_in_the_method_alone(tmp_p
     assert {name for name in baseline if paper.get(name) != baseline[name]} <= {"method", "dense_model", "output_dir"}
     parser = recipe_parser((AdaptationData, VocabularySettings, SensiaConfig), prog="sensia adapt")
     argv = [f"adapt_paper_{method}", *ON_CPU, "--output_dir", str(tmp_path)]
-    data, _, args = parse_recipe(parser, argv, presets={"method": METHODS})
+    data, _, args = parse_recipe(parser, argv, presets=PRESETS)
     assert data.method == method.replace("_", "-") and (args.w_sense, args.w_context, args.w_lm) == weights
     assert (args.max_steps, args.learning_rate, args.warmup_steps, args.seed) == (150_000, 5e-5, 0.1, 1234)
     assert (args.per_device_train_batch_size, args.max_grad_norm, args.label_smoothing) == (64, 1.0, 0.05)
