@@ -80,6 +80,7 @@ def recipe_parser(dataclass_types, *, prog=None, description=None):
             kinds = [kind for kind in map(_plain, _alternatives(hints[action.dest])) if kind in METAVARS]
             action.metavar = METAVARS[kinds[0]] if kinds and action.nargs != 0 else None
             action.nargs = "*" if action.nargs == "+" else action.nargs  # a list may be empty
+            action.help = action.help or "As in transformers' TrainingArguments."  # with its default behind it
     return parser
 
 
@@ -179,7 +180,8 @@ def _is_enum(kind):
 def _words(kind):
     if _is_enum(kind):
         return f"one of {', '.join(str(one.value) for one in kind)}"
-    return WORDS.get(_plain(kind), str(kind))
+    items = [f", each item {_words(part)}" for part in get_args(kind)[:1] if _plain(kind) is list]
+    return "".join([WORDS.get(_plain(kind), str(kind)), *items])
 
 
 def _as(kind, value, arguments):

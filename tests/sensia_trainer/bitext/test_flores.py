@@ -48,6 +48,11 @@ def test_what_is_missing_is_named_with_what_exists(folder):
         load_flores(folder, "dev", ["eng_Latn"], purpose="fun")
 
 
+def test_a_folder_that_is_not_there_is_named_with_the_way_out(tmp_path):
+    with pytest.raises(ValueError, match="FLORES is not at '.*florse': it is no folder here.* Give the folder"):
+        load_flores(tmp_path / "florse", "dev", ["en"], purpose="selection")
+
+
 def test_unequal_lengths_are_refused(folder):
     (folder / "dev" / "ind_Latn.dev").write_text("one\n", encoding="utf-8")
     with pytest.raises(ValueError, match="not aligned.*'ind_Latn': 1"):

@@ -93,7 +93,7 @@ def test_what_is_missing_or_too_much_is_named():
         ("ripe", "perhaps", "`ripe` is 'perhaps', but must be true or false"),
         ("ripe", None, "`ripe` is None, but must be true or false"),
         ("name", False, "`name` is False, but must be text; write it in quotes \\('no'\\)"),  # Norwegian
-        ("colours", {"a": 1}, "`colours` is {'a': 1}, but must be a list"),
+        ("colours", {"a": 1}, "`colours` is {'a': 1}, but must be a list, each item text"),
         ("origin", "here", "`origin` is 'here', but must be a mapping"),
         ("origin", '{"country": ', "`origin` is '{.*', but must be a mapping"),
     ],
