@@ -90,7 +90,7 @@ def _read_hub(path, split, codes) -> list[list[str]]:
     except (OSError, DatasetsError) as error:
         raise ValueError(
             f"FLORES is not at {str(path)!r}: it is no folder here, and as a Hub data set it failed ({error}). Give "
-            "the folder that holds `dev` and `devtest`, or the name of a data set, such as openlanguagedata/flores_plus."
+            "the folder that holds `dev` and `devtest`, or a data set, such as openlanguagedata/flores_plus."
         ) from error
     names = [code if code in present else RENAMED.get(code, code) for code in codes]
     missing = [code for code, name in zip(codes, names, strict=True) if name not in present]

@@ -407,4 +407,6 @@ def _by_datasets(kind: str, where, source: str, target: str, split: str, name: s
             if kind == "parquet"
             else "it is not a file or folder here, and as a Hub dataset it failed"
         )
+        if str(where).isidentifier():
+            what = f"{what}, and no Python package of that name is installed (`pip install {where}`)"
         raise ValueError(f"path={str(where)!r}: {what} ({error}); give {_FORMATS}") from error

@@ -280,6 +280,12 @@ def test_messages_of_catalogues_are_english(tmp_path):
         load_bitext(tmp_path / "id.po", "en", "tr")
 
 
+def test_a_package_that_is_not_installed_is_named_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no Python package of that name is installed \(`pip install no_django`\)"):
+        load_bitext("no_django", "en", "id")
+
+
 def test_catalogues_without_their_reader_name_it(tmp_path, monkeypatch):
     write_catalogue(tmp_path / "id.po")
     monkeypatch.setitem(sys.modules, "polib", None)
