@@ -52,7 +52,7 @@ def control_of(code):
     if None in found:
         return None
     recipes, pairs = zip(*((one["recipe"], one["metrics"]["data"]["fingerprint"]) for one in found), strict=True)
-    another = set(differing(*recipes)) - {"method", "eval_strategy", "eval_steps"}
+    another = set(differing(recipes[0] | {"method": "lm-only"}, recipes[1])) - {"eval_strategy", "eval_steps"}
     return None if another or pairs[0] != pairs[1] else found[1]
 
 
