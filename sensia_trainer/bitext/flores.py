@@ -43,7 +43,7 @@ def load_flores(path, split: str, languages, *, purpose: str) -> dict[str, list[
             f"FLORES {split} must not be used for {purpose}: select on dev, report on devtest. Pass "
             f"split={PURPOSES[purpose]!r}."
         )
-    languages = list(languages)
+    languages, path = list(languages), Path(path).expanduser() if str(path).startswith("~") else path
     codes = [language(code).flores for code in languages]
     read = _read_folder if Path(path).is_dir() else _read_hub
     sentences = dict(zip(languages, read(path, split, codes), strict=True))

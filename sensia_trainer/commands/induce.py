@@ -74,7 +74,8 @@ def induced(folder, model, sentences, args, *, steps, tokenizer=None, licence=No
             write_text(text, content)
             write_json(facts, made_of)
         found = read_json(facts)
-        if changed := [name for name, value in made_of.items() if found.get(name, value) != value]:
+        compared = made_of if "weights" not in found else made_of | {"model": found["model"]}  # wherever it lies now
+        if changed := [name for name, value in compared.items() if found.get(name, value) != value]:
             raise ValueError(
                 f"{str(folder)!r} has, or was getting, senses from another {' and '.join(changed)} than this run "
                 f"({found['model']}, {found['number of steps']} steps): name another `output_dir`, or "

@@ -58,19 +58,31 @@ from filelock import FileLock, Timeout
 from ..config import PRESETS, SensiaConfig
 from ..evaluation.results import is_whole
 from ..training.runs import METRICS_FILE, decides, defaults_of
-from ..training.settings import AdaptationData, TrainedParts
+from ..training.settings import (
+    AdaptationData,
+    InductionConfig,
+    InductionData,
+    PretrainingArguments,
+    PretrainingData,
+    TrainedParts,
+)
 from ..utils.arguments import hints_of, typed
 from ..utils.errors import UsageError, did_you_mean
 from ..utils.files import fingerprint, plain, portable, read_json, write_json, write_text
 from ..utils.launching import EXIT_INTERRUPTED, EXIT_PREEMPTED
-from ..utils.recipes import expand_variables, find_model, find_recipe, merge_layers, read_layers, read_recipe
+from ..utils.recipes import beside, expand_variables, find_model, find_recipe, merge_layers, read_layers, read_recipe
 from ..vocabulary.settings import VocabularySettings
 
 
 LEDGER_FILE = "ledger.jsonl"
 LOCK_FILE = ".matrix.lock"
 RESERVED = ("recipe", "script", "evaluation", "train")
-TRAINING, EVALUATION = ("adapt", "pretrain", "induce"), ("evaluate", "analyze")
+GROUPS = {
+    "adapt": (SensiaConfig, AdaptationData, VocabularySettings, TrainedParts),
+    "pretrain": (PretrainingData, PretrainingArguments),
+    "induce": (InductionData, InductionConfig),
+}
+TRAINING, EVALUATION = tuple(GROUPS), ("evaluate", "analyze")
 SAID = ("text_licence",)  # fields that tell of the data and no run from another, left out of what names a run
 TOLD = (*SAID, "language", "licence", "num_proc", "target_language_name")  # those of which the same is true
 Launch = Callable[[list[str]], int]
@@ -193,6 +205,9 @@ def expand(matrix: Matrix) -> list[Run]:
             read[name] = read_layers(Path(matrix.folder) / name)
         return read[name]
 
+    def located(fields):
+        return {name: beside(Path(matrix.folder), name, value) for name, value in fields.items()}
+
     runs = []
     for values in itertools.product(*(axis.items() for axis in matrix.axes.values())):
         labels = {axis: str(value) for axis, (value, _) in zip(matrix.axes, values)}
@@ -217,7 +232,9 @@ def expand(matrix: Matrix) -> list[Run]:
                 name="-".join(labels.values()),
                 labels=labels,
                 script=_command(special.get("script", matrix.script), TRAINING),
-                recipe=merge_layers([*base(special.get("recipe", matrix.recipe)), matrix.fields, merged], PRESETS)
+                recipe=merge_layers(
+                    [*base(special.get("recipe", matrix.recipe)), located(matrix.fields), located(merged)], PRESETS
+                )
                 if train
                 else {},
                 evaluation_script=_command(matrix.evaluation_script, EVALUATION),
@@ -227,6 +244,9 @@ def expand(matrix: Matrix) -> list[Run]:
         )
         if not train and not runs[-1].evaluation.get("model"):
             raise ValueError(f"Run {runs[-1].name!r} has `train: false`, so its `evaluation` must name a `model`.")
+    names = [run.name for run in runs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"`axes` gives two runs the name {twice[0]!r}: rename a value of an axis.")
     left_out = select(runs, matrix.leave_out) if matrix.leave_out else []
     return [run for run in runs if run not in left_out]
 
@@ -280,14 +300,14 @@ def is_finished(run: Run, results_dir, ledger: dict) -> bool:
     if record.get("fingerprint") == run.fingerprint:
         return True
     then = read_json(file).get("recipe", {})
-    return record.get("fingerprint") == replace(run, recipe=then).fingerprint and not differing(run.recipe, then)
+    another = differing(run.recipe, then, run.script)
+    return record.get("fingerprint") == replace(run, recipe=then).fingerprint and not another
 
 
-def differing(now: dict, then: dict) -> list[str]:
-    """The fields of two recipes that decide something and differ; one that a recipe leaves out has its default, or its
-    method's."""
-    groups = (SensiaConfig, AdaptationData, VocabularySettings, TrainedParts)
-    defaults = plain({name: value for group in groups for name, value in defaults_of(group).items()})
+def differing(now: dict, then: dict, script: str = "adapt") -> list[str]:
+    """The fields of two recipes of a command that decide something and differ; one that a recipe leaves out has its
+    default, or its method's."""
+    defaults = plain({name: value for group in GROUPS.get(script, ()) for name, value in defaults_of(group).items()})
     now, then = (merge_layers([defaults, recipe], PRESETS) for recipe in (now, then))
     told = {*TOLD} | (idle_fields(now) & idle_fields(then))
     return sorted(name for name in {*now, *then} - told if decides(name) and now.get(name) != then.get(name))
@@ -449,7 +469,7 @@ def _run_steps(run, folder, launch) -> tuple[int, str | None]:
         shared = shared if run.recipe.get("vocabulary_size") else []
         command = [run.script, str(recipe), *shared, "--output_dir", str(folder)]
         steps.append((recipe, run.recipe, command, folder / METRICS_FILE, _is_json))
-        _set_aside_another(recipe, run.recipe)
+        _set_aside_another(recipe, run.recipe, run.script)
     if run.evaluation:
         recipe, output = folder / "evaluation.yaml", folder / "evaluation.json"
         model = ["--model", str(folder)] if run.train else []
@@ -473,14 +493,14 @@ def _run_steps(run, folder, launch) -> tuple[int, str | None]:
     return 0, None
 
 
-def _set_aside_another(recipe: Path, wanted: dict) -> None:
+def _set_aside_another(recipe: Path, wanted: dict, script: str) -> None:
     """Moves what another recipe has trained in a run's folder into `superseded-N` beside it, so that the run that is
     wanted now begins afresh; one that differs in what decides nothing goes on."""
     try:
         there = yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError):
         return
-    if not differing(wanted, there):
+    if not differing(wanted, there, script):
         return
     aside = recipe.parent / f"superseded-{1 + len(list(recipe.parent.glob('superseded-*')))}"
     aside.mkdir()

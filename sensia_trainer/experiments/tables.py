@@ -189,8 +189,8 @@ def render_table(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> s
 
 def of_an_earlier_recipe(runs: list[Run], results: dict[str, dict]) -> list[str]:
     """The runs whose result is by a recipe, or an evaluation, that differs in a field that decides something."""
-    recipes = {run.name: (run.recipe, results.get(run.name, {}).get("recipe")) for run in runs}
-    earlier = {name for name, (now, then) in recipes.items() if then and differing(portable(now), then)}
+    trained = [(run, results.get(run.name, {}).get("recipe")) for run in runs]
+    earlier = {run.name for run, then in trained if then and differing(portable(run.recipe), then, run.script)}
     defaults = plain(defaults_of(EvaluationConfig))
     for run in runs:
         then = (results.get(run.name, {}).get("evaluation") or {}).get("config") or {}

@@ -235,7 +235,7 @@ class ResumableTrainer(PublishingTrainer):
             self.save_model(str(temporary), _internal_call=True)
             write_json(_running_state_file(temporary, self.args.process_index), self.running_state())
             # Who is stopped in the middle wants to go on.
-            if not self.args.save_only_model or self._stop.requested:
+            if not self.args.save_only_model or self._stop.agreed:
                 self._save_optimizer_and_scheduler(str(temporary))
                 self._save_scaler(str(temporary))
                 self._save_rng_state(str(temporary))
@@ -248,7 +248,7 @@ class ResumableTrainer(PublishingTrainer):
             if writer:
                 write_manifest(temporary, step=self.state.global_step, processes=self.args.world_size)
 
-        if self.args.push_to_hub:
+        if self.args.push_to_hub and not self._stop.agreed:  # who is to end soon has no time for an upload
             self._push_from_checkpoint(str(folder))
         if writer:
             rotate_checkpoints(str(run_folder), self.args.save_total_limit, self.state.best_model_checkpoint)
@@ -287,7 +287,7 @@ class ResumableTrainer(PublishingTrainer):
 
     def _determine_best_metric(self, metrics, trial):
         # With `save_strategy` "best" the library saves what this says alone; who stops wants a checkpoint.
-        return super()._determine_best_metric(metrics, trial) or bool(self._stop.requested)
+        return super()._determine_best_metric(metrics, trial) or bool(self._stop.agreed)
 
     def _load_best_model(self):
         check_checkpoint(self.state.best_model_checkpoint)
@@ -335,12 +335,13 @@ class StopOnSignal(TrainerCallback):
     """
 
     def __init__(self):
-        self.requested = 0  # the signal's number
+        self.requested = 0  # the number of the signal that this process got,
+        self.agreed = 0  # and of the one that all processes stop for after this step
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Takes the signals over inside the block (in the main thread, the only one that may)."""
-        self.requested = 0
+        self.requested = self.agreed = 0
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -353,21 +354,24 @@ class StopOnSignal(TrainerCallback):
                 signal.signal(number, handler)
 
     def on_step_end(self, args, state, control, **kwargs):
+        # `requested` is not written here: a signal that comes while it is exchanged counts one step later.
+        agreed = self.requested
         if args.world_size > 1:
-            flag = torch.tensor([self.requested], device=args.device)
+            flag = torch.tensor([agreed], device=args.device)
             dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-            self.requested = int(flag.item())
-        if self.requested:
+            agreed = int(flag.item())
+        self.agreed = agreed
+        if agreed:
             control.should_save = True
             control.should_training_stop = True
         return control
 
     def on_save(self, args, state, control, **kwargs):
-        if self.requested:
-            stopped = Stopped(self.requested)
+        if self.agreed:
+            stopped = Stopped(self.agreed)
             if state.is_world_process_zero:
                 logger.warning(
-                    f"{signal.Signals(self.requested).name}: a checkpoint was written at step {state.global_step} of "
+                    f"{signal.Signals(self.agreed).name}: a checkpoint was written at step {state.global_step} of "
                     f"{state.max_steps} in {args.output_dir}; start the same command again to go on from there. Exit "
                     f"code {stopped.code}."
                 )

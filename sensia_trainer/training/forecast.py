@@ -1,7 +1,7 @@
 """What a recipe of `sensia adapt` will take, read off the model's configuration and some pairs before anything is
 loaded. The arithmetic is in `estimate.py`."""
 
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
     counts = {languages: [_taken(one, languages) for one in sources] for languages, sources in bitexts.items()}
     pairs = None
     if not any(None in numbers for numbers in counts.values()):
-        pairs = sum(min(sum(numbers), data.max_pairs or sum(numbers)) for numbers in counts.values())
+        pairs = sum(_trained_on(counts, data))
     config = _with_senses(AutoConfig.from_pretrained(find_model(place)), data)
     sizes = sizes_of(config)
     sizes = sizes._replace(vocabulary=sizes.vocabulary + words.vocabulary_size)
@@ -78,7 +78,7 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
     elif pairs is None:
         raise ValueError("`max_steps` is not set, and how many pairs a data set of the Hub has is not known; set it.")
     else:
-        steps = ceil(_epoch(counts, data, args, batch_size) / batch_size * args.num_train_epochs)
+        steps = _steps(_epoch(counts, data, args, batch_size), args)
 
     trained = _trained(parts, bool(words.vocabulary_size or words_added(place)), sizes)
     step = step_batch(lengths, batch_size, sizes.vocabulary, args, texts)
@@ -87,8 +87,9 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
     computed = step_batch(longest, pairs_at_once(args), sizes.vocabulary, args, texts)
     memory = training_memory(sizes, computed, half=args.bf16 or args.fp16, trained=trained)
 
-    rate = rate or matrix_product_rate()
+    rate = rate or matrix_product_rate(dtype=torch.bfloat16 if args.bf16 else None)
     hours = operations / (SHARE_OF_CPU * rate) / 3600
+    where = "here" if args.device.type == "cpu" else "processor"
     chosen = (
         data.bitext_keep
         or data.bitext_cap
@@ -109,7 +110,7 @@ def forecast(data, words, parts, args, rate: float | None = None) -> str:
         f"operations  {operations:.2g}, {operations / steps:.2g} a step",
         f"memory      {memory.total / GIGA:.3g} GB a process: {memory.states / GIGA:.3g} of weights, gradients and "
         f"optimizer, {memory.activations / GIGA:.3g} of a step, beside half a GB of libraries",
-        f"here        {_duration(hours)} at {SHARE_OF_CPU:.0%} of {rate / 1e9:,.0f} billion operations a second "
+        f"{where:<12}{_duration(hours)} at {SHARE_OF_CPU:.0%} of {rate / 1e9:,.0f} billion operations a second "
         f"({torch.get_num_threads()} threads)",
     ]
     if data.induce_steps and data.method not in METHODS_WITHOUT_SENSES:
@@ -135,9 +136,23 @@ def _taken(source, languages) -> int | None:
     return number if number is None or source.max_pairs is None else min(number, source.max_pairs)
 
 
+def _trained_on(counts, data) -> list[int]:
+    """Pairs that are trained on at most, of each pair of languages: those that are held out are not."""
+    kept_apart = 0 if data.eval_bitext or data.eval_flores else data.held_out_pairs
+    left = [max(0, sum(numbers) - kept_apart) for numbers in counts.values()]
+    return [min(number, data.max_pairs or number) for number in left]
+
+
+def _steps(rows: int, args) -> int:
+    """Steps of `num_train_epochs` passes through so many rows, as [`~transformers.Trainer`] counts them."""
+    batches = rows / (args.train_batch_size * args.world_size)
+    batches = floor(batches) if args.dataloader_drop_last else ceil(batches)
+    return ceil(max(1, ceil(batches / args.gradient_accumulation_steps)) * args.num_train_epochs)
+
+
 def _epoch(counts, data, args, batch_size) -> int:
     """Pairs of an epoch, which of several languages ends with the first that is through."""
-    sizes = [min(sum(numbers), data.max_pairs or sum(numbers)) for numbers in counts.values()]
+    sizes = _trained_on(counts, data)
     if len(sizes) == 1:
         return sizes[0]
     return sum(rows_per_epoch(sizes, args.language_temperature, 1 if args.batch_languages == "mixed" else batch_size))

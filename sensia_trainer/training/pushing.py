@@ -102,7 +102,8 @@ class PublishingTrainer(Trainer):
             finish_folder(folder, repo_id=self.hub_model_id)
             try:
                 _publish(self.args, self.hub_model_id, folder, f"Training in progress, step {self.state.global_step}")
-            except (OSError, HTTPError, ValueError) as error:  # the checkpoint is on the disk, training goes on
+            # The checkpoint is on the disk, training goes on. A failed upload of a large file is a RuntimeError.
+            except (OSError, HTTPError, ValueError, RuntimeError) as error:
                 logger.warning(f"The model of step {self.state.global_step} was not pushed: {error}")
 
 

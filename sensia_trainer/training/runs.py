@@ -348,7 +348,7 @@ def _acquire(lock, folder):
         holder = note.read_text(encoding="utf-8").strip() if note.is_file() else "another process"
         raise ValueError(
             f"`output_dir`={str(folder)!r} is in use: {holder} trains in it. Wait until that run ends, or choose "
-            "another `output_dir`."
+            f"another `output_dir`. If that process is gone, as on a disk without locks, remove {folder / LOCK_FILE}."
         ) from None
     except OSError as error:
         raise ValueError(

@@ -36,7 +36,8 @@ class AdaptationData:
     its name where nothing is read any more, since the run is finished.
     """
 
-    NAMED: ClassVar = ("model", "dense_model", "tokenizer", "bitext", "eval_bitext", "eval_flores")
+    TEXTS: ClassVar = ("replay_source", "monolingual_target", "evaluation_sets")
+    NAMED: ClassVar = ("model", "dense_model", "tokenizer", "bitext", "eval_bitext", "eval_flores", *TEXTS)
     FREE: ClassVar = (*NAMED, "licence", "text_licence", "control", "estimate")
 
     model: str | None = field(

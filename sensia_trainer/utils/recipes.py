@@ -45,12 +45,16 @@ def read_recipe(name) -> dict:
     Raises:
         `ValueError`: for a file that is missing or not a mapping, and recipes that are based on each other.
     """
-    return merge_layers(read_layers(name))
+    return merge_layers([layer for _, layer in _read(find_recipe(name), ())])
 
 
 def read_layers(name) -> list[dict]:
-    """The mappings that [`read_recipe`] merges, the lowest first and the recipe's own last."""
-    return _read(find_recipe(name), ())
+    """The mappings that [`read_recipe`] merges, the lowest first and the recipe's own last; what is beside a recipe is
+    found from anywhere (see [`beside`])."""
+    return [
+        {field: beside(path.parent, field, value) for field, value in layer.items()}
+        for path, layer in _read(find_recipe(name), ())
+    ]
 
 
 def merge_layers(layers: list[dict], presets: dict | None = None) -> dict:
@@ -85,7 +89,7 @@ def _read(path, above):
     for base in [bases] if isinstance(bases, str) else bases:
         beside = [path.parent / name for name in (str(base), f"{base}.yaml")]
         layers += _read(next((file for file in beside if file.is_file()), None) or find_recipe(base), (*above, path))
-    return [*layers, recipe]
+    return [*layers, (path, recipe)]
 
 
 class _EachKeyOnce(yaml.SafeLoader):
@@ -163,9 +167,7 @@ def expand_variables(value):
 
 
 def _typed_layers(name, hints):
-    path = find_recipe(name)
-
-    def checked(field, value):
+    def checked(path, field, value):
         if field not in hints:
             raise UsageError(f"The recipe {str(path)!r} has an unknown field {field!r}.{did_you_mean(field, hints)}")
         try:
@@ -173,7 +175,8 @@ def _typed_layers(name, hints):
         except UsageError as error:
             raise UsageError(f"The recipe {str(path)!r}: {error}") from None
 
-    return [{field: checked(field, value) for field, value in layer.items()} for layer in read_layers(path)]
+    layers = _read(find_recipe(name), ())
+    return [{field: checked(path, field, value) for field, value in layer.items()} for path, layer in layers]
 
 
 def beside(folder, name, value):

@@ -48,6 +48,12 @@ def test_what_is_missing_is_named_with_what_exists(folder):
         load_flores(folder, "dev", ["eng_Latn"], purpose="fun")
 
 
+def test_a_folder_of_ones_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    found = [load_flores(name, "dev", ["en"], purpose="selection") for name in (folder, f"~/{folder.name}")]
+    assert found[0] == found[1]
+
+
 def test_a_folder_that_is_not_there_is_named_with_the_way_out(tmp_path):
     with pytest.raises(ValueError, match="FLORES is not at '.*florse': it is no folder here.* Give the folder"):
         load_flores(tmp_path / "florse", "dev", ["en"], purpose="selection")

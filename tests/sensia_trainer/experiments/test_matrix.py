@@ -250,7 +250,7 @@ def test_a_run_whose_recipe_came_to_tell_more_of_its_text_is_finished(matrix_fil
         now = replace(then, recipe=then.recipe | more)
         assert now.fingerprint != then.fingerprint
         assert is_finished(now, tmp_path, ledger) == same
-        _set_aside_another(write_recipe(tmp_path / "run" / str(same), then.recipe), now.recipe)
+        _set_aside_another(write_recipe(tmp_path / "run" / str(same), then.recipe), now.recipe, "adapt")
         assert bool(list((tmp_path / "run" / str(same)).glob("superseded-*"))) != same
     other = replace(then, evaluation=then.evaluation | {"seed": 7})
     assert not is_finished(other, tmp_path, ledger)
@@ -271,6 +271,29 @@ def test_what_has_no_weight_does_not_tell_runs_apart():
         "hard_negative_weight",
         "tau_sense",
     ]
+
+
+@pytest.mark.parametrize("script, seed, rate", [("pretrain", 42, 5e-5), ("induce", 1234, 2e-4), ("adapt", 1234, 5e-5)])
+def test_what_a_recipe_leaves_out_is_the_default_of_its_command(script, seed, rate):
+    assert differing({"seed": seed, "learning_rate": rate}, {}, script) == []
+    assert differing({"seed": seed + 1, "learning_rate": rate + 1}, {}, script) == ["learning_rate", "seed"]
+
+
+def test_two_runs_of_one_name_are_refused(matrix_file):
+    axes = {"method": {"lora": {}, "lora-new": {"seed": 2}}, "words": {"new-words": {}, "words": {"seed": 3}}}
+    with pytest.raises(ValueError, match="gives two runs the name 'lora-new-words'"):
+        expand(replace(load_matrix(matrix_file()), axes=axes, average=""))
+
+
+def test_what_lies_beside_a_matrix_or_its_recipe_is_found(matrix_file, tmp_path):
+    for name in ("base/pairs.tsv", "more.tsv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("en\tid\n")
+    (tmp_path / "base" / "base.yaml").write_text("bitext: pairs.tsv\n")
+    matrix = replace(load_matrix(matrix_file()), recipe="base/base.yaml", folder=str(tmp_path), average="", fields={})
+    run, other = expand(replace(matrix, axes={"pairs": {"few": {}, "more": {"bitext": ["more.tsv", "no.tsv"]}}}))
+    assert run.recipe["bitext"] == str(tmp_path / "base" / "pairs.tsv")
+    assert other.recipe["bitext"] == [str(tmp_path / "more.tsv"), "no.tsv"]
 
 
 def test_a_method_of_an_axis_goes_before_the_recipe(matrix_file, tmp_path):

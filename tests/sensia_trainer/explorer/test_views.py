@@ -31,7 +31,7 @@ def test_every_word_of_the_package_is_in_every_language():
 def test_words_of_ones_own(tmp_path):
     (tmp_path / "words.tsv").write_text("en\thaw\nwater\twai\nsky\tlani\nwater\twai\n")
     assert word_pairs("en", "haw", tmp_path / "words.tsv") == [("water", "wai"), ("sky", "lani")]
-    with pytest.raises(ValueError, match="'id'|id"):
+    with pytest.raises(ValueError, match="'id'"):
         word_pairs("en", "id", tmp_path / "words.tsv")
 
 

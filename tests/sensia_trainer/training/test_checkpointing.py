@@ -8,13 +8,14 @@ import shutil
 import signal
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
 from sensia_trainer.training.checkpoint_files import (
@@ -25,7 +26,7 @@ from sensia_trainer.training.checkpoint_files import (
     write_manifest,
     written_whole,
 )
-from sensia_trainer.training.checkpointing import ResumableTrainer
+from sensia_trainer.training.checkpointing import ResumableTrainer, StopOnSignal
 from sensia_trainer.utils.launching import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from tests.distributed import run_in_process
 
@@ -290,3 +291,32 @@ def test_written_whole_replaces_a_folder_or_leaves_it(tmp_path):
         (temporary / "a").write_text("new")
     assert (folder / "a").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
+
+
+@pytest.mark.parametrize("moment", ["sent", "read"])
+def test_a_signal_that_comes_while_processes_ask_each_other_counts_at_the_next_step(tmp_path, monkeypatch, moment):
+    def signalled(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    class Flag(list):
+        def item(self):
+            if moment == "read" and not self[0]:
+                signalled()
+            return self[0]
+
+    def all_reduce(flag, op):
+        if moment == "sent" and not flag[0]:
+            signalled()
+
+    monkeypatch.setattr("sensia_trainer.training.checkpointing.dist.all_reduce", all_reduce)
+    monkeypatch.setattr("sensia_trainer.training.checkpointing.torch.tensor", lambda values, device: Flag(values))
+    args, state, stop = Mock(world_size=2), TrainerState(), StopOnSignal()
+    with stop.listening():
+        for agreed in (0, signal.SIGTERM):  # nobody knows of it yet at the first step, everybody at the second
+            control = stop.on_step_end(args, state, TrainerControl())
+            assert (stop.agreed, control.should_save, control.should_training_stop) == (agreed, *[bool(agreed)] * 2)
+            if not agreed:
+                stop.on_save(args, state, control)  # a checkpoint that is due anyway ends no process alone
+        with pytest.raises(SystemExit) as stopped:
+            stop.on_save(args, state, control)
+    assert stopped.value.code == EXIT_PREEMPTED

@@ -27,7 +27,7 @@ from tests.tiny import tiny_tokenizer
 @pytest.fixture
 def bitext(tmp_path):
     file = tmp_path / "pairs.tsv"
-    file.write_text("en\tid\n" + "the old cat\tkucing tua itu\n" * 90)
+    file.write_text("en\tid\n" + "the old cat\tkucing tua itu\n" * 290)  # of which 200 are held out
     return str(file)
 
 
@@ -52,7 +52,7 @@ def test_the_numbers_are_those_of_the_formulas(tmp_path, bitext):
 
 
 def test_a_source_gives_no_more_pairs_than_it_says(tmp_path, bitext):
-    data = AdaptationData(model="backpack-micro-en", bitext={"path": bitext, "max_pairs": 40})
+    data = AdaptationData(model="backpack-micro-en", bitext={"path": bitext, "max_pairs": 240})
     args = settings(tmp_path, max_steps=-1, num_train_epochs=3, per_device_train_batch_size=10)
     text = forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)
     assert "40 at most;" in text and "12 steps of 10 pairs, 3 passes" in text
@@ -107,25 +107,43 @@ def test_epochs_are_counted_in_pairs(tmp_path, bitext):
     assert "6 steps of 20 pairs, 2 passes" in forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)
 
 
+@pytest.mark.parametrize(
+    ("pairs", "fields", "steps"),
+    [(1000, {}, 27), (1000, {"dataloader_drop_last": False}, 30), (1000, {"gradient_accumulation_steps": 4}, 9)]
+    + [(420, {"gradient_accumulation_steps": 4}, 3), (1000, {"eval_bitext": True}, 45)],
+)
+def test_epochs_are_those_of_the_library_without_the_held_out_pairs(tmp_path, bitext, pairs, fields, steps):
+    """3 epochs of batches of 64: 9 of 600 pairs, 10 with one that is not full, 15 of 1,000."""
+    held_out = {"eval_bitext": bitext} if fields.get("eval_bitext") else {"held_out_pairs": 400}
+    (tmp_path / "more.tsv").write_text("en\tid\n" + "the old cat\tkucing tua itu\n" * pairs)
+    data = AdaptationData(model="backpack-micro-en", bitext=str(tmp_path / "more.tsv"), **held_out)
+    numbers = {"max_steps": -1, "num_train_epochs": 3, "per_device_train_batch_size": 64} | fields
+    numbers.pop("eval_bitext", None)
+    text = forecast(data, VocabularySettings(), TrainedParts(), settings(tmp_path, **numbers), rate=1e10)
+    assert f" {steps} steps of " in text
+
+
 def test_an_epoch_of_several_languages_ends_with_the_first_that_is_through(tmp_path, bitext):
     more = tmp_path / "more.tsv"
-    more.write_text("en\tsw\n" + "the old cat\tpaka mzee\n" * 10)
+    more.write_text("en\tsw\n" + "the old cat\tpaka mzee\n" * 210)
     data = AdaptationData(model="backpack-micro-en", bitext={"id": bitext, "sw": str(more)}, max_pairs=60)
     numbers = dict(max_steps=-1, num_train_epochs=2, per_device_train_batch_size=20, language_temperature=1e9)
     args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, **numbers)
-    assert "2 steps of 20 pairs" in forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)  # of 10 + 10
+    assert " 2 steps of 20 pairs" in forecast(
+        data, VocabularySettings(), TrainedParts(), args, rate=1e10
+    )  # of 10 + 10
 
 
 def test_pairs_of_several_languages_are_counted_together(tmp_path, bitext):
     more = tmp_path / "more.tsv"
-    more.write_text("en\tsw\n" + "the old cat\tpaka mzee\n" * 40)
+    more.write_text("en\tsw\n" + "the old cat\tpaka mzee\n" * 240)
     data = AdaptationData(model="backpack-micro-en", bitext={"id": bitext, "sw": str(more)}, max_pairs=60)
     args = SensiaConfig(output_dir=str(tmp_path), use_cpu=True, max_steps=10, per_device_train_batch_size=20)
     assert "pairs       100" in forecast(data, VocabularySettings(), TrainedParts(), args, rate=1e10)  # 60 and 40
 
 
 def test_the_command_trains_nothing(tmp_path, bitext, capsys, monkeypatch):
-    monkeypatch.setattr("sensia_trainer.training.forecast.matrix_product_rate", lambda: 1e10)
+    monkeypatch.setattr("sensia_trainer.training.forecast.matrix_product_rate", lambda dtype: 1e10)
     folder = tmp_path / "run"
     options = ["--model", "backpack-micro-en", "--bitext", bitext, "--use_cpu", "--output_dir", str(folder)]
     adapt.main([*options, "--estimate", "--max_steps", "5"])

@@ -112,6 +112,7 @@ def test_a_setting_that_is_nan_does_not_refuse_itself(tmp_path):
 def test_names_decide_nothing_where_contents_are_compared():
     free = {field.name for field in fields(AdaptationData)} - set(deciding_fields(AdaptationData("m", bitext="b")))
     compared = {"model", "dense_model", "tokenizer", "bitext", "eval_bitext", "eval_flores"}
+    compared |= {"replay_source", "monolingual_target", "evaluation_sets"}
     assert free == compared | {"licence", "text_licence", "control", "estimate"}
     deciding = deciding_fields(TrainingArguments("x", use_cpu=True))
     assert {"seed", "max_steps", "learning_rate", "eval_steps", "dataloader_drop_last", "bf16"} <= set(deciding)
@@ -162,7 +163,9 @@ def test_two_runs_in_one_folder(tmp_path):
     other = context.Process(target=hold, args=(str(tmp_path), ready))
     other.start()
     assert ready.wait(60)
-    with pytest.raises(ValueError, match=f"is in use: process {other.pid} on .* trains in it"):
+    with pytest.raises(
+        ValueError, match=f"is in use: process {other.pid} on .* trains in it.* remove {tmp_path}/.lock"
+    ):
         start(tmp_path)
     os.kill(other.pid, signal.SIGKILL)  # its lock goes with it
     other.join()

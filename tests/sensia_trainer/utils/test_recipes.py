@@ -1,6 +1,7 @@
 """Recipes fill dataclasses, the command line wins, what cannot be meant is refused; every packaged recipe parses."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import yaml
@@ -126,6 +127,18 @@ def test_paths_are_looked_for_beside_the_recipe(tmp_path, monkeypatch):
     assert fruit.colours == [str(tmp_path / "there" / "pears.tsv"), "plums.tsv", "no.tsv"] and fruit.name == "there"
     (fruit,) = parse((Fruit,), ["../there/a.yaml", "--colours", "pears.tsv"])
     assert fruit.colours == ["pears.tsv"]
+
+
+def test_paths_of_a_recipe_beneath_are_looked_for_beside_that_one(tmp_path, monkeypatch):
+    for file in ("pears.tsv", "above/pears.tsv"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("")
+    write(tmp_path / "base.yaml", {"name": "a", "colours": ["pears.tsv"]})
+    recipe = write(tmp_path / "above" / "a.yaml", {"based_on": "../base.yaml"})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (fruit,) = parse((Fruit,), [recipe])
+    assert Path(fruit.colours[0]).resolve() == tmp_path / "pears.tsv"
 
 
 def test_a_model_is_looked_for_beside_the_recipe_too(tmp_path, monkeypatch):
