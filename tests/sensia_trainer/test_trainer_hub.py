@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from huggingface_hub import ModelCard
@@ -88,6 +89,17 @@ def test_what_is_pushed(tmp_path):
     metrics = json.loads(files["metrics.json"])
     assert metrics["command"] == "sensia adapt quickstart --hub_token <redacted>"
     assert f"{metrics['after']['target_perplexity']:.1f}" in card.text
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Error while uploading"), OSError("no network")])
+def test_training_goes_on_where_a_push_on_the_way_fails(tmp_path, monkeypatch, error):
+    trainer = tiny_trainer(tmp_path, max_steps=2, eval_rows=8, save_strategy="steps", save_steps=1)
+    pushed = Mock(side_effect=error)
+    monkeypatch.setattr("sensia_trainer.training.pushing._publish", pushed)
+    trainer.args.push_to_hub, trainer.hub_model_id = True, "owner/live"
+    monkeypatch.setattr(trainer, "push_to_hub", lambda *_, **__: None)
+    trainer.train()
+    assert trainer.state.global_step == 2 and pushed.call_count == 2
 
 
 @pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
