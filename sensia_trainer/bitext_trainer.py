@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from .bitext.columns import column, texts
+from .bitext.columns import column, key_of, sides, texts
 from .bitext.several import languages_of
 from .config import SensiaConfig
 from .evaluation.batching import max_positions
 from .evaluation.intrinsic import evaluate_bitext, random_weights_recall
 from .evaluation.overlap import token_idf
 from .hub.licences import licence_of_model
+from .languages import other_language
 from .losses import head_of, info_nce, last_state, next_token_loss, next_token_losses
 from .schedule import PHASES
 from .training.adaptation import last_evaluation
@@ -72,6 +73,12 @@ class BitextTrainer(ResumableTrainer):
             processing_class = load_tokenizer(model.name_or_path, model)
         self.base_model = model.name_or_path or "a model without a name"
         self.pairs = list(train_dataset) if isinstance(train_dataset, dict) else []
+        for name in self.pairs:
+            if len(name.split("-")) != 2:
+                raise ValueError(
+                    f"`train_dataset` has pairs named {name!r}, but the name of several is their two languages with a "
+                    "dash between, such as 'en-id' or 'en-zh_Hant'."
+                )
         check_source(args, model)
         train_dataset, collator = training_inputs(
             train_dataset,
@@ -91,6 +98,8 @@ class BitextTrainer(ResumableTrainer):
             processing_class=processing_class,
             **kwargs,
         )
+        for name, part in eval_dataset.items() if isinstance(eval_dataset, dict) else ():
+            self._languages_of(part, name)  # or says what it lacks, now
         if self.is_fsdp_enabled:
             check_sharding(model, args, self.accelerator.state.fsdp_plugin)
         self._sums, self._tokens, self._since, self._now = {}, 0, None, None
@@ -141,6 +150,7 @@ class BitextTrainer(ResumableTrainer):
         super()._run_epoch(epoch=epoch, **kwargs)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
+        self._since = self._since or time.perf_counter()
         now = self.args.at_step(self.state.global_step, self.state.max_steps)
         if self.args.contrastive_chunk_size and (now.w_sense > 0 or now.w_context > 0):
             return self._cached_training_step(model, inputs, now, num_items_in_batch)
@@ -314,7 +324,6 @@ class BitextTrainer(ResumableTrainer):
             self._sums[name] = total + value, count + 1
         self._now = now
         self._tokens += int(batch["lengths"].sum())
-        self._since = self._since or time.perf_counter()
 
     def log(self, logs, start_time=None):
         """
@@ -350,14 +359,13 @@ class BitextTrainer(ResumableTrainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if isinstance(dataset, dict):
             parts = [
-                self._evaluate_one(part, f"{metric_key_prefix}_{name}", self._languages_of(name))
+                self._evaluate_one(part, f"{metric_key_prefix}_{name}", self._languages_of(part, name))
                 for name, part in dataset.items()
             ]
             return {key: value for part in parts for key, value in part.items()}
-        languages = self._languages_of(dataset)
-        if isinstance(dataset, str):
-            dataset = self.eval_dataset[dataset]
-        return self._evaluate_one(dataset, metric_key_prefix, languages)
+        name = dataset if isinstance(dataset, str) else ""
+        dataset = self.eval_dataset[name] if name else dataset
+        return self._evaluate_one(dataset, metric_key_prefix, self._languages_of(dataset, name))
 
     def _evaluate_one(self, dataset, metric_key_prefix, languages):
         metrics = self._measure(evaluate_bitext, dataset, languages)
@@ -372,15 +380,21 @@ class BitextTrainer(ResumableTrainer):
         found = {}
         for part, dataset in parts.items():
             prefix = f"{metric_key_prefix}_{part}" if part else metric_key_prefix
-            recall = self._measure(random_weights_recall, dataset, self._languages_of(part))
+            recall = self._measure(random_weights_recall, dataset, self._languages_of(dataset, part))
             found |= {f"{prefix}_{name}": value for name, value in recall.items()}
         return found
 
-    def _languages_of(self, name):
-        """The codes of a part of the evaluation data: those of its name, where that is one of a pair of languages."""
-        if isinstance(name, str) and name in self.pairs:
-            return tuple(name.split("-"))
-        return self.args.source_language, self.args.target_language
+    def _languages_of(self, dataset, name=""):
+        """The codes of a part of the evaluation data: those of its name, where that is one of a pair of languages, and
+        otherwise those of the training."""
+        codes = tuple(name.split("-"))
+        if len(codes) == 2 and all(key_of(dataset, code) for code in codes):
+            return codes
+        source, target = self.args.source_language, self.args.target_language
+        codes = source, target or other_language(sides(dataset), source, f"`eval_dataset` {name}".strip())
+        for code in codes:
+            texts(dataset, code)  # or says which it lacks
+        return codes
 
     def _measure(self, measure, dataset, languages):
         # In the precision of training, before it as within.

@@ -57,7 +57,8 @@ def info_nce(
         `torch.Tensor`: scalar, in nats; `(B,)` without reduction.
 
     Raises:
-        `ValueError`: shapes that do not match, a temperature that is not positive, or a single pair (no negatives).
+        `ValueError`: shapes that do not match, a temperature that is not positive, another reduction, or a single pair
+        (no negatives).
     """
     if source.ndim != 2 or source.shape != target.shape:
         raise ValueError(
@@ -66,6 +67,8 @@ def info_nce(
         )
     if not temperature > 0:
         raise ValueError(f"`temperature` is {temperature}, but must be positive; the paper uses 0.05 and 0.07.")
+    if reduction not in ("mean", "none"):
+        raise ValueError(f"`reduction` is {reduction!r}, but must be 'mean' or 'none'.")
     with torch.autocast(source.device.type, enabled=False):
         source, target = F.normalize(at_least_float32(source), dim=-1), F.normalize(at_least_float32(target), dim=-1)
         sources, targets = (gather_with_gradient(source), gather_with_gradient(target)) if gather else (source, target)
@@ -191,8 +194,17 @@ class Head(NamedTuple):
 
 def head_of(model) -> Head:
     """The [`Head`] of a causal language model of transformers, from its output embeddings and its configuration. A
-    Backpack without a gate predicts from its mixture, by the bare head, whatever its backbone's own was like."""
+    Backpack without a gate predicts from its mixture, by the bare head, whatever its backbone's own was like.
+
+    Raises:
+        `ValueError`: for a head with low-rank updates beside its weights.
+    """
     config, head = model.config.get_text_config(), model.get_output_embeddings()
+    if hasattr(head, "lora_A"):
+        raise ValueError(
+            "The head has low-rank updates of PEFT, which the loss would leave out: take `lm_head` out of "
+            "`target_modules`, or train it in full (`modules_to_save=['lm_head']`)."
+        )
     if getattr(model.config, "residual_gate", None) is False:
         return Head(head.weight, getattr(head, "bias", None))
     scale = getattr(config, "logit_scale", None) or 1.0  # Cohere multiplies

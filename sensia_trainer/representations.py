@@ -88,7 +88,7 @@ def sense_sentence_vectors(
         mixture (`torch.Tensor` of shape `(B, T, d)`, *optional*): h, for `"mixture"`, see [`mixture_of`].
         sentences (`torch.Tensor` of shape `(B, T)`, *optional*): Number of the sentence that each token belongs to,
             where rows hold several ([`~sensia_trainer.training.batches.pack`]); by default a row is a sentence.
-        num_sentences (`int`, *optional*): How many there are.
+        num_sentences (`int`, *optional*): How many there are; by default up to the last that has tokens.
 
     Returns:
         `tuple[torch.Tensor, torch.Tensor]`: unit vectors `(B or num_sentences, d)` (zero for a sentence without
@@ -106,6 +106,7 @@ def sense_sentence_vectors(
         if sentences is None:
             mean = mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
         else:
+            num_sentences = int(sentences.max()) + 1 if num_sentences is None else num_sentences
             # Which token belongs to which sentence, (num_sentences, B * T): sums over sentences are matrix products.
             members = (torch.arange(num_sentences, device=mask.device)[:, None] == sentences.flatten()).to(mask.dtype)
             mean = mask / members.sum(dim=1).clamp_min(1)[sentences]

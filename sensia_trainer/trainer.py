@@ -12,6 +12,7 @@ from transformers.utils import CONFIG_NAME, logging
 from .bitext.columns import column
 from .bitext_trainer import COUNTED_PAIRS, BitextTrainer
 from .induction import STUCK_GATE
+from .languages import language
 from .representations import (
     context_hidden_state,
     context_sentence_vectors,
@@ -70,7 +71,8 @@ class SensiaTrainer(BitextTrainer):
             return []
         rows = self.train_dataset
         if self.pairs:  # the first side of some is another language
-            of_source = [n for n, pair in enumerate(self.pairs) if pair.split("-")[0] == self.args.source_language]
+            firsts, source = [language(pair.split("-")[0]) for pair in self.pairs], language(self.args.source_language)
+            of_source = [number for number, first in enumerate(firsts) if first == source]
             rows = rows.select(np.flatnonzero(np.isin(column(rows, "pair").to_numpy(), of_source))[:COUNTED_PAIRS])
         counts = Counter(chain.from_iterable(rows[:COUNTED_PAIRS]["source_ids"]))
         return sorted(token for token, _ in counts.most_common(DRIFT_TOKENS))

@@ -10,6 +10,7 @@ from ..bitext.tokens import tokenize_bitext, tokenize_texts
 from ..languages import other_language
 from ..schedule import PHASES
 from .batches import SIDES, PairCollator, Texts
+from .sampling import rows_per_epoch
 
 
 logger = logging.get_logger(__name__)
@@ -88,6 +89,8 @@ def _tokenize_several(datasets, tokenizer, limit, args):
         part = part.remove_columns("row").add_column("row", rows).add_column("pair", np.full(len(part), number))
         parts.append(part)
         before += len(dataset)
+    if args.batch_languages == "mixed":
+        check_a_batch(sum(rows_per_epoch(list(map(len, parts)), args.language_temperature)), args)
     return concatenate_datasets(parts)
 
 

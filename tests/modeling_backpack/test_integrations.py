@@ -9,11 +9,12 @@ from torch.nn import functional as F
 from transformers import (
     AutoModelForSequenceClassification,
     DataCollatorWithFlattening,
+    GPT2Config,
     Trainer,
     TrainingArguments,
 )
 
-from modeling_backpack import BackpackForCausalLM, BackpackForSequenceClassification
+from modeling_backpack import BackpackConfig, BackpackForCausalLM, BackpackForSequenceClassification
 from modeling_backpack.modeling_backpack import CACHE_NAME
 from tests.modeling_backpack.tiny import VOCAB_SIZE, random_ids, spread, tiny_backpack
 
@@ -94,6 +95,28 @@ def test_sequence_classification(tmp_path, residual_gate):
     model.save_pretrained(tmp_path)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert torch.equal(again(batch).logits, model(batch).logits)
+
+
+def test_a_classifier_takes_the_padding_token_that_is_given_last(tmp_path):
+    torch.manual_seed(0)
+    config = BackpackConfig(backbone_config=GPT2Config(n_embd=32, n_layer=1, n_head=4, vocab_size=97), num_senses=4)
+    model = spread(BackpackForSequenceClassification(config)).eval()
+    row, padded = torch.tensor([[3, 4]]), torch.tensor([[3, 4, 60], [5, 6, 7]])
+    expected = model(row).logits[0]
+    with pytest.raises(ValueError, match="no padding token"):
+        model(padded)
+    model.config.pad_token_id = 60  # as for a GPT-2
+    torch.testing.assert_close(model(padded).logits[0], expected)
+    model.config.get_text_config().pad_token_id = 7  # as trainers do
+    torch.testing.assert_close(model(padded.masked_fill(padded == 60, 7)).logits[0], expected)
+    model.save_pretrained(tmp_path)
+    for given, padding in (({}, 7), ({"pad_token_id": 0}, 0)):
+        again = BackpackForSequenceClassification.from_pretrained(tmp_path, **given)
+        assert again.config.pad_token_id == again.config.get_text_config().pad_token_id == padding
+        torch.testing.assert_close(again(padded.masked_fill(padded == 60, padding)).logits[0], expected)
+    names = Trainer(model, TrainingArguments(tmp_path, use_cpu=True, report_to="none"))
+    names._set_signature_columns_if_needed()
+    assert {"input_ids", "attention_mask", "labels"} <= set(names._signature_columns)
 
 
 @pytest.mark.parametrize("backbone", ["gpt2", "llama"])

@@ -103,6 +103,25 @@ def test_safetensors_with_one_alias(tmp_path, state, word, position):
     assert_like_restatement(BackpackForCausalLM.from_pretrained(tmp_path), state)
 
 
+def test_senses_are_untied_while_loading(tmp_path, state):
+    write(tmp_path, state, "safetensors")
+    model = BackpackForCausalLM.from_pretrained(tmp_path, tie_sense_embeddings=False)
+    assert torch.equal(model.backpack.sense_embeddings.weight, model.get_input_embeddings().weight)
+    assert_like_restatement(model, state)
+
+
+def test_an_adapter_is_loaded_with_its_base(tmp_path, state):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    base = BackpackForCausalLM.from_pretrained(write(tmp_path / "base", state, "safetensors"))
+    settings = {"r": 2, "target_modules": ["c_attn"], "init_lora_weights": False, "fan_in_fan_out": True}
+    adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    loaded = BackpackForCausalLM.from_pretrained(tmp_path / "adapter").eval()
+    input_ids = random_ids(2, 5)
+    torch.testing.assert_close(loaded(input_ids).logits, adapted(input_ids).logits)
+
+
 def test_levanter_divides_the_mixture(tmp_path, state):
     write(tmp_path, state, "safetensors", model_type="backpack-gpt2")
     model = BackpackForCausalLM.from_pretrained(tmp_path)

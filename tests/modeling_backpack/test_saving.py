@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from modeling_backpack import BackpackForCausalLM, BackpackModel
+from modeling_backpack import BackpackConfig, BackpackForCausalLM, BackpackModel
 from tests.modeling_backpack.tiny import BACKBONES, random_ids, tiny_backpack
 
 
@@ -113,6 +113,19 @@ def test_senses_of_their_own_are_saved(tmp_path):
     again = BackpackForCausalLM.from_pretrained(tmp_path)
     assert again.config.tie_sense_embeddings is False
     assert torch.equal(again(input_ids).logits, after.logits)
+
+
+@pytest.mark.parametrize("given", ["field", "configuration"])
+def test_senses_that_are_untied_while_loading_are_those_of_the_checkpoint(tmp_path, given):
+    model, input_ids = tiny_backpack(), random_ids(1, 5)
+    model.save_pretrained(tmp_path)
+    untied = {"tie_sense_embeddings": False}
+    if given == "configuration":
+        untied = {"config": BackpackConfig.from_pretrained(tmp_path, **untied)}
+    again, info = BackpackForCausalLM.from_pretrained(tmp_path, output_loading_info=True, **untied)
+    assert not info["missing_keys"] and torch.equal(again(input_ids).logits, model(input_ids).logits)
+    senses = again.backpack.sense_embeddings.weight
+    assert again.config.tie_sense_embeddings is False and senses is not again.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -172,9 +172,23 @@ def test_interventions_without_sense(model):
     with pytest.raises(ValueError, match=rf"`token_ids` must lie in \[0, {VOCAB_SIZE}\)"):
         with model.intervene_on_senses([5, VOCAB_SIZE], 0, scale=1.0):
             pass
-    with pytest.raises(ValueError, match=r"`sense` must lie in \[0, 4\), got 4"):
-        with model.intervene_on_senses([5], 4, scale=1.0):
+    for sense in (4, -1, 0.5):
+        with pytest.raises(ValueError, match=rf"`sense` must be a whole number in \[0, 4\), got {sense}"):
+            with model.intervene_on_senses([5], sense, scale=1.0):
+                pass
+    with pytest.raises(ValueError, match="`token_ids` must be whole numbers, got torch.float32"):
+        with model.intervene_on_senses([3.5], 0, scale=1.0):
             pass
+
+
+def test_lists_and_other_precisions_are_taken(model):
+    assert model.get_senses([]).shape == (0, 4, 32)
+    vector = torch.arange(32.0).tolist()
+    with model.intervene_on_senses([5], 1, vector=vector), model.intervene_on_senses([], 1, scale=0.0):
+        assert model.get_senses([5])[0, 1].tolist() == vector
+    senses = model.get_senses([5])[0]
+    assert torch.equal(model.nearest_words(senses.float(), top_k=3)[1], model.nearest_words(senses, top_k=3)[1])
+    assert model.bfloat16().nearest_words(senses.float(), top_k=3)[1].shape == (4, 3)
 
 
 def test_interventions_do_not_pass_over_embeddings(model):

@@ -152,6 +152,19 @@ def test_temperature_must_be_positive(temperature):
         info_nce(*pair(), temperature)
 
 
+def test_reductions_that_there_are_none_of_are_refused():
+    with pytest.raises(ValueError, match="`reduction` is 'sum', but must be 'mean' or 'none'"):
+        info_nce(*pair(), 0.05, reduction="sum")
+
+
+def test_low_rank_updates_of_the_head_are_refused(tiny_model):
+    """The loss would leave them out, and nothing would show it: they are nothing at the start."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    config = peft.LoraConfig(r=2, target_modules=["c_attn", "lm_head"], fan_in_fan_out=True)
+    with pytest.raises(ValueError, match="take `lm_head` out"):
+        check_head(peft.get_peft_model(tiny_model(), config))
+
+
 def test_one_pair_has_no_negatives():
     with pytest.raises(ValueError, match="per_device_train_batch_size"):
         info_nce(*pair(rows=1), 0.05)

@@ -59,16 +59,10 @@ def test_several_sentences_in_a_row(pooling):
     blocks = torch.zeros(1, weights.shape[1], 6, 6, dtype=weights.dtype)
     blocks[0, :, :3, :3], blocks[0, :, 3:, 3:] = weights
     sentences = torch.tensor([[0, 0, 0, 1, 1, -1]])
-    together, _ = sense_sentence_vectors(
-        row,
-        sentences >= 0,
-        pooling=pooling,
-        temperature=0.7,
-        sense_weights=blocks,
-        sentences=sentences,
-        num_sentences=2,
-    )
-    torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
+    options = {"pooling": pooling, "temperature": 0.7, "sense_weights": blocks, "sentences": sentences}
+    for number in ({"num_sentences": 2}, {}):
+        together, _ = sense_sentence_vectors(row, sentences >= 0, **options, **number)
+        torch.testing.assert_close(together, apart, rtol=0, atol=1e-12)
     last = context_sentence_vectors(row[:, :, 0], last=torch.tensor([2, 4]))
     torch.testing.assert_close(last, context_sentence_vectors(senses[:, :, 0], mask), rtol=0, atol=1e-12)
 

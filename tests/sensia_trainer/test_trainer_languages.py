@@ -6,10 +6,11 @@ import pytest
 import torch
 from datasets import Dataset
 
+from sensia_trainer import SensiaTrainer
 from sensia_trainer.hub.model_card import render_card
 from sensia_trainer.training.by_pair import by_pair
 from sensia_trainer.utils.files import plain
-from tests.tiny import KeepsRows, tiny_languages, tiny_texts, tiny_trainer
+from tests.tiny import KeepsRows, tiny_languages, tiny_texts, tiny_tokenizer, tiny_trainer
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +137,38 @@ def test_a_language_with_fewer_pairs_than_a_batch_is_named(tmp_path):
         ValueError, match="bitext of en-id has 5 pairs, less than one batch of 8 .* Lower .* add pairs"
     ):
         tiny_trainer(tmp_path, bitext=tiny_languages(en_id=5))
+
+
+def test_pairs_that_were_not_trained_on_are_evaluated(tmp_path):
+    """Zero-shot: neither side is the source language. And a bitext alone, after a training on several."""
+    unseen = tiny_languages(0, 0, id_sw=6)
+    trainer = tiny_trainer(tmp_path, bitext=tiny_languages(), eval_strategy="no")
+    metrics = trainer.evaluate(unseen)
+    assert metrics["eval_id-sw_pairs"] == 6 and 0 <= metrics["eval_id-sw_sense_recall_source_to_target"] <= 1
+    alone = trainer.evaluate(
+        unseen["id-sw"].map(lambda row: {"translation": {"en": "a", "sw": row["translation"]["sw"]}})
+    )
+    assert alone["eval_pairs"] == 6
+    untrained = SensiaTrainer(trainer.model, trainer.args, eval_dataset=unseen, processing_class=tiny_tokenizer())
+    assert untrained.evaluate()["eval_id-sw_pairs"] == 6
+    with pytest.raises(ValueError, match="`target_language` is not set"):
+        SensiaTrainer(
+            trainer.model, trainer.args, eval_dataset={"x": unseen["id-sw"]}, processing_class=tiny_tokenizer()
+        )
+
+
+def test_names_of_pairs_are_two_languages_in_any_spelling(tmp_path):
+    bitext = tiny_languages()
+    with pytest.raises(ValueError, match="pairs named 'en-zh-TW'.* 'en-zh_Hant'"):
+        tiny_trainer(tmp_path, bitext={"en-zh-TW": bitext["en-id"], "en-sw": bitext["en-sw"]})
+    spelt = {"eng_Latn-ind_Latn": bitext["en-id"], "en-sw": bitext["en-sw"]}
+    found = [tiny_trainer(tmp_path, bitext=one)._frequent_source_tokens() for one in (spelt, bitext)]
+    assert found[0] == found[1] and found[0]
+
+
+def test_a_pair_alone_in_the_last_batch_is_refused_before_the_first_step(tmp_path):
+    bitext = tiny_languages(16, 9)
+    fields = {"dataloader_drop_last": False, "language_temperature": 1.0}
+    with pytest.raises(ValueError, match="Of 25 pairs in batches of 8, the last batch has one alone"):
+        tiny_trainer(tmp_path, bitext=bitext, **fields)
+    tiny_trainer(tmp_path, bitext=bitext, batch_languages="one", **fields)
