@@ -21,7 +21,8 @@ LINES = {"model": "-", "control": "--", "base": ":"}
 
 
 def save_figures(results, folder) -> list[Path]:
-    """Draws every figure for results of `analyse` (each with `target_language`); PNG and SVG, in `folder`."""
+    """Draws every figure for results of `analyse` (each with `target_language`) that these have something to show in;
+    PNG and SVG, in `folder`. One of earlier results that they have nothing for is removed."""
     drawings = {
         "topology": topology,
         "procrustes": procrustes,
@@ -37,6 +38,9 @@ def save_figures(results, folder) -> list[Path]:
         figure = draw(results)
         if figure is not None:
             files += save_figure(figure, Path(folder) / name)
+        else:
+            for suffix in (".png", ".svg"):
+                (Path(folder) / f"{name}{suffix}").unlink(missing_ok=True)
     return files
 
 

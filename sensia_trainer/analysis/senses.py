@@ -5,6 +5,9 @@ import numpy as np
 from .procrustes import normalise_rows
 
 
+TIE = 1e-6  # cosines that differ by rounding
+
+
 def mutual_information(probs) -> float:
     """I(word; sense) in nats: how much the sense distribution depends on the word.
 
@@ -105,8 +108,11 @@ def translation_precision(source, target, gold) -> dict:
 
 
 def recall_at_1(source, target) -> float:
-    """Share of rows of `source` (n, d) whose nearest row of `target` by cosine is their own translation."""
-    return float(np.mean((normalise_rows(source) @ normalise_rows(target).T).argmax(axis=1) == np.arange(len(source))))
+    """Share of rows of `source` (n, d) whose nearest row of `target` by cosine is their own translation; of several
+    that are as near, each counts as its part."""
+    cosines = normalise_rows(source) @ normalise_rows(target).T
+    nearest = cosines >= cosines.max(axis=1, keepdims=True) - TIE
+    return float(np.mean(np.diag(nearest) / nearest.sum(axis=1)))
 
 
 def recall_by_sense(source, target) -> dict:

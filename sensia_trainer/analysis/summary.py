@@ -1,5 +1,8 @@
 """Tables of the analyses as Markdown, rendered from result files; nothing is computed here."""
 
+import re
+from pathlib import Path
+
 from ..utils.markdown import table, with_interval
 from .mixture import GATED_VARIANTS, VARIANTS
 
@@ -46,9 +49,10 @@ def paper_pair(result, analysis) -> str:
     return "–" if values is None else " / ".join(f"{value:.2f}" for value in values)
 
 
-def render_report(results) -> str:
-    """The report of one or more results of `analyse`, each with `source_language`, `target_language` and `models`."""
-    return f"{TITLE}\n\n{render_sections(results)}"
+def render_report(results, folder=None) -> str:
+    """The report of results of `analyse`, each with `source_language`, `target_language` and `models`; with all
+    figures, or those that are in `folder`."""
+    return f"{TITLE}\n\n{render_sections(results, folder)}"
 
 
 def with_names(results) -> list[dict]:
@@ -66,8 +70,16 @@ def with_names(results) -> list[dict]:
     ]
 
 
-def render_sections(results) -> str:
+def render_sections(results, folder=None) -> str:
     """The same without a title, to stand in another report."""
+
+    def drawn(picture):
+        return picture[0] if folder is None or (Path(folder) / picture[1]).is_file() else ""
+
+    return re.sub(r"\n\n!\[[^]]*\]\((figures/[^)]+)\)", drawn, _sections(results))
+
+
+def _sections(results):
     results = with_names(results)
     sections = [
         "Rendered from the result files beside it. Intervals are 95 % percentile intervals of a paired bootstrap; "

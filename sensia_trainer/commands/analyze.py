@@ -172,18 +172,21 @@ def run_on_geometry(arguments):
     from ..vocabulary.extension import apply_extension, load_extension
 
     files = (expand_variables(file) for file in (arguments.source_file, arguments.target_file))
-    sides = [text_lines(file)[: arguments.max_sentences or None] for file in files]
+    sides = [text_lines(file) for file in files]
     if not sides[0] or len(sides[0]) != len(sides[1]):
         raise ValueError(
             "`source_file` and `target_file` must be translations of each other, line by line: "
             f"{arguments.source_file} has {len(sides[0])} lines and {arguments.target_file} {len(sides[1])}."
         )
+    sides = [side[: arguments.max_sentences or None] for side in sides]
     codes = {name: language(getattr(arguments, name)).code for name in ("source_language", "target_language")}
     device = load_device(arguments.device)
     paths = {name: getattr(arguments, name) for name in ("model", "control", "base")}
     models = {name: load_backpack(path).to(device) for name, path in paths.items() if path}
     if arguments.top_k > (fewest := min(model.config.num_senses for model in models.values())):
         raise ValueError(f"`top_k` is {arguments.top_k}, but a word has {fewest} senses: give that or less.")
+    if fewest < 3:
+        raise ValueError(f"How the senses of a word are arranged takes three of them, but a model has {fewest}.")
     tokenizers = {name: load_tokenizer(paths[name], model) for name, model in models.items()}
     extension = load_extension(expand_variables(arguments.vocabulary)) if arguments.vocabulary else None
     if extension and "base" in models and len(tokenizers["base"]) == extension.report["first_token"]:
@@ -249,11 +252,11 @@ def render(folder):
     benchmarks = [content for content in contents if content.get("kind") == "sense_benchmarks"]
     if not (results or benchmarks):
         raise ValueError(f"There are no results of an analysis in {folder}.")
-    report = render_report(results) if results else f"{TITLE}\n"
-    parts = [part for part in (report, render_benchmarks(benchmarks)) if part]
-    write_text(folder / "README.md", with_note("\n".join(parts), folder))
     if results:
         save_figures(results, folder / "figures")
+    report = render_report(results, folder) if results else f"{TITLE}\n"
+    parts = [part for part in (report, render_benchmarks(benchmarks)) if part]
+    write_text(folder / "README.md", with_note("\n".join(parts), folder))
     print(f"Report and figures of {len(results) + len(benchmarks)} result(s): {folder / 'README.md'}")
 
 

@@ -151,7 +151,7 @@ def main(argv, launch=None):
         beside = [(text, figure.name if figure else "") for text, figure in parts]
         if analyses := [result["evaluation"] for result in results.values() if is_analysis(result)]:
             save_figures(analyses, results_dir / "figures")
-            beside.append((render_sections(analyses), ""))
+            beside.append((render_sections(analyses, results_dir), ""))
         write_text(results_dir / "README.md", render_report(matrix.title, "", beside))
         sections += [(f"## {matrix.title}\n\n{text}", parts[0][1]), *parts[1:]]
         print(f"{results_dir / 'README.md'}: {len(results)} of {len(runs)} runs")

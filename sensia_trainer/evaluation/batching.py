@@ -45,6 +45,11 @@ def max_positions(model) -> int | None:
     return getattr(config, "max_position_embeddings", None)
 
 
+def longest(model, max_length: int | None) -> int | None:
+    """Where a text is cut: at `max_length`, where that is given, or at the model's positions, where they are fewer."""
+    return min((limit for limit in (max_length, max_positions(model)) if limit), default=None)
+
+
 def check_ids(model, sequences) -> None:
     """Refuses token ids the model has no embedding for, before an index error far below does."""
     rows = model.get_input_embeddings().weight.shape[0]

@@ -68,6 +68,11 @@ def load_choices(
         }
         check_row(item, path.name)
         rows.append(item)
+        if len(choices) != len(rows[0]["choices"]):
+            raise ValueError(
+                f"{where} has {len(choices)} choices, but the first has {len(rows[0]['choices'])}: give a file for "
+                "each number of choices."
+            )
     if not rows:
         raise ValueError(f"{path} holds no items.")
     return TaskData(name, language(code).code, split, rows, path.name, fingerprint(rows)[:16], kind="own")

@@ -27,7 +27,7 @@ from .batching import (
     encode_texts,
     evaluating,
     gather_rows,
-    max_positions,
+    longest,
     right_pad,
     shard,
     start_token,
@@ -105,7 +105,7 @@ def evaluate_bitext(
     if accelerator is not None:
         model = accelerator.unwrap_model(model)
     start = start_token(tokenizer, start)
-    encode = {"start": start, "max_length": max_length or max_positions(model)}
+    encode = {"start": start, "max_length": longest(model, max_length)}
     source = encode_texts(tokenizer, source_sentences, **encode)
     target = encode_texts(tokenizer, target_sentences, **encode)
     check_ids(model, [e.ids for e in source + target])

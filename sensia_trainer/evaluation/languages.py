@@ -10,7 +10,7 @@ from matplotlib.figure import Figure  # without pyplot, which would choose a bac
 from ..languages import language
 from ..utils.figures import save_figure
 from ..utils.statistics import bootstrap_interval, bootstrap_ratio_interval
-from .batching import check_ids, encode_texts, evaluating, max_positions, start_token
+from .batching import check_ids, encode_texts, evaluating, longest, start_token
 from .intrinsic import encode_side, side_metrics, with_random_weights
 from .overlap import overlap_by_query, token_idf
 from .perplexity import check_nll
@@ -67,7 +67,7 @@ def language_matrix(
         )
     encode = {
         "start": start_token(tokenizer, "own"),
-        "max_length": options.pop("max_length", None) or max_positions(model),
+        "max_length": longest(model, options.pop("max_length", None)),
     }
     sides, ids = {}, {}
     with evaluating(model):

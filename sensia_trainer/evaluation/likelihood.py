@@ -21,6 +21,7 @@ from .batching import (
     batches_by_length,
     check_ids,
     evaluating,
+    longest,
     max_positions,
     right_pad,
     start_token,
@@ -154,7 +155,7 @@ def choice_likelihoods(
                 f"All items must have the same number of choices, but item {item.id} has {len(item.continuations)} "
                 f"and item {first.id} {len(first.continuations)}: score them in groups."
             )
-    max_length = max_length or max_positions(model)
+    max_length = longest(model, max_length)
     prefix = start_token(tokenizer, context_start)
     encoded = encode_items(tokenizer, items, prefix=prefix, max_length=max_length, truncation=truncation)
     check_ids(model, [sequence for e in encoded for sequence in (e.context, *e.continuations) if sequence])

@@ -19,8 +19,9 @@ logger = logging.get_logger(__name__)
 
 HUB_FLORES = "openlanguagedata/flores_plus"  # maintained, gated: its terms are accepted once, on its page
 HUB_TATOEBA = "mteb/tatoeba-bitext-mining"
-# Tatoeba's test sets name Chinese and a few others by the language that is written, not by the macrolanguage.
+# Tatoeba's test sets name Chinese by the language that is written, and others by the macrolanguage.
 TATOEBA_CODES = {"als": "sqi", "arb": "ara", "azj": "aze", "khk": "mon", "zho": "cmn"}
+TATOEBA_CODES |= {"uzn": "uzb", "kmr": "kur", "ydd": "yid"}
 
 
 class Pairs(NamedTuple):

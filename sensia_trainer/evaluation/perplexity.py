@@ -22,7 +22,7 @@ from .batching import (
     encode_texts,
     evaluating,
     gather_rows,
-    max_positions,
+    longest,
     right_pad,
     shard,
     start_token,
@@ -114,7 +114,7 @@ def perplexity(
         input order.
     """
     start = start_token(tokenizer, start)
-    encoded = encode_texts(tokenizer, texts, start=start, max_length=max_length or max_positions(model))
+    encoded = encode_texts(tokenizer, texts, start=start, max_length=longest(model, max_length))
     check_ids(model, [e.ids for e in encoded])
     mine = [encoded[i] for i in shard(len(encoded), accelerator)]
     vocabulary = model.get_input_embeddings().weight.shape[0]

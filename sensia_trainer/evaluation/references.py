@@ -22,7 +22,8 @@ from .settings import GENERATION_TASKS
 
 
 HUB_XLSUM = "csebuetnlp/xlsum"
-XLSUM_NAMES = {"zh": "chinese_simplified", "zh_Hant": "chinese_traditional"}  # the others go by their English names
+XLSUM_NAMES = {"zh": "chinese_simplified", "zh_Hant": "chinese_traditional"}  # most others go by their English names
+XLSUM_NAMES |= {"rn": "kirundi", "sr": "serbian_cyrillic", "sr_Latn": "serbian_latin", "pcm": "pidgin"}
 NEW_TOKENS = 64
 XLSUM_ITEMS = 200
 

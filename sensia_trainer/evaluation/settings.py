@@ -35,8 +35,8 @@ class EvaluationConfig:
     tasks: list[str] = field(
         default_factory=lambda: ["xcopa", "xstorycloze", "belebele"],
         metadata={
-            "help": f"Of {', '.join(KNOWN_TASKS)}; in another language as task:code, e.g. copa:en; none of them where "
-            "nothing follows."
+            "help": f"Of {', '.join(KNOWN_TASKS)}; in another language as task:code, e.g. copa:en (which needs "
+            "`data_dir`: the Hub hides its labels); none of them where nothing follows."
         },
     )
     bitext: list[str] = field(

@@ -18,6 +18,7 @@ from ..bitext.flores import PURPOSES
 from ..bitext.langid import check_language
 from ..languages import language
 from ..utils import models
+from ..utils.errors import otherwise
 from ..utils.files import fingerprint, portable
 from ..utils.recipes import expand_variables, find_model
 from .choices import load_choices
@@ -207,7 +208,8 @@ def _load_data(config, data_dir):
     sides, where = (config.source, config.target), {"data_dir": data_dir, "max_items": config.max_items}
     pairs, tasks, writings = [], [], []
     if config.flores:
-        pairs.append(flores_pairs(*sides, purpose=config.flores_purpose, **where))
+        with otherwise("Or leave FLORES out: `--flores false`."):
+            pairs.append(flores_pairs(*sides, purpose=config.flores_purpose, **where))
     for entry in config.tasks:
         task, _, code = entry.partition(":")
         if task in PAIR_TASKS:
@@ -225,6 +227,12 @@ def _load_data(config, data_dir):
         own = {name: getattr(config, f"choices_{name}") for name in names} | {"max_items": config.max_items}
         files = {"test": config.choices, "validation": config.choices_validation if config.grid_search else None}
         tasks.append([file and load_choices(file, config.target, split=split, **own) for split, file in files.items()])
+        test, validation = tasks[-1]
+        if validation and len(validation.rows[0]["choices"]) != len(test.rows[0]["choices"]):
+            raise ValueError(
+                f"`choices_validation` has items of {len(validation.rows[0]['choices'])} choices, but `choices` of "
+                f"{len(test.rows[0]['choices'])}: give a file of as many, or `--grid_search false`."
+            )
     if config.check_languages:
         for found in pairs:
             check_pairs(found)
@@ -234,11 +242,15 @@ def _load_data(config, data_dir):
 
 
 def _load_task(config, task, code, where) -> tuple[TaskData, TaskData | None]:
-    test = load_task(task, code, "test", questions=config.questions, **where)
+    with otherwise(f"Or leave {task} out of `--tasks`."):
+        test = load_task(task, code, "test", questions=config.questions, **where)
     if config.check_languages:
-        check_language([_text(row) for row in test.rows], test.language, f"{task} ({test.source})")
-    searched = config.grid_search and "validation" in TASKS[task].splits
-    return test, load_task(task, code, "validation", questions=config.questions, **where) if searched else None
+        with otherwise("If it is, `--check_languages false`."):
+            check_language([_text(row) for row in test.rows], test.language, f"{task} ({test.source})")
+    if not (config.grid_search and "validation" in TASKS[task].splits):
+        return test, None
+    with otherwise("Or choose nothing on it: `--grid_search false`."):
+        return test, load_task(task, code, "validation", questions=config.questions, **where)
 
 
 def _text(row) -> str:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ..bitext.hub_data import load_hub
 from ..languages import language
+from ..utils.errors import otherwise
 from ..utils.files import fingerprint, text_lines
 
 
@@ -133,7 +134,8 @@ def load_task(task: str, code: str, split: str, *, data_dir=None, questions="cor
     rows = _parsed(source.kind, raw, f"{task} {iso} {split} ({origin})")
     corrected = []
     if task == "xcopa" and questions == "corrected":
-        english, _ = _read(TASKS["copa"], "copa", "en", split, data_dir)
+        with otherwise("Or take the questions as they were published: `--questions published`."):
+            english, _ = _read(TASKS["copa"], "copa", "en", split, data_dir)
         corrected = correct_questions(rows, _parsed("causal", english, f"copa en {split}"))
     rows = rows[:max_items]
     kept = {row["id"] for row in rows}
@@ -254,8 +256,9 @@ def _read(source: TaskSource, task: str, code: str, split: str, data_dir) -> tup
     for name in names:
         if (Path(data_dir) / name).is_file():
             return _read_file(Path(data_dir) / name), name
-    folder = Path(data_dir) / Path(source.files[0]).parts[0]
-    present = sorted(str(file.relative_to(data_dir)) for file in folder.rglob("*") if file.is_file())
+    folders = {Path(data_dir) / Path(pattern).parts[0]: None for pattern in source.files}
+    files = (file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file())
+    present = [str(file.relative_to(data_dir)) for file in files]
     raise ValueError(
         f"{task} in {iso} ({split}) is not in {data_dir}: looked for {' and '.join(names)}; "
         f"present: {', '.join(present) if present else 'nothing'}."
@@ -348,5 +351,5 @@ def check_row(row: dict, where: str) -> None:
     if not 0 <= row["label"] < len(row["choices"]):
         raise ValueError(
             f"Item {row['id']} of {where}: label {row['label']} names none of its {len(row['choices'])} choices"
-            + (" (a hidden label: this split cannot be scored)." if row["label"] == -1 else ".")
+            + (" (hidden, as on the Hub: give the labelled files by `data_dir`)." if row["label"] == -1 else ".")
         )

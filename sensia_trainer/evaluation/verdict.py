@@ -146,9 +146,12 @@ def _compared(metrics, kind, others, other):
 
 
 def _beside_chance(metrics, kind):
-    """How the recall of `kind` stands to chance: by its interval or else by that of a share of its pairs."""
-    pairs, found = metrics["pairs"], _recall(metrics, kind)
-    return _against(found, _interval(metrics, kind) or wilson_interval(round(found * pairs), pairs), 1 / pairs)
+    """How the recall of `kind` stands to chance: by its interval or, where a bootstrap has none since all hits are
+    alike, by that of a share of its pairs."""
+    pairs, found, interval = metrics["pairs"], _recall(metrics, kind), _interval(metrics, kind)
+    if interval is None or interval[1] - interval[0] < 1e-6:
+        interval = wilson_interval(round(found * pairs), pairs)
+    return _against(found, interval, 1 / pairs)
 
 
 def _interval(metrics, kind):

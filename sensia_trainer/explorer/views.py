@@ -299,5 +299,5 @@ def map_of(explored: Explored, pairs: list[tuple[str, str]], sense: int | None =
     cosines = vectors[: len(pairs)] @ vectors[len(pairs) :].T
     points = (centred @ directions[:2].T).reshape(2, len(pairs), 2)
     variance = singular[:2] ** 2 / max((singular**2).sum(), np.finfo(np.float64).tiny)
-    nearest = int((cosines.argmax(axis=1) == np.arange(len(pairs))).sum())
+    nearest = int((np.diag(cosines) >= cosines.max(axis=1) - 1e-9).sum())  # a translation of two words is that of both
     return WordMap(pairs, points, variance, nearest, float(np.trace(cosines) / len(pairs)))

@@ -1,6 +1,7 @@
 """Errors that a person can read: what a user can mend is told in one line, with the nearest of what was meant."""
 
 import difflib
+from contextlib import contextmanager
 
 
 # Packages whose exceptions tell of files, networks and settings; recognised by name, so that none of them is imported.
@@ -10,6 +11,16 @@ TELLING |= {"lzma", "zipfile", "zlib"}
 
 class UsageError(ValueError):
     """A command line or a recipe that cannot be understood."""
+
+
+@contextmanager
+def otherwise(way: str):
+    """Adds another way out to what data within are refused for."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        error.add_note(way)
+        raise
 
 
 def did_you_mean(name, known) -> str:

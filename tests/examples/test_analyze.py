@@ -83,9 +83,13 @@ def test_it_writes_results_report_and_figures_and_redraws_them(arguments):
         ({"output": "result"}, "must be a .json file"),
         ({"minimum_count": 50}, "No aligned content words"),
         ({"layer": 9}, "layers"),
+        ({"max_sentences": 2, "target_file": "short"}, "has 4 lines and .* 3"),
     ],
 )
-def test_bad_input_is_named(arguments, changed, message):
+def test_bad_input_is_named(arguments, changed, message, tmp_path):
+    if changed.get("target_file"):
+        (tmp_path / "short").write_text("\n".join(TARGET[:-1]), encoding="utf-8")
+        changed = changed | {"target_file": str(tmp_path / "short")}
     with pytest.raises(ValueError, match=message):
         run(arguments | changed)
 
@@ -101,6 +105,22 @@ def test_languages_by_any_code_and_lines_of_any_editor(arguments):
     assert (result["source_language"], result["target_language"]) == ("en", "id")
     assert "for 'en')" in result["corpus"]["source_filter"] and "for 'id')" in result["corpus"]["target_filter"]
     assert result["corpus"]["sentences"] == len(SOURCE)
+
+
+def test_a_report_shows_the_figures_that_there_are(arguments):
+    run(arguments)
+    folder = Path(arguments["output"]).parent
+    assert "![Sense drift]" in (folder / "README.md").read_text() and (folder / "figures" / "drift.png").is_file()
+    run({name: value for name, value in arguments.items() if name != "base"})
+    assert "![Sense drift]" not in (folder / "README.md").read_text()
+    assert "![Recall@1 by sense]" in (folder / "README.md").read_text()
+    assert not list((folder / "figures").glob("drift.*"))
+
+
+def test_models_with_too_few_senses_are_refused_before_anything_long(arguments, tiny_model):
+    tiny_model(num_senses=2).save_pretrained(arguments["model"])
+    with pytest.raises(ValueError, match="takes three of them, but a model has 2"):
+        run(arguments)
 
 
 def test_models_of_other_tokenizers_are_refused(arguments, tokenizer):

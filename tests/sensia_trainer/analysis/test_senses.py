@@ -4,6 +4,7 @@ import pytest
 from sensia_trainer.analysis.procrustes import normalise_rows
 from sensia_trainer.analysis.senses import (
     mutual_information,
+    recall_at_1,
     recall_by_sense,
     sense_drift,
     sense_neighbours,
@@ -15,6 +16,15 @@ from tests.reference import analysis as reference
 @pytest.fixture
 def generator():
     return np.random.default_rng(0)
+
+
+def test_copies_of_a_sentence_find_each_other(generator):
+    vectors = np.repeat(generator.normal(size=(5, 8)), 2, axis=0)
+    assert recall_at_1(vectors, vectors) == pytest.approx(0.5)
+    order = [0, 2, 1, 3, 4, 5, 6, 7, 8, 9]  # by nearness, not by place
+    assert recall_at_1(vectors[order], vectors[order]) == pytest.approx(0.5)
+    vectors[1:2] = vectors[:1]
+    assert recall_at_1(vectors[:3], np.roll(vectors[:3], 1, axis=0)) == pytest.approx(0.5 / 3)
 
 
 def test_mutual_information(generator):

@@ -54,6 +54,14 @@ def test_what_cannot_be_asked(tmp_path, change, row, message):
         load_choices(file, "en", **OWN | change)
 
 
+def test_items_of_another_number_of_choices_are_named(tmp_path):
+    rows = [{"q": "Who?", "options": options, "answer": 1} for options in (["I", "you"], ["I", "you", "we"])]
+    (tmp_path / "quiz.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    own = {"name": "quiz", "context": "{q}", "answers": [" {options}"], "label": "answer", "first_label": 1}
+    with pytest.raises(ValueError, match="quiz.jsonl, item 2 has 3 choices, but the first has 2: give a file"):
+        load_choices(tmp_path / "quiz.jsonl", "en", **own)
+
+
 def test_choices_that_are_numbers_or_letters_themselves(tmp_path):
     own = {"name": "quiz", "context": "{q}", "answers": [" {options}"]}
     rows = [{"q": "2 + 1", "options": ["1", "2", "3", "4"], "label": label} for label in range(4)]

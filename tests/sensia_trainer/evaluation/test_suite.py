@@ -13,6 +13,7 @@ from sensia_trainer.evaluation.results import items_file
 from sensia_trainer.evaluation.settings import CHOICE_TASKS, EvaluationConfig
 from sensia_trainer.evaluation.suite import load_model, run
 from sensia_trainer.evaluation.tasks import TASKS
+from sensia_trainer.utils.errors import explain
 from tests.conftest import SENTENCES
 from tests.modeling_backpack.test_published import write
 from tests.modeling_backpack.tiny import random_ids, tiny_published
@@ -204,6 +205,31 @@ def test_bad_configuration(config, change, message):
         setattr(config, name, value)
     with pytest.raises(ValueError, match=message):
         run(config)
+
+
+@pytest.mark.parametrize(
+    "change, way",
+    [
+        ({"target": "swh_Latn"}, "`--flores false`"),
+        ({"flores": False, "target": "swh_Latn"}, "leave xcopa out of `--tasks`"),
+        ({"flores": False, "tasks": ["xcopa"], "grid_search": True}, "`--grid_search false`"),
+    ],
+)
+def test_what_is_missing_comes_with_a_way_out(config, data_dir, change, way):
+    for file in data_dir.glob("xcopa/*/val.*"):
+        file.unlink()
+    for name, value in change.items():
+        setattr(config, name, value)
+    with pytest.raises(ValueError) as refused:
+        run(config)
+    assert way in explain(refused.value)
+
+
+def test_a_text_is_cut_at_the_positions_that_a_model_has(config, data_dir):
+    file = data_dir / "flores200/devtest/ind_Latn.devtest"
+    file.write_text(file.read_text(encoding="utf-8").replace("\n", " kata" * 300 + "\n", 1), encoding="utf-8")
+    config.max_length = 4096
+    assert run(config)["flores"]["truncated"] == 1
 
 
 def test_wrong_language_is_refused(config, data_dir):

@@ -126,7 +126,7 @@ def test_items_that_cannot_be_scored_are_named(tmp_path):
     with pytest.raises(ValueError, match="Item 4 of copa en test: choice 1 is empty"):
         load_task("copa", "en", "test", data_dir=tmp_path)
     write(tmp_path / "copa_en/test.en.labelled.jsonl", [copa(5, "cause", label=-1)])
-    with pytest.raises(ValueError, match="Item 5.*hidden label"):
+    with pytest.raises(ValueError, match="Item 5.*hidden, as on the Hub: give the labelled files by `data_dir`"):
         load_task("copa", "en", "test", data_dir=tmp_path)
 
 

@@ -140,12 +140,13 @@ def test_a_run_at_chance_is_told_to_look_at_its_pairs():
     "pairs, found, interval, is_better",
     [(3, 1.0, None, True), (3, 1.0, (1.0, 1.0), True), (3, 2 / 3, None, False), (3, 2 / 3, (0.0, 1.0), False),
      (100, 0.02, None, False), (100, 0.03, (0.005, 0.06), False), (100, 0.03, (0.012, 0.06), True),
-     (1000, 0.0015, None, False)],
+     (1000, 0.0015, None, False), (200, 0.0, (0.0, 0.0), False),
+     (1012, 1 / 1012 + 1e-9, [1 / 1012 + 1e-9] * 2, False)],
 )  # fmt: skip
 def test_what_is_better_than_chance_is_not_told_to_be_no_better(pairs, found, interval, is_better):
     lines = verdict({}, metrics(found, 2.5, 2.0, interval, pairs=pairs), NAMES)
     chance = next(part for part in lines[1].split("; ") if "chance" in part)
-    assert ("better than chance" in chance) == is_better
+    assert ("better than chance" in chance) == is_better and "worse than chance" not in chance
     assert ("look at ten pairs" in lines[-1]) != is_better
 
 

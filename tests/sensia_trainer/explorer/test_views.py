@@ -161,6 +161,11 @@ def test_a_map_keeps_what_two_directions_hold(explored, sense):
     assert found.cosine == pytest.approx(cosines.trace() / 5, abs=1e-4)
 
 
+def test_one_translation_of_two_words_is_that_of_both(explored):
+    pairs = [("cat", "kucing"), ("dog", "kucing")]
+    assert views.map_of(explored, [(b, b) for _, b in pairs], None).nearest == 2
+
+
 def test_pairs_are_read_however_they_are_parted():
     assert views.parse_pairs("water = air\nsea\tlaut\n\nsky; langit\nsun,matahari\nwater=air") == [
         ("water", "air"), ("sea", "laut"), ("sky", "langit"), ("sun", "matahari"),
