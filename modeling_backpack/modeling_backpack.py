@@ -684,16 +684,18 @@ class BackpackForSequenceClassification(GenericForSequenceClassification, Backpa
         self.num_labels = config.num_labels
         self.backpack = BackpackModel(config)
         self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
-        self._padding = None
-        self._take_padding()
+        self._padding = config.backbone_config.pad_token_id
+        self._agree_on_padding()
         # Before each pass, since it may be set after loading; a hook, since trainers read the names of `forward`.
-        self.register_forward_pre_hook(lambda model, _: model._take_padding())
+        self.register_forward_pre_hook(lambda model, _: model._agree_on_padding())
         self.post_init()
 
-    def _take_padding(self):
-        """Gives the padding token, where it was set or changed, to the backbone, whose the generic one reads."""
-        if self.config.pad_token_id not in (None, self._padding):
-            self._padding = self.config.backbone_config.pad_token_id = self.config.pad_token_id
+    def _agree_on_padding(self):
+        """Makes the padding token of both configurations the one that was given last: releases of the generic
+        classifier read the one or the other."""
+        own, backbone = self.config.pad_token_id, self.config.backbone_config.pad_token_id
+        self._padding = backbone if own in (None, self._padding) else own
+        self.config.pad_token_id = self.config.backbone_config.pad_token_id = self._padding
 
 
 def _whole(token_ids):

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, StaticCa
 import modeling_backpack
 import sensia_trainer
 from modeling_backpack import BackpackConfig, BackpackForCausalLM
+from tests.tiny import tiny_trainer
 
 
 RELEASED = Path(__file__).resolve().parents[1] / "model_cards" / "backpack-micro-sensia-id"
@@ -119,6 +120,17 @@ def test_training_and_saving(model, tmp_path):
     assert not any(info.values())
     input_ids = torch.randint(1, 97, (2, 7))
     assert torch.equal(again.eval()(input_ids).logits, model.eval()(input_ids).logits)
+
+
+def test_an_adaptation_ends_and_resumes(tmp_path):
+    fields = {"eval_rows": 8, "eval_steps": 6, "save_strategy": "steps", "save_steps": 6}
+    whole, again = (tiny_trainer(tmp_path / "run", **fields) for _ in range(2))
+    whole.train()
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    assert whole.state.global_step == again.state.global_step == 12
+    for name, parameter in again.model.state_dict().items():
+        assert torch.equal(parameter, whole.model.state_dict()[name]), name
+    assert {"train_runtime", "train_seconds"} <= set(whole.state.log_history[-1])
 
 
 def test_released_folder_as_remote_code(tmp_path):

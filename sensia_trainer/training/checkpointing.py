@@ -173,7 +173,7 @@ class ResumableTrainer(PublishingTrainer):
     def log(self, logs, start_time=None):
         if "train_runtime" in logs:
             # `Trainer` speaks of this call alone: of one that had nothing left to train, it would say `train_loss` 0.
-            if self.state.global_step == self._initial_global_step:
+            if self.state.global_step == self._first_step:
                 logs = {name: logs[name] for name in ("train_runtime", "total_flos")}
             logs = logs | {"train_seconds": round(self.seconds, 4)}
         if "loss" in logs:
@@ -273,6 +273,7 @@ class ResumableTrainer(PublishingTrainer):
 
     def _init_training_state(self, max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial):
         trained = super()._init_training_state(max_steps, steps_per_epoch, epochs, resume_from_checkpoint, trial)
+        self._first_step = self.state.global_step  # of this call; older releases of `Trainer` do not keep it
         if resume_from_checkpoint is not None:
             self._seconds_before = self._running_state(resume_from_checkpoint)["seconds"]
             self._find_best_checkpoint(Path(self._get_output_dir(trial)))
