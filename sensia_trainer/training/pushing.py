@@ -128,7 +128,8 @@ def _publish(args, repo_id, folder, message, *, token=None, revision=None, **opt
     options |= {"token": token or args.hub_token, "revision": revision or args.hub_revision}
     options["private"] = args.hub_private_repo is not False
     report = publish(folder, repo_id, message=message, **options)
-    return CommitInfo(f"{report['url']}/commit/{report['commit']}", message, "", report["commit"])
+    url = f"{report['url']}/commit/{report['commit']}"
+    return CommitInfo(commit_url=url, commit_message=message, commit_description="", oid=report["commit"])
 
 
 def _note_pushed(args, commit):
