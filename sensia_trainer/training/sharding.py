@@ -2,8 +2,12 @@
 
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from transformers.integrations import is_fsdp_enabled
+from transformers.utils import is_accelerate_available
 
 from .parts import has_updates, trained_in_part
+
+
+SHARDS_FROM = "1.15.0"
 
 
 LOADED_BY_ONE = (
@@ -43,7 +47,12 @@ def check_sharding(model, args, plugin):
         model (`PreTrainedModel`): The model, not sharded yet.
         args ([`SensiaConfig`]): Settings of the run.
         plugin (`accelerate.FullyShardedDataParallelPlugin`): How it is to be sharded.
+
+    Raises:
+        `ValueError`: what cannot be done.
     """
+    if not is_accelerate_available(SHARDS_FROM):  # earlier ones leave the head in pieces, or a tied one in two groups
+        raise ValueError(f"FSDP wants accelerate {SHARDS_FROM} or newer: `pip install -U accelerate`, or use DDP.")
     if has_updates(model) or trained_in_part(model):
         raise ValueError(
             "`train` names parts of the model, but FSDP shards the weights that updates are merged into, and rows of "

@@ -129,6 +129,12 @@ def test_what_cannot_be_sharded_is_refused(tmp_path):
         check_sharding(model, None, SimpleNamespace(fsdp_version=2))
 
 
+def test_an_old_accelerate_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sensia_trainer.training.sharding.SHARDS_FROM", "999.0")
+    with pytest.raises(ValueError, match="FSDP wants accelerate 999.0 or newer"):
+        check_sharding(tiny_trainer(tmp_path).model, None, SimpleNamespace(fsdp_version=2))
+
+
 def adapt_by_command(folder):
     allow_fsdp_on_cpu()
     main([f"{folder}/recipe.yaml"])
