@@ -8,8 +8,6 @@ from .parts import has_updates, trained_in_part
 
 
 SHARDS_FROM = "1.15.0"
-
-
 LOADED_BY_ONE = (
     "`fsdp_cpu_ram_efficient_loading` is true, which leaves the weights to the first process until training begins, "
     "but every process reads or evaluates the base model before. Set it to false."

@@ -604,6 +604,7 @@ def test_the_snippet_of_an_adapter_adds_it_to_its_base(folder, tiny_model, tmp_p
 
 def test_snippets_run_without_this_package(folder, tmp_path):
     """Each in a name space of its own."""
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
     lines = ["import runpy, sys", "sys.modules.update(modeling_backpack=None, sensia_trainer=None)"]
     for name, metrics in (("adapted", ADAPTATION), ("base", PRETRAINING)):
         own = shutil.copytree(folder, tmp_path / name)

@@ -87,6 +87,7 @@ def test_a_control_of_other_held_out_pairs_is_refused(tmp_path):
 
 
 def test_text_beside_the_pairs(tmp_path):
+    pytest.importorskip("py3langid", reason="py3langid is not installed")
     sentences = ["The cat sleeps on the old chair in the kitchen.", "We will meet again tomorrow morning at the sea."]
     (tmp_path / "a.txt").write_text("\n".join([*sentences, "", "held out"] * 30), encoding="utf-8")
     (tmp_path / "b.tsv").write_text("en\tid\nA good book is worth reading twice.\tx\n", encoding="utf-8")
@@ -204,6 +205,7 @@ def test_texts_are_told_by_the_fingerprint_of_their_list():
 
 
 def test_much_text_is_judged_some_at_a_time(tmp_path, monkeypatch):
+    pytest.importorskip("py3langid", reason="py3langid is not installed")
     seen = []
     monkeypatch.setattr(adaptation, "elsewhere", lambda texts, *_: seen.append(len(texts)) or [""] * len(texts))
     (tmp_path / "a.txt").write_text("".join(f"{CAT} {n}\n" for n in range(2500)), encoding="utf-8")
@@ -225,6 +227,7 @@ def test_text_that_is_not_compared_with_evaluation_sets_is_told(tmp_path, caplog
 
 
 def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_path):
+    pytest.importorskip("py3langid", reason="py3langid is not installed")
     clean = ["The cat sleeps on the old chair in the kitchen.", "We will meet again tomorrow morning at the sea."]
     tested = ["The harbour was closed for eleven days in March.", "A later split of the same collection of texts."]
     german = "Der Hafen war im Winter elf Tage lang geschlossen, und niemand wusste warum."
@@ -252,6 +255,7 @@ def test_text_beside_the_pairs_without_evaluation_sets_and_other_languages(tmp_p
 
 
 def test_text_is_told_from_other_languages_where_the_target_cannot_be(tmp_path):
+    pytest.importorskip("py3langid", reason="py3langid is not installed")
     german = "Der Hafen war im Winter elf Tage lang geschlossen, und niemand wusste warum."
     (tmp_path / "a.txt").write_text("\n".join([CAT, german, CAT]), encoding="utf-8")
     (tmp_path / "b.txt").write_text(german, encoding="utf-8")
@@ -267,6 +271,7 @@ def test_text_is_told_from_other_languages_where_the_target_cannot_be(tmp_path):
 
 
 def test_text_too_short_to_be_judged_is_told(tmp_path, caplog):
+    pytest.importorskip("py3langid", reason="py3langid is not installed")
     (tmp_path / "a.txt").write_text("\n".join(["Guten Tag", "Danke sehr", "Bitte", CAT]), encoding="utf-8")
     held_out = Dataset.from_dict({"translation": [{"en": "held out", "id": "x"}]})
     data = AdaptationData(model="m", bitext="b", replay_source=str(tmp_path / "a.txt"))
