@@ -328,7 +328,10 @@ class BackpackConfig(PreTrainedConfig):
 
     def to_dict(self):
         """The fields, and the backbone's as `text_config` too, where PEFT's prompt learning looks for sizes."""
-        return super().to_dict() | {"text_config": self.backbone_config.to_dict()}
+        fields, padding = super().to_dict(), getattr(self.backbone_config, "pad_token_id", None)
+        if padding is not None:  # a trainer gives the backbone that of its tokenizer
+            fields["pad_token_id"] = padding
+        return fields | {"text_config": self.backbone_config.to_dict()}
 
     def to_diff_dict(self):
         return {name: value for name, value in super().to_diff_dict().items() if name != "text_config"}

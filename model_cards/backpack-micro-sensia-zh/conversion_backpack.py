@@ -17,12 +17,15 @@ pretrained language models.
 """
 
 import inspect
+import json
 import re
+from pathlib import Path
 
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import register_checkpoint_conversion_mapping
 from transformers.core_model_loading import Transpose, WeightConverter, WeightRenaming
+from transformers.utils import find_adapter_config_file
 
 from .configuration_backpack import is_flat_layout, refuse_unfit_backbone
 
@@ -52,7 +55,8 @@ HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revisio
 def is_published_layout(pretrained_model_name_or_path, **kwargs):
     """
     Whether a folder or Hub repository holds a Backpack in the published layout, of which `AutoModelForCausalLM` makes
-    a GPT-2 with random weights: load it with [`BackpackForCausalLM`]. `False` where no configuration can be read.
+    a GPT-2 with random weights: load it with [`BackpackForCausalLM`]. An adapter is what its base is. `False` where no
+    configuration can be read.
 
     Args:
         pretrained_model_name_or_path (`str`): Folder or Hub id.
@@ -60,9 +64,21 @@ def is_published_layout(pretrained_model_name_or_path, **kwargs):
     """
     hub = {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
     try:
-        return is_flat_layout(PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0])
+        config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
     except OSError:
-        return False
+        config = {}
+    if config:
+        return is_flat_layout(config)
+    base = base_of_adapter(pretrained_model_name_or_path, **hub)
+    hub.pop("revision", None)  # which is the adapter's
+    return base is not None and is_published_layout(base, **hub)
+
+
+def base_of_adapter(name, **kwargs) -> str | None:
+    """The base model that a folder or Hub repository of an adapter names; `None` for what is no adapter."""
+    hub = {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
+    file = find_adapter_config_file(name, **hub)
+    return json.loads(Path(file).read_text(encoding="utf-8"))["base_model_name_or_path"] if file else None
 
 
 def refuse_nano_backpack(state_dict):

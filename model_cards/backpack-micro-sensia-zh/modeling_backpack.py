@@ -47,6 +47,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from .configuration_backpack import BackpackConfig, sense_network_settings
 from .conversion_backpack import (
     PUBLISHED,
+    base_of_adapter,
     copy_module,
     is_published_layout,
     load_language_model,
@@ -168,11 +169,13 @@ class BackpackPreTrainedModel(PreTrainedModel):
         inverse_layer = kwargs.pop("scale_attn_by_inverse_layer_idx", None)
         wants_info = kwargs.pop("output_loading_info", False)
         name = pretrained_model_name_or_path
+        # Untied only now: the senses of the checkpoint are those of its word embeddings.
+        unties = not kwargs.get("tie_sense_embeddings", getattr(config, "tie_sense_embeddings", True))
         published = state_dict is None and name is not None and is_published_layout(name, **kwargs)
         if published:
             if config is None:
                 # What says which revision, and whose, is for the weights as well.
-                config_dict, _ = BackpackConfig.get_config_dict(name, **kwargs)
+                config_dict, _ = BackpackConfig.get_config_dict(base_of_adapter(name, **kwargs) or name, **kwargs)
                 config, kwargs = BackpackConfig.from_dict(config_dict, return_unused_kwargs=True, **kwargs)
             elif isinstance(config, (str, os.PathLike)):
                 config = BackpackConfig.from_pretrained(config)
@@ -183,6 +186,10 @@ class BackpackPreTrainedModel(PreTrainedModel):
             name, *args, config=config, state_dict=state_dict, output_loading_info=True, **kwargs
         )
         refuse_nano_backpack(info["unexpected_keys"])
+        senses = {key for key in info["missing_keys"] if key.endswith("sense_embeddings.weight")}
+        if unties and senses:
+            model.base_model.sense_embeddings.load_state_dict(model.get_input_embeddings().state_dict())
+            info["missing_keys"] = type(info["missing_keys"])(set(info["missing_keys"]) - senses)
         if published:
             # What a checkpoint of a language model has no weights for: the head of a classifier.
             lacks = sorted(key for key in info["missing_keys"] if not key.startswith("score."))
@@ -306,13 +313,14 @@ class BackpackModel(BackpackPreTrainedModel):
     def intervene_on_senses(self, token_ids, sense, scale=None, vector=None):
         """
         Within this context, sense `sense` of the tokens `token_ids` is multiplied by `scale` or replaced by `vector`,
-        in `forward` and in `generate`. Contexts nest; nothing remains afterwards.
+        in `forward` and in `generate`. Contexts nest; nothing remains afterwards, but in a copy of the model that is
+        made within.
 
         Args:
             token_ids (`list[int]` or `torch.LongTensor`): The tokens changed.
             sense (`int`): Index of the sense, 0 to K - 1.
             scale (`float`, *optional*): Factor.
-            vector (`torch.FloatTensor` of shape `(hidden_size,)`, *optional*): Replacement.
+            vector (`torch.FloatTensor` of shape `(hidden_size,)`, or a list, *optional*): Replacement.
 
         Raises:
             `ValueError`: for both or none of `scale` and `vector`, a `vector` of another size, and a `sense` or tokens
@@ -320,14 +328,15 @@ class BackpackModel(BackpackPreTrainedModel):
         """
         if (scale is None) == (vector is None):
             raise ValueError("Give exactly one of `scale` (a factor) and `vector` (a replacement).")
-        if not 0 <= sense < self.config.num_senses:
-            raise ValueError(f"`sense` must lie in [0, {self.config.num_senses}), got {sense}.")
+        if sense not in range(self.config.num_senses):
+            raise ValueError(f"`sense` must be a whole number in [0, {self.config.num_senses}), got {sense}.")
+        vector = None if vector is None else torch.as_tensor(vector)
         if vector is not None and vector.shape != (self.config.hidden_size,):
             raise ValueError(
                 f"`vector` must have the shape ({self.config.hidden_size},) of one sense vector, got "
                 f"{tuple(vector.shape)}."
             )
-        changed = torch.as_tensor(token_ids).reshape(-1)
+        changed = _whole(token_ids).reshape(-1)
         self._check_ids(changed.unique(), "token_ids")
 
         def intervention(senses, ids):
@@ -375,8 +384,8 @@ class BackpackModel(BackpackPreTrainedModel):
             output_sense_weights (`bool`, *optional*, defaults to `False`): Whether to return the sense weights.
 
         Raises:
-            `ValueError`: for both or none of `input_ids` and `inputs_embeds`, a sequence longer than the backbone's
-            positions, or token ids outside the vocabulary.
+            `ValueError`: for both or none of `input_ids` and `inputs_embeds`, a sequence longer than the learned
+            positions of the backbone (with others it goes on, with a warning), or token ids outside the vocabulary.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("You must specify exactly one of `input_ids` and `inputs_embeds`.")
@@ -627,8 +636,11 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
 
         Returns:
             `torch.FloatTensor` of shape `(*token_ids.shape, num_senses, hidden_size)`.
+
+        Raises:
+            `ValueError`: for tokens that are no whole numbers or do not exist.
         """
-        token_ids = torch.as_tensor(token_ids)
+        token_ids = _whole(token_ids)
         if self.device.type != "meta":  # offloaded: inputs go where the weights are fetched to
             token_ids = token_ids.to(self.device)
         return self.backpack.compute_senses(token_ids)
@@ -638,7 +650,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
         The words that vectors vote for most: their projection on the vocabulary.
 
         Args:
-            senses (`torch.FloatTensor` of shape `(..., hidden_size)`): Sense vectors.
+            senses (`torch.FloatTensor` of shape `(..., hidden_size)`): Sense vectors, in any precision.
             top_k (`int`, *optional*, defaults to 10): Number of words.
             tokenizer (`PreTrainedTokenizerBase`, *optional*): Of the model, to give words in the place of ids.
 
@@ -646,7 +658,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
             Scores and token ids, each of shape `(..., top_k)`, best first; with a tokenizer words (`str`) alone, in
             lists nested likewise.
         """
-        scores, ids = nn.functional.linear(senses, self.lm_head.weight).topk(top_k, dim=-1)
+        scores, ids = nn.functional.linear(senses.to(self.lm_head.weight), self.lm_head.weight).topk(top_k, dim=-1)
 
         def words(part):
             return [words(one) for one in part] if isinstance(part, list) else tokenizer.decode([part]).strip()
@@ -661,7 +673,7 @@ class BackpackForCausalLM(BackpackPreTrainedModel, GenerationMixin):
 class BackpackForSequenceClassification(GenericForSequenceClassification, BackpackPreTrainedModel):
     """
     A Backpack that scores a text by what the head would read at its last word. A batch of several texts needs
-    `config.backbone_config.pad_token_id`, which tells padding from words.
+    `config.pad_token_id`, which tells padding from words.
     """
 
     base_model_prefix = "backpack"
@@ -671,11 +683,29 @@ class BackpackForSequenceClassification(GenericForSequenceClassification, Backpa
         BackpackPreTrainedModel.__init__(self, config)
         self.num_labels = config.num_labels
         self.backpack = BackpackModel(config)
-        # CODEPATH: backbones without a padding token of their own, GPT-2's among them.
-        if config.backbone_config.pad_token_id is None:
-            config.backbone_config.pad_token_id = config.pad_token_id
         self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
+        self._padding = config.backbone_config.pad_token_id
+        self._agree_on_padding()
+        # Before each pass, since it may be set after loading; a hook, since trainers read the names of `forward`.
+        self.register_forward_pre_hook(lambda model, _: model._agree_on_padding())
         self.post_init()
+
+    def _agree_on_padding(self):
+        """Makes the padding token of both configurations the one that was given last: releases of the generic
+        classifier read the one or the other."""
+        own, backbone = self.config.pad_token_id, self.config.backbone_config.pad_token_id
+        self._padding = backbone if own in (None, self._padding) else own
+        self.config.pad_token_id = self.config.backbone_config.pad_token_id = self._padding
+
+
+def _whole(token_ids):
+    """Tokens as a tensor; `ValueError` for numbers that are not whole. An empty list has no type of its own."""
+    token_ids = torch.as_tensor(token_ids)
+    if token_ids.numel() == 0:
+        return token_ids.long()
+    if token_ids.is_floating_point() or token_ids.is_complex():
+        raise ValueError(f"`token_ids` must be whole numbers, got {token_ids.dtype}.")
+    return token_ids
 
 
 __all__ = ["BackpackForCausalLM", "BackpackForSequenceClassification", "BackpackModel", "BackpackPreTrainedModel"]

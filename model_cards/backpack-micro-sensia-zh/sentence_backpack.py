@@ -79,7 +79,8 @@ class BackpackSentenceVectors(nn.Module):
         texts = [(prompt or "") + text for text in texts]
         start = self._start()
         room = None if self.max_seq_length is None else self.max_seq_length - len(start)
-        encoded = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        encoded = self.tokenizer(texts, **options)["input_ids"]
         encoded = [start + ids[:room] or [self.tokenizer.eos_token_id or 0] for ids in encoded]
         length = max(map(len, encoded))
         return {
