@@ -89,4 +89,3 @@ def test_an_adaptation_ends_with_its_best_model_and_refuses_an_unknown_metric(tm
     assert len(steps) == len(set(steps)) and set(steps) >= set(ranks)
     drifts = {row["step"]: row[DRIFT] for row in state["log_history"] if DRIFT in row}
     assert with_drift(metrics)["after"][DRIFT] == pytest.approx(drifts[state["best_global_step"]], abs=1e-6)
-    assert len(set(drifts.values())) > 1
