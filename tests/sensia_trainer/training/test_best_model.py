@@ -70,7 +70,7 @@ def test_an_adaptation_ends_with_its_best_model_and_refuses_an_unknown_metric(tm
         (tmp_path / f"{name}.tsv").write_text("\n".join(lines) + "\n")
     fields = "--model base --bitext train.tsv --eval_bitext held-out.tsv --target_language id --vocabulary_size 0 "
     fields += (
-        "--max_steps 6 --eval_strategy steps --eval_steps 2 --save_strategy steps --save_steps 2 --save_total_limit 1 "
+        "--max_steps 6 --eval_strategy steps --eval_steps 2 --save_strategy steps --save_steps 2 --save_total_limit 3 "
     )
     fields += "--load_best_model_at_end true --use_cpu true --report_to none --disable_tqdm true --licence CC0 "
     fields += "--per_device_train_batch_size 8 --logging_steps 2 --learning_rate 0.05 --metric_for_best_model"
@@ -89,3 +89,4 @@ def test_an_adaptation_ends_with_its_best_model_and_refuses_an_unknown_metric(tm
     assert len(steps) == len(set(steps)) and set(steps) >= set(ranks)
     drifts = {row["step"]: row[DRIFT] for row in state["log_history"] if DRIFT in row}
     assert with_drift(metrics)["after"][DRIFT] == pytest.approx(drifts[state["best_global_step"]], abs=1e-6)
+    assert len(set(drifts.values())) > 1
