@@ -174,8 +174,10 @@ class BackpackPreTrainedModel(PreTrainedModel):
         published = state_dict is None and name is not None and is_published_layout(name, **kwargs)
         if published:
             if config is None:
-                # What says which revision, and whose, is for the weights as well.
-                config_dict, _ = BackpackConfig.get_config_dict(base_of_adapter(name, **kwargs) or name, **kwargs)
+                # What says which revision, and whose, is for the weights as well; of an adapter it is not the base's.
+                base = base_of_adapter(name, **kwargs)
+                place = kwargs if base is None else kwargs | {"revision": None}
+                config_dict, _ = BackpackConfig.get_config_dict(base or name, **place)
                 config, kwargs = BackpackConfig.from_dict(config_dict, return_unused_kwargs=True, **kwargs)
             elif isinstance(config, (str, os.PathLike)):
                 config = BackpackConfig.from_pretrained(config)

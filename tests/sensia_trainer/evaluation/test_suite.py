@@ -225,6 +225,16 @@ def test_what_is_missing_comes_with_a_way_out(config, data_dir, change, way):
     assert way in explain(refused.value)
 
 
+def test_items_that_choose_have_as_many_choices_as_those_that_are_scored(config, tmp_path):
+    for name, options in (("test", ["x", "y"]), ("validation", ["x", "y", "z"])):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"question": "Q", "choices": options, "label": 0}))
+    config.tasks, config.grid_search, config.flores = [], True, False
+    config.choices, config.choices_validation = str(tmp_path / "test.jsonl"), str(tmp_path / "validation.jsonl")
+    config.choices_label = "label"
+    with pytest.raises(ValueError, match="`choices_validation` has items of 3 choices, but `choices` of 2"):
+        run(config)
+
+
 def test_a_text_is_cut_at_the_positions_that_a_model_has(config, data_dir):
     file = data_dir / "flores200/devtest/ind_Latn.devtest"
     file.write_text(file.read_text(encoding="utf-8").replace("\n", " kata" * 300 + "\n", 1), encoding="utf-8")
