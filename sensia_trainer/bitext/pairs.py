@@ -234,7 +234,7 @@ def load_pairs(data, args, evaluated=None):
         args.target_language = other_language(names, args.source_language, f"`bitext` ({first.label})")
     languages = args.source_language, args.target_language
     read = [read_source(source, languages) for source in sources]
-    held_out, held_out_problems = _held_out(data, languages)
+    held_out, held_out_problems = _held_out(data, languages, args.seed)
     reported = reported_sentences(expand_variables(data.eval_flores), languages) if data.eval_flores else {}
     key = [CHOOSING, [[one._fingerprint, found] for one, found in read], list(map(dataclasses.asdict, sources))]
     key += [held_out and held_out._fingerprint, languages, args.seed, data.bitext_keep, data.bitext_cap]
@@ -273,7 +273,7 @@ def read_source(source: PairSource, languages) -> tuple[datasets.Dataset, dict]:
     return read_bitext(source.place, *languages, split=source.split or "train", name=source.config_name, **columns)
 
 
-def _held_out(data, languages) -> tuple[datasets.Dataset | None, dict]:
+def _held_out(data, languages, seed: int) -> tuple[datasets.Dataset | None, dict]:
     """The pairs that `eval_flores` or `eval_bitext` names, or None; and what was wrong with them."""
     if data.eval_flores:
         dev = load_flores(expand_variables(data.eval_flores), "dev", languages, purpose="selection")
@@ -281,11 +281,13 @@ def _held_out(data, languages) -> tuple[datasets.Dataset | None, dict]:
         return datasets.Dataset.from_dict({"translation": rows}), {}
     if not data.eval_bitext:
         return None, {}
-    read = [
-        read_source(source, languages) for source in parse_sources(data.eval_bitext, data.bitext_split, "eval_bitext")
-    ]
-    pairs = [without_blanks(one).select_columns("translation") for one, _ in read]
-    return datasets.concatenate_datasets(pairs), dict(sum((Counter(found) for _, found in read), Counter()))
+    sources = parse_sources(data.eval_bitext, data.bitext_split, "eval_bitext")
+    read = [read_source(source, languages) for source in sources]
+    parts = [chosen(one, source, seed).select_columns("translation") for (one, _), source in zip(read, sources)]
+    pairs = datasets.concatenate_datasets(parts)
+    if len(pairs):
+        shares_of_languages(pairs, languages)
+    return pairs, dict(sum((Counter(found) for _, found in read), Counter()))
 
 
 def chosen(pairs, source: PairSource, seed: int):
@@ -377,12 +379,16 @@ def _described(pairs, held_out, sources, data, languages, problems) -> dict:
     facts |= kinds_of(pairs)
     if problems:
         facts["met while reading"] = {name.replace("_", " "): count for name, count in problems.items()}
-    rows = np.unique(np.linspace(0, len(pairs) - 1, JUDGED).astype(int))
-    sample = pairs.select(rows)
-    shares = check_sides(*(texts(sample, one).to_pylist() for one in languages), *languages)
-    if shares:
+    if shares := shares_of_languages(pairs, languages):
         facts[SHARES] = {code: round(share, 3) for code, share in shares.items()}
     return facts
+
+
+def shares_of_languages(pairs, languages) -> dict[str, float]:
+    """Of a sample of pairs, what share of each side is in its language, see [`check_sides`], which refuses swapped
+    sides and sides without words."""
+    sample = pairs.select(np.unique(np.linspace(0, len(pairs) - 1, JUDGED).astype(int)))
+    return check_sides(*(texts(sample, one).to_pylist() for one in languages), *languages)
 
 
 def licence_facts(licences: dict[str, str | None]) -> dict:

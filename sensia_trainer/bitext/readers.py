@@ -75,6 +75,10 @@ def find_column(columns: list[str], code: str, given: str | None, argument: str,
             f"{language(code).name}, rename it to {code!r}, or name it with {argument}_column=... where that can be "
             "given"
         )
+    if any("\r" in str(column) for column in columns):
+        raise ValueError(
+            f"{where} ends its lines by carriage returns alone, as Macs of old did: convert it, `tr '\\r' '\\n'`."
+        )
     wanted = repr(given) if given else f"language {code!r} (tried {', '.join(codes_of(code))})"
     raise ValueError(
         f"{where} has no column for {argument} {wanted}; its columns are: {_shown(columns)}. "
@@ -158,6 +162,8 @@ def _table_rows(header, table, path, languages, columns, problems) -> Iterator[R
         find_column(header, code, given, argument, str(path))
         for code, given, argument in zip(languages, columns, ("source", "target"))
     ]
+    if twice := [name for name in names if header.count(name) > 1]:
+        raise ValueError(f"{path} has {header.count(twice[0])} columns {twice[0]!r}: rename all but the one to use.")
     left, right = map(header.index, names)
     others = [(index, name) for index, name in enumerate(header) if name not in names]
     for first, last, fields in table:

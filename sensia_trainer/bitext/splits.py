@@ -92,6 +92,11 @@ def without_texts(pairs, known: dict[str, np.ndarray]):
     return _where(pairs, keep)
 
 
+def as_written(value) -> str:
+    """A value as a column of text has it: truth values as in JSON and YAML."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def keep_rows(dataset: datasets.Dataset, conditions: dict) -> datasets.Dataset:
     """The rows whose columns have the given values: `keep_rows(bitext, {"licence_class": "open"})`.
 
@@ -104,10 +109,7 @@ def keep_rows(dataset: datasets.Dataset, conditions: dict) -> datasets.Dataset:
     keep = np.ones(len(dataset), dtype=bool)
     for column, wanted in conditions.items():
         indices, values = _column(dataset, column)
-        wanted = [
-            str(value).lower() if isinstance(value, bool) else str(value)
-            for value in (wanted if isinstance(wanted, (list, tuple, set)) else [wanted])
-        ]
+        wanted = [as_written(value) for value in (wanted if isinstance(wanted, (list, tuple, set)) else [wanted])]
         keep &= np.isin(indices, [index for index, value in enumerate(values) if value in wanted])
         if not keep.any():
             there = ", ".join(f"{value!r} ({count})" for value, count in zip(values, np.bincount(indices).tolist()))

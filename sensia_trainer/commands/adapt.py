@@ -122,6 +122,7 @@ def adapt(run, data, words, parts, args):
     from ..vocabulary.extension import keep_report, with_earlier_words, with_votes, words_added
     from ..vocabulary.section import vocabulary_figure
     from ..vocabulary.tokenizer import continuable_state
+    from ..vocabulary.translation import read_dictionary
     from .induce import induced
 
     base, control = base_model(data), read_control(data.control)
@@ -146,6 +147,8 @@ def adapt(run, data, words, parts, args):
     begun = base
     if words.vocabulary_size:
         continuable_state(load_tokenizer(data.tokenizer or base))
+        if words.vocabulary_dictionary:  # before hours of inducing
+            read_dictionary(expand_variables(words.vocabulary_dictionary))
     if data.induce_steps and has_senses:
         sentences = sentences_of(train, args.source_language)
         folder, steps = run.path / "induced", data.induce_steps

@@ -16,6 +16,7 @@ from modeling_backpack.conversion_backpack import inverse_layer_losses, set_inve
 from ..evaluation.vectors import keep_vectors
 from ..hub.folders import complete_folder
 from ..hub.licences import keep_licence
+from ..training.parts import merge_updates
 from ..utils.arguments import Parser
 from ..utils.files import check_new, written_folder
 from ..utils.models import load_model, load_tokenizer
@@ -36,11 +37,8 @@ def parser():
 
 def main(argv):
     args = parser().parse_args(argv)
-    if args.text and not args.tokenizer:
-        parser().error("--text needs --tokenizer")
-
     check_new(args.output_dir)
-    model = load_model(args.checkpoint)
+    model = merge_updates(load_model(args.checkpoint))
     if not isinstance(model, BackpackForCausalLM):
         raise ValueError(
             f"`checkpoint` is {args.checkpoint!r}, a {type(model).__name__}, which has no senses to convert: `sensia "
@@ -51,13 +49,15 @@ def main(argv):
     )
     tokenizer = _tokenizer(args, model)
     if args.text:
+        if tokenizer is None:
+            parser().error("--text needs --tokenizer: the checkpoint has none")
         losses = losses_of_scaling(model, tokenizer, args.text)
         print(f"loss with inverse-layer scaling {losses[True]:.4f}, without {losses[False]:.4f} nats a token")
         set_inverse_layer_scaling(model, losses[True] <= losses[False])
     with written_folder(args.output_dir) as written:
         if tokenizer is not None:
             tokenizer.save_pretrained(written)
-        model.save_pretrained(written)
+        model.save_pretrained(written, save_original_format=False)  # an adapter came with names of PEFT
         keep_report(args.checkpoint, written)
         keep_licence(args.checkpoint, written)
         keep_vectors(args.checkpoint, written)

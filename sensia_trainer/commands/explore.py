@@ -45,7 +45,7 @@ def main(argv):
     options = {"server_name": "127.0.0.1", "server_port": args.port, "inbrowser": not args.no_browser}
     try:
         _, url, _ = launch(page, prevent_thread_lock=True, **options)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise ValueError(
             f"No page can be served at the port {args.port or 'from 7860 on'}: give another by `--port`."
         ) from error

@@ -5,7 +5,8 @@ Make a Hub-ready folder of a finished run: half-precision weights, the model's c
     sensia release outputs/sensia-id model_cards/sensia-id --after sensia-id.json --control lm-only-id.json
     sensia release --refresh model_cards/*  # code, figures and cards of this version; the weights stay
 
-The results on the card are those of `sensia evaluate`; without them, those of the run itself.
+The results on the card are those of `sensia evaluate`; without them, those of the run itself. To refresh is to render
+cards anew: what was written into one by hand is lost.
 """
 
 from ..utils.arguments import Parser

@@ -83,6 +83,7 @@ def main(argv, launch=None):
     )
     from ..experiments.tables import (
         agreement,
+        check_claims,
         draw_table,
         judge,
         load_results,
@@ -108,6 +109,8 @@ def main(argv, launch=None):
     if not (arguments.list or arguments.render_only):
         check_runs(chosen, fields_of, arguments.allow_scripts)
     # What would fail after the last run is found before the first.
+    for path, matrix in matrices.items():
+        check_claims(matrix, expanded[path])
     preface = Path(arguments.preface).read_text(encoding="utf-8") if arguments.preface else ""
     if arguments.again and not Path(arguments.again).is_dir():
         raise ValueError(f"`--again` is {arguments.again!r}, which is not a folder.")

@@ -42,7 +42,7 @@ def main(argv):
 
     from datasets import concatenate_datasets
 
-    from ..bitext.pairs import chosen, parse_sources, read_source
+    from ..bitext.pairs import chosen, parse_sources, read_source, shares_of_languages
     from ..evaluation.vectors import keep_vectors
     from ..hub.folders import complete_folder
     from ..hub.licences import keep_licence
@@ -57,6 +57,8 @@ def main(argv):
     read = [(read_source(source, languages)[0], source) for source in parse_sources(args.bitext)]
     parts = [chosen(one, source, args.seed).select_columns("translation") for one, source in read]
     pairs = concatenate_datasets(parts)
+    if len(pairs):
+        shares_of_languages(pairs, languages)
     model = load_model(args.model)
     tokenizer, report = extend_vocabulary(
         model,

@@ -5,6 +5,7 @@ to keep. `apply_filters` runs them in the order of `FILTERS`, the cheap ones fir
 kept, and counts under the filter's name what each takes.
 """
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -14,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from ..bitext.langid import MIN_BYTES, identifier, is_elsewhere
-from ..bitext.near import APOSTROPHES, INVISIBLE, near_keys
+from ..bitext.near import APOSTROPHES, INVISIBLE, is_uncontaminated
 from ..languages import language
 
 
@@ -56,8 +57,8 @@ class FilterRules:
             bounds = getattr(self, field)
             if bounds is None:
                 continue
-            if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1]:
-                raise ValueError(f"filters.{field}={list(bounds)}: give two bounds, the lower one first")
+            if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] < math.inf:
+                raise ValueError(f"filters.{field}={list(bounds)}: give two finite bounds, the lower one first")
             object.__setattr__(self, field, tuple(bounds))
         if self.ratio_unit not in ("words", "characters"):
             raise ValueError(f"filters.ratio_unit={self.ratio_unit!r}: give 'words' or 'characters'")
@@ -262,9 +263,9 @@ def keep_languages(sources, targets, context) -> np.ndarray:
 
 
 def keep_uncontaminated(sources, targets, context) -> np.ndarray:
-    """Neither side is, up to case, punctuation and numbers, a sentence of an evaluation set."""
+    """Neither side is, or holds, up to case, punctuation and numbers, a sentence of an evaluation set."""
     keys = context.evaluation_keys
-    return ~(np.isin(near_keys(sources), keys) | np.isin(near_keys(targets), keys))
+    return is_uncontaminated(sources, keys) & is_uncontaminated(targets, keys)
 
 
 FILTERS = {

@@ -56,6 +56,8 @@ class Source:
     sha256: str | None = None
 
     def __post_init__(self):
+        if self.max_pairs is not None and self.max_pairs < 1:
+            raise ValueError(f"sources: max_pairs={self.max_pairs}: give at least 1, or leave it out for all")
         if (self.opus is None) == (self.path is None):
             raise ValueError(
                 f"sources: give exactly one of `opus` and `path`, got opus={self.opus!r}, path={self.path!r}"

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from ..bitext.near import near_keys, text_keys
 from ..bitext.readers import Row
 from ..bitext.sources import recognise, refuse_mostly_malformed
+from ..bitext.splits import as_written
 from ..bitext.streams import Problems, refuse_other_bytes
 from ..utils.files import read_json, write_json, written_atomically
 from .duplicates import KEPT, NAMES, count_parts, find_duplicates
@@ -91,14 +92,15 @@ def _filter_shard(
     read = Counter((group, "read") for group in groups)
     dropped = Counter()
     wanted = {
-        name: [str(v) for v in (value if isinstance(value, list) else [value])] for name, value in source.where.items()
+        name: [as_written(v) for v in (value if isinstance(value, list) else [value])]
+        for name, value in source.where.items()
     }
     for name in (*wanted, *columns):
         if name not in rows[0][2]:
             raise ValueError(f"{source.label}: {name!r} is not a column; there are: {', '.join(rows[0][2]) or 'none'}")
     chosen = []
     for n, (left, right, others) in enumerate(rows):
-        if not all(str(others[name]) in values for name, values in wanted.items()):
+        if not all(as_written(others[name]) in values for name, values in wanted.items()):
             dropped[groups[n], "where"] += 1
         elif max(len(left), len(right)) > context.rules.side_characters:
             dropped[groups[n], "characters"] += 1

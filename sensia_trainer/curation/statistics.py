@@ -74,6 +74,9 @@ def token_counter(name: str | None):
         except Exception:  # the library raises bare Exceptions, for every reason
             return None
 
+    tokenizer.no_padding()  # which some tokenizers bring along, as they do a length to cut at
+    tokenizer.no_truncation()
+
     def count(texts: list[str]) -> int:
         parts = (texts[start : start + 10_000] for start in range(0, len(texts), 10_000))
         return sum(len(one.ids) for part in parts for one in tokenizer.encode_batch(part, add_special_tokens=False))

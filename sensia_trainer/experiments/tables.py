@@ -84,10 +84,15 @@ def measured(result: dict, column: dict) -> tuple[float, list[float] | None] | N
         return None
     *path, last = column["metric"].split(".")
     for name in path:
-        result = (result or {}).get(name)
-    value = (result or {}).get(last)
+        result = result.get(name) if isinstance(result, dict) else None
+    value = result.get(last) if isinstance(result, dict) else None
     if value is None:
         return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(
+            f"The column {column['label']!r} is of `metric` {column['metric']!r}, which is no number but a "
+            f"{type(value).__name__}: name one in it."
+        )
     interval = result.get("interval" if last == "mean" else f"{last}_interval")
     return value, interval if interval and None not in interval else None
 
@@ -267,6 +272,18 @@ def judge(rows: list[dict], claim: dict) -> dict:
                 verdict = "holds" if (center < 0) == bool(claim.get("lower")) else "does not hold"
         difference = center, interval
     return claim | {"verdict": verdict, "difference": difference, "values": [better, than]}
+
+
+def check_claims(matrix: Matrix, runs: list[Run]) -> None:
+    """Refuse, by a `ValueError`, a claim about a row that the table will not have; before the runs, not after them."""
+    rows = [row["name"] for row in table_rows(matrix, runs, {})]
+    for claim in matrix.claims:
+        allowed = {"better": rows, "than": [*rows, *YARDSTICKS, "zero"]}
+        for side, names in allowed.items():
+            if claim[side] not in names:
+                raise ValueError(
+                    f"The claim {claim['text']!r} has {claim[side]!r} for `{side}`, which must be one of {names}."
+                )
 
 
 def render_claims(matrix: Matrix, runs: list[Run], results: dict[str, dict]) -> str:

@@ -10,7 +10,7 @@ from modeling_backpack.sentence_backpack import SETTINGS_FILE, BackpackSentenceV
 
 from ..analysis.words import word_senses
 from ..languages import language
-from ..utils.files import METRICS_FILE
+from ..utils.files import DELTA_FILE, METRICS_FILE, read_json
 from ..utils.models import json_of, load_model, load_tokenizer
 from ..utils.recipes import find_model
 from .words import SOURCE, word_pairs
@@ -124,9 +124,16 @@ def _target(metrics: dict) -> str | None:
 
 
 def base_at_hand(name, metrics: dict) -> str | None:
-    """The base model that a model's results name, where its folder is here, beside the model, or in the package."""
+    """The base model that a model's results name, where it has senses and its folder is here, beside the model, or in
+    the package."""
     base = metrics.get("base_model")
     if not isinstance(base, str) or not base:
         return None
-    places = [Path(find_model(name)).resolve().parent / Path(base).name, Path(base), Path(find_model(Path(base).name))]
-    return next((str(place) for place in places if (place / "config.json").is_file()), None)
+    own = Path(find_model(name)).resolve()
+    places = [own.parent / Path(base).name, Path(base), Path(find_model(Path(base).name))]
+    return next((str(place) for place in places if place.resolve() != own and _has_senses(place)), None)
+
+
+def _has_senses(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and not (folder / DELTA_FILE).is_file() and "num_senses" in read_json(config)

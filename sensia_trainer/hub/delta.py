@@ -23,6 +23,7 @@ from ..training.parts import merge_updates
 from ..training.runs import METRICS_FILE, weights_fingerprint
 from ..utils.files import DELTA_FILE, DELTA_WEIGHTS, portable, read_json, write_json, write_text, written_folder
 from ..utils.models import load_model, load_tokenizer
+from ..utils.recipes import find_model
 from ..vocabulary.extension import keep_report
 from .card_prose import MODEL_OF_DELTA, delta_notice, with_notice
 from .folders import FILE_SIZE, complete_folder
@@ -47,7 +48,8 @@ def make_delta(folder, base, destination) -> Path:
         The destination.
 
     Raises:
-        `ValueError`: for a destination that exists, and weights of `base` that are not those of the model by shape.
+        `ValueError`: for a destination that exists, weights that are not finite, and weights of `base` that are not
+            those of the model by shape.
     """
     model, original = merge_updates(load_model(folder)), load_model(base)
     known, parts = _as_in(model, original), {}
@@ -60,7 +62,7 @@ def make_delta(folder, base, destination) -> Path:
     facts = {
         "base": portable(str(base)),
         "base_fingerprint": weights_fingerprint(original),
-        "about_base": _about(base),
+        "about_base": _about(find_model(base)),
     }
     with written_folder(destination) as written:
         pattern = DELTA_WEIGHTS.replace(".", "{suffix}.")
@@ -191,6 +193,8 @@ def _distinct(model):
 
 def _difference(name, weight, base):
     """What a delta holds of a weight, by key: `part:name`."""
+    if not torch.isfinite(weight).all():
+        raise ValueError(f"The weight {name!r} holds NaN or infinity: no delta is made of such a model.")
     if base is None:
         return {f"whole:{name}": _half(weight)}
     if weight.shape[1:] != base.shape[1:] or len(weight) < len(base):

@@ -196,7 +196,7 @@ def collect_space(folder, repo_id: str, scratch: Path, *, title=None, **changes)
     name = folder.resolve().name
     models = {name: model}
     base = base_at_hand(folder, read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {})
-    if base is not None:
+    if base is not None and Path(base).resolve().name != name:  # whose place it would take
         models[Path(base).resolve().name] = collect(
             base, repo_id, "model", scratch, is_all=False, **dict.fromkeys(changes), title=None
         )
@@ -227,7 +227,8 @@ def _card_of(folder: Path, repo_id: str, is_all: bool, changes: dict) -> str:
     named = card.data.base_model
     if is_as_rendered(folder):
         base = _public_base(read_json(folder / "metrics.json").get("base_model") or named, folder, repo_id)
-        return render_card(folder, repo_id=repo_id if is_all else None, **{"base_model": base} | _given(changes))
+        facts = {"base_model": base, "base_is_folder": False}  # an id by now, or nothing but a name
+        return render_card(folder, repo_id=repo_id if is_all else None, **facts | _given(changes))
     if is_all and not (folder / DELTA_FILE).is_file():  # whose snippets are for what it gives
         text = re.sub(r'^repo = ".*"$', f'repo = "{repo_id}"', text, flags=re.MULTILINE)
     if changes["title"]:

@@ -32,6 +32,7 @@ FIGURE = "training_dynamics"
 # What releases consist of where they have it; other files of a folder are somebody's own.
 RELEASED = ("*.safetensors*", "*_backpack.py", "modules.json", SENTENCE_SETTINGS, "vocabulary.*", "languages.*")
 RELEASED += (f"{FIGURE}.*", "chat_template.jinja", "generation_config.json")
+CHAT_TEMPLATES = "additional_chat_templates"  # the folder of a tokenizer's further ones
 
 
 def release(run_folder, destination, dtype=None, license=None, text_licence=None, title=None, **evaluations) -> Path:
@@ -94,6 +95,7 @@ def release(run_folder, destination, dtype=None, license=None, text_licence=None
         destination.mkdir(exist_ok=True)
         for stale in (file for pattern in RELEASED for file in destination.glob(pattern)):
             stale.unlink()
+        shutil.rmtree(destination / CHAT_TEMPLATES, ignore_errors=True)
         for file in written.iterdir():
             shutil.move(file, destination / file.name)
     return destination
@@ -162,7 +164,7 @@ def storable(model, dtype: str | None = None) -> str:
 def refresh(folder, text_licence=None) -> Path:
     """
     Bring a released folder up to date with this version: its code, its figure and its card; the weights stay. The
-    card of a delta says that it is one.
+    card of a delta says that it is one. What was written into a card by hand is lost.
 
     Args:
         folder: The released folder.

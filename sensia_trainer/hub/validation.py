@@ -106,7 +106,8 @@ def validate_card(text: str, repo_type: str = "model", to_publish: bool = False)
             "model: name the text's when training (`--licence`), or, if you may, theirs when publishing (`--license "
             "cc-by-4.0`, or that of the base model where it asks for its own)"
         )
-    for placeholder in re.findall(r"more information needed|\bTODO\b|\[needs more\b", card.text, flags=re.IGNORECASE):
+    placeholders = re.findall(r"more information needed|\bTODO\b|\[needs more\b", card.text, flags=re.IGNORECASE)
+    for placeholder in dict.fromkeys(placeholders):
         problems.append(f"the body holds the placeholder {placeholder!r}")
     if problems:
         raise ValueError("The card is not complete: " + "; ".join(problems) + ".")

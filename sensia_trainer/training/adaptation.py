@@ -264,7 +264,7 @@ def _tables(problems, code):
 
 def _texts_of(file, code, problems=None):
     columns = {}
-    if Path(plain_name(file)).suffix in TEXT_SUFFIXES[1:]:
+    if Path(plain_name(file)).suffix.lower() in TEXT_SUFFIXES[1:]:
         refuse_other_encodings(file)
         names = names_in(file)
         if any(names):  # else it is empty, or has no JSON in its first line

@@ -73,6 +73,7 @@ def merge_updates(model):
             module.merge()
             model.set_submodule(name, module.get_base_layer())
             vars(model).pop("peft_config", None)
+            vars(model).pop("_hf_peft_config_loaded", None)  # with it nothing but the updates would be saved
     return model
 
 

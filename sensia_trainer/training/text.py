@@ -19,7 +19,15 @@ from transformers import GPT2Tokenizer
 from transformers.utils import logging
 
 from ..bitext.readers import tsv_fields, without_surrogates
-from ..bitext.streams import Problems, open_binary, plain_name, read_lines, refuse_other_encodings
+from ..bitext.splits import as_written
+from ..bitext.streams import (
+    Problems,
+    open_binary,
+    plain_name,
+    read_lines,
+    refuse_other_bytes,
+    refuse_other_encodings,
+)
 from ..utils.files import fingerprint, read_json, write_json
 from ..utils.recipes import expand_variables
 from .runs import tokenizer_fingerprint
@@ -131,7 +139,7 @@ def _make_blocks(data, files, folder, tokenizer, vocab_size, key):
         logger.warning(f"In {', '.join(data.text_files)}: {sentence}")
     if not len(documents):
         named = f"`dataset`={data.dataset!r} holds" if data.dataset else f"`text_files`={data.text_files} hold"
-        raise ValueError(f"{named} no text{problems.described() or ''}.")
+        raise ValueError(f"{named} no text{''.join(f' ({one})' for one in problems.described())}.")
     if tokenizer is None:
         tokenizer = train_tokenizer(documents, vocab_size, data.block_size)
         tokenizer.save_pretrained(folder / "tokenizer")
@@ -169,10 +177,13 @@ def distinct_documents(data: TextData, files: list[Path], problems: Problems) ->
     """The documents of some files in reading order, without empty ones and copies."""
     seen = set()
     for file in tqdm(files, desc="reading", unit="file"):
+        before, count = problems["invalid_utf8"], 0
         for document in read_documents(file, data.text_column, data.tsv_column, data.tsv_keep, problems):
+            count += 1
             if document and hash(document) not in seen:
                 seen.add(hash(document))
                 yield document
+        refuse_other_bytes({"invalid_utf8": problems["invalid_utf8"] - before}, count, file)
 
 
 def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, problems=None) -> Iterator[str]:
@@ -184,7 +195,7 @@ def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, pro
         `ValueError`: for another kind of file, a damaged one, another encoding or a missing column.
     """
     path, problems = Path(path), Problems() if problems is None else problems
-    suffix = Path(plain_name(path)).suffix
+    suffix = Path(plain_name(path)).suffix.lower()
     if suffix not in TEXT_SUFFIXES:
         raise ValueError(f"{path}: unknown kind of text file; known are .txt, .jsonl and .tsv, compressed or not.")
     refuse_other_encodings(path)
@@ -216,7 +227,7 @@ def read_documents(path, text_column="text", tsv_column="en", tsv_keep=None, pro
                 row = dict(zip(names, fields_of(line))) if line else {}
                 if tsv_column not in row:
                     problems.add("malformed_lines", number)
-                elif all(row.get(name) == str(value) for name, value in (tsv_keep or {}).items()):
+                elif all(row.get(name) == as_written(value) for name, value in (tsv_keep or {}).items()):
                     yield row[tsv_column]
 
 

@@ -187,6 +187,10 @@ def beside(folder, name, value):
         return value | {"path": beside(folder, name, value["path"])}
     if isinstance(value, dict) and name in ("bitext", "eval_bitext"):  # of several languages
         return {key: beside(folder, name, places) for key, places in value.items()}
+    if isinstance(value, str) and value.count(",") == 1 and not Path(value).exists():  # two aligned files
+        parts = [part.strip() for part in value.split(",")]
+        found = [beside(folder, name, part) for part in parts]
+        return value if found == parts else ",".join(found)
     looks_like_a_path = isinstance(value, str) and ("/" in value or Path(value).suffix)
     names_a_model = name in ("model", "dense_model", "tokenizer") and isinstance(value, str)
     if not (looks_like_a_path or names_a_model) or name.startswith("output") or Path(value).exists():

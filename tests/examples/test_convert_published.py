@@ -36,11 +36,37 @@ def test_conversion(tmp_path, capsys, tokenizer, with_text):
 def test_the_tokenizer_of_the_checkpoint_goes_along(tmp_path, capsys, tokenizer):
     state = tiny_published(vocab_size=len(tokenizer)).state_dict()
     write(tmp_path / "published", state, "bin", vocab_size=len(tokenizer))
+    (tmp_path / "text.txt").write_text(" ".join(SENTENCES))
     for name in ("without", "with"):
+        decided = ["--text", str(tmp_path / "text.txt")]
+        assert main(["convert", str(tmp_path / "published"), str(tmp_path / f"{name}-text"), *decided]) == (
+            2 if name == "without" else 0
+        )
+        capsys.readouterr()
         assert main(["convert", str(tmp_path / "published"), str(tmp_path / name)]) == 0
         assert ("has no tokenizer" in capsys.readouterr().out) == (name == "without")
         assert (tmp_path / name / "tokenizer.json").exists() == (name == "with")
         tokenizer.save_pretrained(tmp_path / "published")
+
+
+def test_an_adapter_becomes_a_model_that_loads_by_itself(tmp_path, tiny_model, tokenizer):
+    peft = pytest.importorskip("peft")
+    tiny_model().save_pretrained(tmp_path / "base")
+    base = BackpackForCausalLM.from_pretrained(tmp_path / "base")
+    updated = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True))
+    with torch.no_grad():
+        for name, parameter in updated.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.5)
+    updated.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        expected = updated.eval()(random_ids(1, 9)).logits
+    assert main(["convert", str(tmp_path / "adapter"), str(tmp_path / "whole")]) == 0
+    (tmp_path / "base").rename(tmp_path / "elsewhere")
+    with torch.no_grad():
+        got = BackpackForCausalLM.from_pretrained(tmp_path / "whole").eval()(random_ids(1, 9)).logits
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
 def test_what_cannot_be_converted_is_told_before_anything_is_written(tmp_path, capsys, tokenizer):

@@ -97,6 +97,20 @@ def test_pairs_that_hold_a_sentence_of_flores_are_not_trained_on(tmp_path):
     assert len(held_out) == 2 and facts["counts"]["share no sentence with held-out pairs"] == 5
 
 
+def test_held_out_pairs_are_those_that_their_source_keeps(tmp_path):
+    """One file may hold both, told apart by a column."""
+    rows = [f"word{i}\tkata{i}\t{'dev' if i < 6 else 'train'}" for i in range(20)]
+    file = tmp_path / "a.tsv"
+    file.write_text("en\tid\tpart\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    parts = {part: [{"path": str(file), "keep": {"part": part}}] for part in ("train", "dev")}
+    data = AdaptationData(model="m", bitext=parts["train"], eval_bitext=parts["dev"])
+    train, held_out, _ = load_pairs(data, config(tmp_path / "run"))
+    assert (len(train), len(held_out)) == (14, 6)
+    data.eval_bitext = [parts["dev"][0] | {"max_pairs": 4}]
+    train, held_out, _ = load_pairs(data, config(tmp_path / "run"))
+    assert (len(train), len(held_out)) == (14, 4)
+
+
 def test_blank_sides_are_left_out_and_counted(tmp_path):
     rows = [f"word{i}\tkata{i}" for i in range(9)] + ["lonely\t", " \tsepi"]
     (tmp_path / "a.tsv").write_text("en\tid\n" + "\n".join(rows) + "\n", encoding="utf-8")
@@ -293,6 +307,12 @@ def test_swapped_columns_and_other_languages_are_noticed(tmp_path, caplog, targe
         alone = write(tmp_path / "alone.tsv", ("en", "tr"), zip(ENGLISH, ENGLISH[::-1]))
         load_pairs(AdaptationData(model="m", bitext=alone, held_out_pairs=4), args)
         assert "Only 0 % of the Turkish side of the bitext look like it; the others mostly like English" in caplog.text
+        rows = [
+            (f"{english} {number}", f"{turkish} {number}") for number, english, turkish in zip("ab", ENGLISH, TURKISH)
+        ]
+        others = write(tmp_path / "others.tsv", ("tr", "en"), rows)  # held-out pairs whose columns are swapped
+        with pytest.raises(ValueError, match="sides of the bitext are swapped"):
+            load_pairs(AdaptationData(model="m", bitext=right, eval_bitext=others), args)
         caplog.clear()
         load_pairs(AdaptationData(model="m", bitext=alone, held_out_pairs=4), args)
         assert "Only 0% of the Turkish side of the bitext look like it" in caplog.text  # the next time, too

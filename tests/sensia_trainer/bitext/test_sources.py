@@ -314,6 +314,15 @@ def test_saved_dataset(tmp_path, flat):
     assert texts(load_bitext(tmp_path / "saved", "en", "tr", target_column="ind"), target="tr") == PAIRS
 
 
+def test_a_data_set_of_translations_joins_others(tmp_path):
+    feature = datasets.Features({"translation": datasets.Translation(languages=["en", "id"])})
+    rows = [{"translation": dict(zip(("en", "id"), pair))} for pair in PAIRS]
+    datasets.Dataset.from_list(rows, features=feature).save_to_disk(tmp_path / "saved")
+    (tmp_path / "a.tsv").write_text("en\tid\n" + "\n".join("\t".join(pair) for pair in PAIRS) + "\n")
+    parts = [load_bitext(tmp_path / name, "en", "id") for name in ("saved", "a.tsv")]
+    assert texts(datasets.concatenate_datasets(parts)) == PAIRS * 2
+
+
 def test_a_part_of_a_saved_dataset(tmp_path):
     rows = [{"en": f"e{n}", "id": f"i{n}"} for n in range(20)]
     datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "one")
@@ -431,6 +440,8 @@ def test_aligned_files_in_the_wrong_order(tmp_path):
         ("a.tsv", "en\thaw\nhello\taloha\n", "no column for target language 'id', but one for 'haw': say which"),
         ("a.tsv", "en,id\nhello,halo\n", "has one column for source, en,id: its first line has no tab"),
         ("a.tsv", "\n", "is empty, or its first line is"),
+        ("a.tsv", "id\ten\tid\n1\thello\thalo\n", "has 2 columns 'id': rename all but the one to use"),
+        ("a.tsv", "en\tid\rhello\thalo\r", "ends its lines by carriage returns alone"),
     ],
 )
 def test_what_is_wrong_with_the_columns_is_told(tmp_path, name, text, message):

@@ -65,6 +65,15 @@ def test_pairs_are_of_any_sources_that_adaptation_takes(arguments, tmp_path):
         main(["file/words" if word == "words" else word for word in arguments])
 
 
+def test_columns_that_are_no_languages_give_no_words(arguments, tmp_path):
+    lines = (tmp_path / "pairs.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    numbered = [f"{number}\t" + line.split("\t")[0] for number, line in enumerate(lines)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(["id\ten", *numbered]) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"the Indonesian \(id\) side of the bitext mostly has no words"):
+        main(arguments)
+    assert not (tmp_path / "words").exists()
+
+
 def test_an_error_writes_nothing(arguments, tmp_path):
     with pytest.raises(ValueError, match="is not a file"):
         main([*arguments, "--dictionary", "none.tsv"])

@@ -1,3 +1,4 @@
+import math
 import sys
 import unicodedata
 
@@ -179,9 +180,16 @@ def test_contamination_looks_at_both_sides_up_to_case_punctuation_and_numbers():
         "A new sentence",
         "A new sentence",
         "The man turned on the faucet again.",
+        "It was hot. The man turned on the faucet.",
     ]
-    targets = ["Apa saja", "Pria itu, membuka keran!", "Apa saja", "Apa saja"]
-    assert keep_uncontaminated(sources, targets, context(evaluation=evaluation)).tolist() == [False, False, True, True]
+    targets = ["Apa saja", "Pria itu, membuka keran!", "Apa saja", "Apa saja", "Apa saja"]
+    assert keep_uncontaminated(sources, targets, context(evaluation=evaluation)).tolist() == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 TEXTS = ["Hello, World 12!", "ＨＥＬＬＯ world 7", "???", "naïve_Ünïcode", "", "3.5 km/h", "ẞtraße", "日本語。テスト"]
@@ -243,6 +251,7 @@ def test_each_filter_counts_what_it_takes_by_corpus():
     [
         ({"source_length": (5, 2)}, r"filters.source_length=\[5, 2\]"),
         ({"length_ratio": (1,)}, "filters.length_ratio"),
+        ({"length_ratio": (0, math.inf)}, "filters.length_ratio=.*two finite bounds"),
         ({"ratio_unit": "tokens"}, "'words' or 'characters'"),
         ({"language_confidence": 0.2}, "0.5 to 1"),
         ({"max_targets_per_source": 0}, "at least 1"),

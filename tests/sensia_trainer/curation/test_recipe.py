@@ -58,6 +58,7 @@ def test_every_recipe_is_tested():
         ({"sources": [{"opus": "Tatoeba", "path": "x"}]}, "exactly one of `opus` and `path`"),
         ({"sources": [{"opus": "Tatoeba"}] * 2}, "two corpora are called Tatoeba"),
         ({"sources": []}, "the list is empty"),
+        ({"sources": [{"opus": "Tatoeba", "max_pairs": 0}]}, "max_pairs=0: give at least 1"),
         ({"sources": "Tatoeba"}, "must be a list"),
         ({"target": "indo"}, "unknown language code 'indo'"),
         ({"target": "en"}, "the same language"),

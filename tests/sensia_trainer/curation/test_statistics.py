@@ -122,6 +122,12 @@ def test_tokens_by_a_folder_or_not_at_all(tmp_path, tokenizer: GPT2Tokenizer, mo
     assert token_counter(str(tmp_path))(texts) == sum(
         len(tokenizer(text, add_special_tokens=False).input_ids) for text in texts
     )
+    padded = tokenizer.backend_tokenizer
+    padded.enable_padding(length=64)
+    padded.enable_truncation(3)
+    (tmp_path / "padded").mkdir()
+    padded.save(str(tmp_path / "padded" / "tokenizer.json"))
+    assert token_counter(str(tmp_path / "padded"))(texts) == token_counter(str(tmp_path))(texts)
     assert token_counter(None) is None
     monkeypatch.setattr(statistics, "_gpt2_from_wheel", lambda: None)
     assert token_counter(str(tmp_path / "absent")) is None

@@ -610,3 +610,11 @@ def test_two_matrices_of_one_name_are_refused(matrix_file, tmp_path):
     other.write_text(path.read_text())
     with pytest.raises(ValueError, match="would be written over each other"):
         main([str(path), str(other), "--results_dir", str(tmp_path / "results"), "--list"])
+
+
+def test_a_claim_about_a_run_that_is_not_there_is_found_before_the_first(matrix_file, tmp_path):
+    claim = {"text": "A typo", "column": "R@1", "better": "ful", "than": "overlap"}
+    columns = [{"label": "R@1", "metric": "evaluation.flores.sense_recall_source_to_target"}]
+    path = matrix_file(columns=columns, claims=[claim])
+    with pytest.raises(ValueError, match="'A typo' has 'ful' for `better`"):
+        main([str(path), "--results_dir", str(tmp_path / "results"), "--list"])

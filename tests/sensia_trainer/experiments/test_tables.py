@@ -2,12 +2,14 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from sensia_trainer.experiments.matrix import Matrix, Run, expand, load_matrix, result_file
 from sensia_trainer.experiments.tables import (
     agreement,
+    check_claims,
     draw_table,
     judge,
     load_results,
@@ -216,6 +218,28 @@ def test_claims_are_answered_from_the_table(matrix, results):
     assert render_claims(matrix, expand(matrix), results) == ""
     with pytest.raises(ValueError, match="names the rows \\['half'\\]"):
         judge([{"name": "full", "cells": {"R@1": None}}], CLAIM | {"better": "full", "than": "half"})
+
+
+@pytest.mark.parametrize(
+    "side, allowed", [("better", "['full', 'no-sense']"), ("than", "'no-sense', 'overlap', 'random'")]
+)
+def test_a_claim_about_no_row_is_refused_before_the_runs(matrix, side, allowed):
+    for name in ("overlap", "random", "zero"):
+        matrix.claims = [CLAIM | {"than": name}]
+        check_claims(matrix, expand(matrix))
+    matrix.claims = [CLAIM | {side: "ful"}]
+    with pytest.raises(ValueError, match=f"has 'ful' for `{side}`, which must be one of .*{re.escape(allowed)}"):
+        check_claims(matrix, expand(matrix))
+
+
+@pytest.mark.parametrize("metric", ["evaluation.flores", "evaluation.tasks", "evaluation.tasks.x"])
+def test_a_column_of_what_is_no_number_is_refused(metric):
+    measured_of = partial(measured, result(0.5), {"label": "R@1", "metric": metric})
+    if metric.endswith("x"):
+        assert measured_of() is None
+    else:
+        with pytest.raises(ValueError, match=f"`metric` '{metric}', which is no number but a"):
+            measured_of()
 
 
 @pytest.mark.parametrize("earlier", [(), ("full",), ("no-sense",), ("full", "no-sense")])

@@ -218,6 +218,22 @@ def test_models_are_loaded_with_their_languages_words_and_base(tmp_path, explore
     assert len(views.senses_of(alone, "cat")[0].neighbours) == 1
 
 
+def test_a_base_that_cannot_be_shown_is_not_at_hand(tmp_path, explored, before, tiny_gpt2, tokenizer):
+    """What a model was induced from has no senses; and a model is not what it was before, whatever it is called."""
+    explored.model.save_pretrained(tmp_path / "new" / "model")
+    before.model.save_pretrained(tmp_path / "old" / "model")
+    tiny_gpt2.save_pretrained(tmp_path / "new" / "dense")
+    for folder in ("new/model", "old/model"):
+        tokenizer.save_pretrained(tmp_path / folder)
+    facts = {"languages": {"source": "en", "target": "sw"}}
+    for base, expected in ((tmp_path / "new" / "dense", None), (tmp_path / "old" / "model", before)):
+        (tmp_path / "new" / "model" / "metrics.json").write_text(json.dumps(facts | {"base_model": str(base)}))
+        (one,), found = load_explored([str(tmp_path / "new" / "model")])
+        assert found is not one and (found is None) == (expected is None)
+    senses, found = (each.model.get_input_embeddings().weight for each in (before, found))
+    assert torch.equal(senses, found)
+
+
 def test_a_model_without_senses_is_refused(tmp_path, tiny_gpt2, tokenizer):
     tiny_gpt2.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

@@ -110,6 +110,17 @@ def test_what_is_refused(folders, tmp_path):
     assert not list(tmp_path.glob("writing-*")) and not (tmp_path / "again").exists()
 
 
+@pytest.mark.parametrize("of_a_matrix", [True, False])
+def test_a_model_that_is_broken_has_no_delta(folders, tmp_path, of_a_matrix):
+    model = BackpackForCausalLM.from_pretrained(folders / "adapted")
+    weights = [weight for weight in model.state_dict().values() if (weight.ndim == 2) == of_a_matrix]
+    weights[0].view(-1)[0] = float("nan")
+    model.save_pretrained(tmp_path / "broken")
+    with pytest.raises(ValueError, match="holds NaN or infinity"):
+        make_delta(tmp_path / "broken", folders / "base", tmp_path / "delta")
+    assert not (tmp_path / "delta").exists()
+
+
 def test_how_sentences_become_vectors_goes_along_without_the_metrics_of_a_run(folders, tmp_path):
     shutil.copytree(folders / "adapted", tmp_path / "adapted")
     (tmp_path / "adapted" / "metrics.json").unlink()

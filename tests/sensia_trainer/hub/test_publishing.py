@@ -43,6 +43,7 @@ METRICS = {
     "kind": "adaptation",
     "model_name": "backpack-tiny",
     "base_model": "backpack-base",
+    "base_is_folder": True,  # as of every run that began from one
     "languages": {"source": "en", "target": "id"},
     "data": {"name": "ten sentences", "pairs": 5, "licence": "CC0"},
     "after": {"target_perplexity": 290.0, "pairs": 5},

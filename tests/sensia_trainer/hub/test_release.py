@@ -156,8 +156,16 @@ def test_an_older_release_with_links_and_shards_is_replaced(run, tmp_path):
     (folder / "model.safetensors.index.json").write_text("{}")
     (folder / "notes.md").write_text("kept")
     (folder / "languages.png").write_bytes(b"of another run")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "old.jinja").write_text("of another run")
     (folder / "vocabulary.json").write_text('{"first_token": 1, "new_tokens": 2}')
-    release(run, folder)
+    templates = run / "additional_chat_templates"
+    templates.mkdir()
+    (run / "chat_template.jinja").write_text("{{ messages }}")
+    (templates / "tool_use.jinja").write_text("{{ tools }}")
+    for _ in range(2):
+        release(run, folder)
+        assert [path.name for path in (folder / "additional_chat_templates").iterdir()] == ["tool_use.jinja"]
     assert not (folder / "languages.png").exists() and not (folder / "vocabulary.json").exists()
     assert (code / "modeling_backpack.py").read_text() == "# somebody's own"
     assert [path.name for path in folder.glob("*.safetensors*")] == ["model.safetensors"]

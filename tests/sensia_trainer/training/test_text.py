@@ -66,6 +66,8 @@ def test_quotes_of_spreadsheets_are_those_of_a_bitext(tmp_path):
         ("a.txt", "x\n".encode("utf-16"), {}, "is in UTF-16"),
         ("a.txt.gz", gzip.compress(b"some text\n" * 99, mtime=0)[:-9], {}, "cut off or damaged"),
         ("a.txt", b"\n \n", {}, "hold no text"),
+        ("a.jsonl", b"{}\n", {}, r"hold no text \(malformed lines: 1"),
+        ("a.txt", b"caf\xe9 num\xe9ro\n" * 20, {}, "is not in UTF-8 .*iconv"),
         ("a.txt", b"short\n", {}, "shorter than one block of `block_size`=16"),
         ("a.txt", b"a b c d e f g h i j k l m n o p q r s t\n", {}, "nothing is left to train on"),
     ],

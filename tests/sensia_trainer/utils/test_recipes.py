@@ -127,6 +127,9 @@ def test_paths_are_looked_for_beside_the_recipe(tmp_path, monkeypatch):
     assert fruit.colours == [str(tmp_path / "there" / "pears.tsv"), "plums.tsv", "no.tsv"] and fruit.name == "there"
     (fruit,) = parse((Fruit,), ["../there/a.yaml", "--colours", "pears.tsv"])
     assert fruit.colours == ["pears.tsv"]
+    recipe = write(tmp_path / "there" / "b.yaml", {"name": "n", "colours": ["pears.tsv,plums.tsv", "red, green"]})
+    (fruit,) = parse((Fruit,), [recipe])
+    assert fruit.colours == [f"{tmp_path / 'there' / 'pears.tsv'},plums.tsv", "red, green"]
 
 
 def test_paths_of_a_recipe_beneath_are_looked_for_beside_that_one(tmp_path, monkeypatch):
